@@ -1,0 +1,70 @@
+"""A message: role, text, and the images its `<image>` placeholders stand for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from agent.images import ImageFile
+
+IMAGE_PLACEHOLDER = "<image>"
+Role = Literal["system", "user", "assistant"]
+_ROLES = ("system", "user", "assistant")
+_SPECIAL_TOKEN = re.compile(r"<\|([A-Za-z0-9_]+)\|>")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message. The number of placeholders always equals the number of images."""
+
+    role: Role
+    text: str
+    images: tuple[ImageFile, ...] = ()
+
+    def __post_init__(self) -> None:
+        placeholders = self.text.count(IMAGE_PLACEHOLDER)
+        if placeholders != len(self.images):
+            raise ValueError(
+                f"a {self.role} message has {placeholders} {IMAGE_PLACEHOLDER} placeholders and {len(self.images)} "
+                f"images; they must be equal. The text starts {self.text[:80]!r}"
+            )
+
+    def parts(self) -> Iterator[str | ImageFile]:
+        """Text and images in reading order, empty texts left out."""
+        images = iter(self.images)
+        for index, text in enumerate(self.text.split(IMAGE_PLACEHOLDER)):
+            if index:
+                yield next(images)
+            if text:
+                yield text
+
+
+def escape(text: str) -> str:
+    """Make foreign text harmless: no image placeholder and no special token of the tokenizer is left in it."""
+    return _SPECIAL_TOKEN.sub(r"<| \1 |>", text).replace(IMAGE_PLACEHOLDER, "[image]")
+
+
+def messages_from_rows(rows: Sequence[Mapping[str, Any]], images: Sequence[ImageFile]) -> tuple[Message, ...]:
+    """Build messages from `{role, content}` rows whose `<image>` placeholders take the images in order.
+
+    Raises:
+        ValueError: An unknown role, content that is no string, or a wrong number of images.
+    """
+    left = list(images)
+    messages = []
+    for number, row in enumerate(rows):
+        role, content = row.get("role"), row.get("content")
+        if role not in _ROLES:
+            raise ValueError(f"message {number} has role {role!r}; expected one of {', '.join(_ROLES)}")
+        if not isinstance(content, str):
+            raise ValueError(f"message {number} has content of type {type(content).__name__}; expected a string")
+        count = content.count(IMAGE_PLACEHOLDER)
+        if count > len(left):
+            raise ValueError(f"message {number} needs {count} images, but only {len(left)} of {len(images)} are left")
+        messages.append(Message(role, content, tuple(left[:count])))
+        del left[:count]
+    if left:
+        raise ValueError(f"{len(left)} of {len(images)} images have no {IMAGE_PLACEHOLDER} placeholder in the messages")
+    return tuple(messages)

@@ -1,0 +1,162 @@
+"""Policy over an OpenAI-compatible chat server; used by evaluation and by the demo."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.errors import ContextFull, PolicyUnavailable
+from agent.messages import Message
+from agent.policy import Reply
+from agent.protocol import STOP_STRINGS
+
+_RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
+
+
+class ChatSettings(BaseModel):
+    """How to ask the server."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_url: str
+    """Such as http://127.0.0.1:18000/v1."""
+    model: str
+    api_key: str = Field("EMPTY", repr=False)
+    dialect: Literal["vllm", "openai"] = "vllm"
+    """`vllm` asks for the stop string in the output and can start a reply with the primer; `openai` can do neither."""
+    temperature: float = Field(0.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    seed: int | None = None
+    max_reply_tokens: int = Field(8192, ge=1)
+    primer: str = ""
+    """Put before each reply that follows an observation, as in the published rollouts; empty for none."""
+    timeout_s: float = Field(600.0, gt=0)
+    attempts: int = Field(5, ge=1)
+    """Times a request is sent before the server counts as down."""
+
+
+class ChatClient:
+    """Connection to one server, shared by the episodes of a run."""
+
+    def __init__(self, settings: ChatSettings, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        if settings.primer and settings.dialect != "vllm":
+            raise ValueError(f"primer {settings.primer!r} needs a vLLM server; set dialect: vllm, or primer: ''")
+        self.settings = settings
+        self._http = httpx.AsyncClient(
+            transport=transport,
+            timeout=httpx.Timeout(settings.timeout_s, connect=10.0),
+            headers={"Authorization": f"Bearer {settings.api_key}"},
+            limits=httpx.Limits(max_connections=None),
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Send one chat request.
+
+        Raises:
+            ContextFull: The server says the prompt is too long.
+            PolicyUnavailable: It did not give a usable answer in `attempts` tries.
+        """
+        url, pause_s, last = f"{self.settings.base_url.rstrip('/')}/chat/completions", 0.5, ""
+        for attempt in range(self.settings.attempts):
+            if attempt:
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
+                pause_s = min(2 * pause_s, 10.0)
+            try:
+                response = await self._http.post(url, json=body)
+                if response.status_code == 200:
+                    answer: dict[str, Any] = response.json()
+                    return answer
+            except (httpx.TransportError, ValueError) as error:
+                last = f"{type(error).__name__}: {error}"
+                continue
+            last = f"HTTP {response.status_code}: {response.text[:300]}"
+            if response.status_code == 400 and _is_too_long(response.text):
+                raise ContextFull(response.text[:300])
+            if response.status_code not in _RETRIED:
+                break
+        raise PolicyUnavailable(
+            f"{url} gave no answer ({last}); is the server up, and does it serve {self.settings.model!r}?"
+        )
+
+
+class ChatPolicy:
+    """One conversation. Keeps the history, and sends all of it each turn: a chat server has no memory."""
+
+    def __init__(self, client: ChatClient) -> None:
+        self._client = client
+        self._history: list[dict[str, Any]] = []
+
+    async def reply(self, new_messages: Sequence[Message]) -> Reply:
+        """Append the new messages and ask."""
+        settings = self._client.settings
+        self._history += [_to_chat(message) for message in new_messages]
+        primer = settings.primer if any(message["role"] == "assistant" for message in self._history) else ""
+        body: dict[str, Any] = {
+            "model": settings.model,
+            "messages": self._history,
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "max_tokens": settings.max_reply_tokens,
+            "stop": list(STOP_STRINGS),
+        }
+        if settings.seed is not None:
+            body["seed"] = settings.seed
+        if settings.dialect == "vllm":
+            # Structural tokens that the tokenizer holds as special must not be dropped from what the model wrote.
+            body |= {"include_stop_str_in_output": True, "skip_special_tokens": False}
+        if primer:
+            body["messages"] = [*self._history, {"role": "assistant", "content": primer}]
+            body |= {"add_generation_prompt": False, "continue_final_message": True}
+        answer = await self._client.complete(body)
+        reply = self._read(answer, primer)
+        self._history.append({"role": "assistant", "content": primer + reply.text})
+        return reply
+
+    def _read(self, answer: dict[str, Any], primer: str) -> Reply:
+        try:
+            choice = answer["choices"][0]
+            text = choice["message"]["content"] or ""
+            finish = choice["finish_reason"]
+            num_tokens = int((answer.get("usage") or {}).get("completion_tokens") or 0)
+        except (LookupError, TypeError, ValueError) as error:
+            raise PolicyUnavailable(f"the model server's answer is no chat completion: {str(answer)[:300]}") from error
+        text = text.removesuffix("<|im_end|>")
+        if finish != "length":
+            text = _restore_stop_string(text)
+        return Reply(
+            text=text, finish="length" if finish == "length" else "stop", primer=primer, num_tokens=num_tokens
+        )
+
+
+def _restore_stop_string(text: str) -> str:
+    """Servers that cut the stop string off leave an opened tag; the model did write its end."""
+    for stop in STOP_STRINGS:
+        if text.count(stop.replace("/", "")) > text.count(stop):
+            return text + stop
+    return text
+
+
+def _is_too_long(message: str) -> bool:
+    lowered = message.lower()
+    return "context length" in lowered or "maximum model length" in lowered or "longer than the maximum" in lowered
+
+
+def _to_chat(message: Message) -> dict[str, Any]:
+    if not message.images:
+        return {"role": message.role, "content": message.text}
+    content = [
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image_url", "image_url": {"url": part.data_uri()}}
+        for part in message.parts()
+    ]
+    return {"role": message.role, "content": content}

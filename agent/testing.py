@@ -1,0 +1,72 @@
+"""A model, tools and search sources made of lists, for tests of ours and of users."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agent.errors import ToolUnavailable
+from agent.images import ImageFile
+from agent.messages import Message
+from agent.policy import Reply
+from agent.protocol import WebResult, render_error_observation
+from agent.search import ImageHit
+from agent.tools import ToolResult
+
+
+class ScriptedPolicy:
+    """Says given replies in order, and remembers what it was shown. A `Reply` or an exception may stand for a text."""
+
+    def __init__(self, *replies: str | Reply | Exception) -> None:
+        self._replies = list(replies)
+        self.seen: list[Message] = []
+
+    async def reply(self, new_messages: Sequence[Message]) -> Reply:
+        self.seen += new_messages
+        if not self._replies:
+            raise AssertionError("the script has no more replies; the episode went on longer than expected")
+        said = self._replies.pop(0)
+        if isinstance(said, Exception):
+            raise said
+        return said if isinstance(said, Reply) else Reply(text=said, finish="stop")
+
+
+class EchoTool:
+    """Shows its arguments back."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+        self.closed = False
+
+    async def run(self, arguments: Mapping[str, Any]) -> ToolResult:
+        self.calls.append(dict(arguments))
+        return ToolResult(render_error_observation(f"echo {dict(arguments)}"))
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class LostTool:
+    """A tool whose server is down."""
+
+    async def run(self, arguments: Mapping[str, Any]) -> ToolResult:
+        raise ToolUnavailable("the tool's server is down")
+
+    async def close(self) -> None:
+        raise ToolUnavailable("and it cannot even be closed")
+
+
+class FakeSearch:
+    """Finds the same pages for every query, and the same hits for every image."""
+
+    def __init__(self, results: Sequence[WebResult] = (), hits: Sequence[ImageHit] = ()) -> None:
+        self._results, self._hits = list(results), list(hits)
+        self.queries: list[str] = []
+
+    async def search(self, query: str, *, max_hits: int) -> list[WebResult]:
+        self.queries.append(query)
+        return self._results[:max_hits]
+
+    async def search_image(self, image: ImageFile, *, item_id: str, max_hits: int) -> list[ImageHit]:
+        self.queries.append(item_id)
+        return self._hits[:max_hits]

@@ -1,0 +1,76 @@
+"""`<code>`: run Python in the episode's sandbox session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agent.errors import ToolError, ToolUnavailable
+from agent.images import ImageFile, UnreadableImage, fit_observation
+from agent.protocol import render_code_observation
+from agent.tools import Sandbox, Session, Tool, ToolContext, ToolResult
+from code_sandbox.errors import SandboxError
+from code_sandbox.wire import ExecuteResult
+
+
+class PythonTool:
+    """One stateful session, opened at the first call: an episode that never computes costs no kernel."""
+
+    def __init__(self, sandbox: Sandbox, *, images: tuple[ImageFile, ...], timeout_s: float) -> None:
+        self._sandbox = sandbox
+        self._images = images
+        self._timeout_s = timeout_s
+        self._session: Session | None = None
+
+    async def run(self, arguments: Mapping[str, Any]) -> ToolResult:
+        """Run the code as written."""
+        code = arguments.get("code")
+        if not isinstance(code, str):
+            raise ToolError("Invalid tool call parameters: python needs a string `code`")
+        try:
+            if self._session is None:
+                self._session = await self._sandbox.open([image.data for image in self._images])
+            result: ExecuteResult = await self._session.execute(code, timeout_s=self._timeout_s)
+        except SandboxError as error:
+            raise ToolUnavailable(f"sandbox: {error}") from error
+        return self._render(result)
+
+    def _render(self, result: ExecuteResult) -> ToolResult:
+        stderr = [result.stderr.rstrip("\n")]
+        error = ""
+        if result.error is not None:
+            stderr.append(result.error.traceback)
+            error = result.error.name
+        elif result.status == "timeout":
+            stderr.append(f"TimeoutError: the code ran longer than {self._timeout_s:g} s and was stopped")
+            error = "TimeoutError"
+        elif result.status == "killed":
+            stderr.append("KernelDied: the process was killed, for example for using too much memory")
+            error = "KernelDied"
+        if result.state_lost:
+            stderr.append("All variables are lost; the images are loaded again.")
+        images = []
+        for image in result.images:
+            try:
+                images.append(fit_observation(ImageFile(image.data)))
+            except UnreadableImage as problem:
+                stderr.append(f"[an image was dropped: {problem}]")
+        observation = render_code_observation(
+            stdout=result.stdout.rstrip("\n"), stderr="\n".join(part for part in stderr if part), images=images
+        )
+        return ToolResult(observation, error)
+
+    async def close(self) -> None:
+        """Close the session, if one was opened."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+
+def build(context: ToolContext) -> Tool:
+    """Raises:
+    ValueError: No sandbox.
+    """
+    if context.sandbox is None:
+        raise ValueError("the tool `python` needs a sandbox: set CODE_SANDBOX_URL or leave it out of `tools`")
+    return PythonTool(context.sandbox, images=context.images, timeout_s=context.python_timeout_s)

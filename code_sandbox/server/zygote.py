@@ -1,0 +1,146 @@
+"""A warm Python process that forks one Jupyter kernel per request.
+
+Importing ipykernel, NumPy and Matplotlib takes about two seconds of CPU; a fork of a process that has
+already imported them takes milliseconds, and its memory is shared until written. Every kernel is a
+real ipykernel that speaks the Jupyter protocol; only its start is different.
+
+Protocol: the server writes one JSON object a line to stdin,
+`{"connection_file": str, "directory": str, "memory_limit_bytes": int, "file_limit_bytes": int}`, and reads one line
+back, `{"pid": int}` or `{"error": str}`. The first line written is `{"ready": true}`. When stdin is closed, the process
+ends, and its kernels with it.
+
+Not covered: isolation from the host beyond resource limits, a scrubbed environment and a directory of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent ends. Linux only; elsewhere a no-op."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def warm_up(font_directory: Path) -> None:
+    """Import what most cells use, and draw once so that the font cache is filled before any fork."""
+    os.environ.setdefault("MPLCONFIGDIR", str(font_directory))
+    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+    # Without debugpy a kernel starts in half the time; it is only for attaching a debugger.
+    sys.modules["debugpy"] = None  # type: ignore[assignment]
+    for module in (
+        "ipykernel.ipkernel",
+        "ipykernel.kernelapp",
+        "IPython.core.completerlib",
+        "IPython.core.debugger",
+        "IPython.core.oinspect",
+        "IPython.extensions.storemagic",
+        "IPython.utils.wildcard",
+        "matplotlib.pyplot",
+        "numpy.random",
+        "tornado.locks",
+        "tornado.platform.asyncio",
+        "tornado.queues",
+    ):
+        importlib.import_module(module)
+    import PIL.Image
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    PIL.Image.init()
+    figure = Figure()
+    FigureCanvasAgg(figure)
+    figure.add_subplot().set_title("warm")
+    with open(os.devnull, "wb") as sink:
+        figure.savefig(sink, format="png")
+
+
+def _become_kernel(request: dict[str, Any]) -> NoReturn:
+    """In the forked child: drop what belongs to the zygote, apply limits, run ipykernel until killed."""
+    os.setsid()
+    _die_with_parent()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    log = os.open(Path(request["directory"]) / "kernel.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.closerange(3, 256)
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
+    home = Path(request["directory"]) / "work"
+    home.mkdir(exist_ok=True)
+    os.chdir(home)
+    os.environ.update(HOME=str(home), IPYTHONDIR=str(Path(request["directory"]) / "ipython"), TMPDIR=str(home))
+    for limit, value in (
+        (resource.RLIMIT_AS, request["memory_limit_bytes"]),
+        (resource.RLIMIT_FSIZE, request["file_limit_bytes"]),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(limit, (value, value))
+    import random
+
+    import numpy
+
+    # A fork inherits the generators' state: without this every session would draw the same numbers.
+    random.seed()
+    numpy.random.seed()
+
+    from ipykernel.kernelapp import IPKernelApp
+
+    IPKernelApp.launch_instance(
+        argv=[
+            f"--IPKernelApp.connection_file={request['connection_file']}",
+            "--HistoryManager.enabled=False",
+            "--IPCompleter.use_jedi=False",
+            "--no-secure",
+        ]
+    )
+    os._exit(0)
+
+
+def main() -> None:
+    """Serve fork requests until stdin is closed."""
+    _die_with_parent()
+    warm_up(Path(sys.argv[1]))
+    # A child's exit is seen by the server through its pidfd; nobody waits for the status here.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.collect()
+    gc.freeze()
+    requests, replies = sys.stdin, os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def reply(message: dict[str, Any]) -> None:
+        replies.write(json.dumps(message) + "\n")
+        replies.flush()
+
+    reply({"ready": True})
+    for line in requests:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            reply({"error": f"fork failed: {error}"})
+            continue
+        if pid == 0:
+            try:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                _become_kernel(json.loads(line))
+            finally:
+                os._exit(1)
+        reply({"pid": pid})
+
+
+if __name__ == "__main__":
+    main()

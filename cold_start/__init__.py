@@ -1,0 +1,1 @@
+"""Supervised fine-tuning of Qwen2.5-VL with LLaMA-Factory."""

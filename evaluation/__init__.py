@@ -1,0 +1,1 @@
+"""Benchmarks, run through the same episode loop as training."""

@@ -1,0 +1,1 @@
+"""Is the answer right? Rules first, then an LLM; imports nothing of ours."""

@@ -1,0 +1,32 @@
+"""A verdict, who gave it, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """What is known about an answer."""
+
+    CORRECT = "correct"
+    INCORRECT = "incorrect"
+    UNDECIDED = "undecided"
+    """Nobody could tell: the judge is down, or wrote nothing usable. Never a reward of zero."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """One answer judged."""
+
+    outcome: Outcome
+    decided_by: str
+    """`rule:<name>`, `judge:<model>` or `nobody`."""
+    reason: str = ""
+    raw_reply: str = ""
+    """What an LLM judge wrote."""
+
+    @property
+    def correct(self) -> bool | None:
+        """True, False, or None for undecided."""
+        return None if self.outcome is Outcome.UNDECIDED else self.outcome is Outcome.CORRECT

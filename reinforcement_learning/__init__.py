@@ -1,0 +1,1 @@
+"""GRPO with verl on a Ray cluster; rollouts run `agent.run_episode`."""

@@ -1,0 +1,150 @@
+"""RL recipes: ours in `agent:`, verl's own keys in `verl:`; files may extend others."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from reinforcement_learning.settings import AgentSettings
+
+RECIPES = Path(__file__).parent / "recipes"
+_VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)(?::-([^}]*))?\}")
+
+
+class RecipeError(ValueError):
+    """The recipe cannot be used as it stands."""
+
+
+class RunSettings(BaseModel):
+    """Where a run reads and writes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    """Folder or hub name of the model to start from."""
+    train_files: tuple[str, ...]
+    """Parquet files with the published columns; see data/README.md."""
+    val_files: tuple[str, ...] = ()
+    """None: no validation while training."""
+    directory: str
+    """Checkpoints, metrics and rollouts go here; an existing run there is resumed."""
+    env: dict[str, str] = Field(default_factory=dict)
+    """Environment of every process of the run; no secrets."""
+
+
+class Recipe(BaseModel):
+    """A whole recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: RunSettings
+    agent: AgentSettings = AgentSettings()
+    verl: dict[str, Any] = Field(default_factory=dict)
+    """verl's keys, nested as verl nests them; an unknown one is an error."""
+    verl_extra: dict[str, Any] = Field(default_factory=dict)
+    """Dotted keys that verl reads but does not list."""
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe with what it extends, and apply `a.b=value` overrides (YAML values).
+
+    Addresses in the environment (CODE_SANDBOX_URL, LLM_AS_A_JUDGE_BASE) win over the file.
+
+    Raises:
+        RecipeError: No such recipe, broken YAML, an unknown key, or a required one missing.
+    """
+    path = _find(name_or_path)
+    content = _read(path, seen=())
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise RecipeError(f"override {override!r} is no key=value, such as agent.max_turns=4")
+        content = _merge(content, _nest(key.split("."), yaml.safe_load(value)))
+    content = _merge(content, _addresses())
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise RecipeError(f"{path.name} is no RL recipe: {_explain(error)}") from error
+
+
+def _find(name_or_path: str) -> Path:
+    path = Path(name_or_path)
+    if path.suffix != ".yaml":
+        path = RECIPES / f"{name_or_path}.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
+        raise RecipeError(f"no recipe {name_or_path!r}; there are {names}, or give the path of a .yaml file")
+    return path
+
+
+def _read(path: Path, *, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path in seen:
+        raise RecipeError(f"{path.name} extends itself: {' -> '.join(file.name for file in (*seen, path))}")
+    try:
+        content = yaml.safe_load(_expand(path.read_text(encoding="utf-8"), path))
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is broken YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path} holds a {type(content).__name__}; expected blocks such as run, agent and verl")
+    merged: dict[str, Any] = {}
+    for parent in content.pop("extends", []):
+        parent_path = path.parent / parent
+        if not parent_path.is_file():
+            raise RecipeError(f"{path.name} extends {parent}, which is not beside it")
+        merged = _merge(merged, _read(parent_path, seen=(*seen, path)))
+    return _merge(merged, content)
+
+
+def _expand(text: str, path: Path) -> str:
+    def value(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1]) or match[2]
+        if found is None:
+            raise RecipeError(f"{path.name} needs the environment variable {match[1]}; set it")
+        return found
+
+    return _VARIABLE.sub(value, text)
+
+
+def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _nest(keys: Sequence[str], value: Any) -> dict[str, Any]:
+    # Keys under verl_extra are themselves dotted.
+    if keys[0] == "verl_extra":
+        return {"verl_extra": {".".join(keys[1:]): value}}
+    return {keys[0]: value if len(keys) == 1 else _nest(keys[1:], value)}
+
+
+def _addresses() -> dict[str, Any]:
+    agent: dict[str, Any] = {}
+    for name, keys in (("CODE_SANDBOX_URL", ("sandbox_urls",)), ("LLM_AS_A_JUDGE_BASE", ("judge", "base_urls"))):
+        urls = [url.strip() for url in os.environ.get(name, "").split(",") if url.strip()]
+        if urls:
+            agent = _merge(agent, _nest(keys, urls))
+    return {"agent": agent} if agent else {}
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        place = ".".join(map(str, problem["loc"]))
+        known = ""
+        if problem["type"] == "extra_forbidden":
+            owner: Any = Recipe
+            for part in problem["loc"][:-1]:
+                field = owner.model_fields.get(part)
+                owner = field.annotation if field else owner
+            known = f"; there are: {', '.join(sorted(owner.model_fields))}"
+        lines.append(f"{place}: {problem['msg']}{known}")
+    return "; ".join(lines)

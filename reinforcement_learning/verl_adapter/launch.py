@@ -1,0 +1,101 @@
+"""Compose verl's configuration from a recipe, and run it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.utils.config import validate_config
+from verl.utils.device import auto_set_device
+
+
+class UnknownVerlKey(ValueError):
+    """A key under `verl:` that verl does not have."""
+
+
+def compose_config(verl: Mapping[str, Any], verl_extra: Mapping[str, Any]) -> DictConfig:
+    """verl's defaults with the recipe's values on top.
+
+    Args:
+        verl: Nested values of keys that verl has.
+        verl_extra: Dotted names of keys that verl reads but does not list (Hydra's `+key=value`).
+
+    Raises:
+        UnknownVerlKey: The message lists the keys that are there.
+    """
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        config = compose("ppo_trainer")
+    OmegaConf.set_struct(config, True)
+    for path, value in _leaves(verl):
+        parent_path, _, key = path.rpartition(".")
+        try:
+            parent = OmegaConf.select(config, parent_path) if parent_path else config
+            # `in` would overlook keys whose value verl leaves to be filled in.
+            known = isinstance(parent, DictConfig) and key in list(parent.keys())
+        except OmegaConfBaseException:
+            parent, known = None, False
+        if not known:
+            keys = ", ".join(sorted(map(str, parent))) if isinstance(parent, DictConfig) else "none, the block is unknown"
+            raise UnknownVerlKey(
+                f"verl.{path} is no key of verl 0.9.1; in that block there are: {keys}. A key that verl reads without "
+                "listing it goes under verl_extra"
+            )
+        try:
+            OmegaConf.update(config, path, value, merge=False)
+        except (ConfigKeyError, OmegaConfBaseException) as error:
+            raise UnknownVerlKey(f"verl.{path} = {value!r}: {error}") from error
+    for path, value in verl_extra.items():
+        OmegaConf.update(config, path, value, force_add=True)
+    return config
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        path = f"{prefix}{name}"
+        found += _leaves(value, f"{path}.") if isinstance(value, Mapping) and value else [(path, value)]
+    return found
+
+
+@ray.remote
+class EpisodeTaskRunner(TaskRunnerV1.__ray_metadata__.modified_class):  # type: ignore[misc]
+    """verl's task runner in a process that knows our trainer."""
+
+    def run(self, config: DictConfig) -> None:
+        """Train."""
+        from reinforcement_learning.verl_adapter import trainer  # noqa: F401  registers "episode_sync"
+
+        super().run(config)
+
+
+def train(config: DictConfig, *, run_directory: Path, agent_settings: Mapping[str, Any], env: Mapping[str, str]) -> None:
+    """Write what the workers read, connect to Ray (RAY_ADDRESS, or a local one) and train to the end."""
+    settings_path = run_directory / "agent_settings.json"
+    settings_path.write_text(json.dumps(dict(agent_settings), indent=1), encoding="utf-8")
+    loop_path = run_directory / "agent_loop.yaml"
+    loop = {
+        "name": "deepeyes",
+        "_target_": "reinforcement_learning.verl_adapter.agent_loop.EpisodeAgentLoop",
+        "settings_path": str(settings_path),
+    }
+    OmegaConf.save(OmegaConf.create([loop]), loop_path)
+    agent = config.actor_rollout_ref.rollout.agent
+    agent.agent_loop_config_path, agent.default_agent_loop = str(loop_path), "deepeyes"
+    # A head started elsewhere hands none of our environment to its workers; the runtime environment does.
+    OmegaConf.update(config, "ray_kwargs.ray_init.runtime_env.env_vars", dict(env), force_add=True)
+    auto_set_device(config)
+    validate_config(
+        config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
+    )
+    try:
+        run_ppo(config, task_runner_class=EpisodeTaskRunner)
+    finally:
+        ray.shutdown()

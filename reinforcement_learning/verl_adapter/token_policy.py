@@ -1,0 +1,178 @@
+"""A policy in tokens: what was sampled is what is trained on, token for token.
+
+The conversation is one growing list of ids. Sampled ids are appended as they came (mask 1); everything else (the end of
+a turn that stopped on a string, the next observation, the header of the next reply) is tokenised alone and appended with mask
+0. Nothing that was sampled is ever decoded and encoded again.
+
+Imports neither verl nor torch, so that it is tested with a tokenizer and a list of replies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from PIL import Image
+
+from agent.errors import ContextFull, EpisodeFailure
+from agent.images import ImageFile
+from agent.messages import Message
+from agent.policy import Reply
+from agent.protocol import STOP_STRINGS
+
+_TURN_END = "<|im_end|>"
+_IMAGE_START, _IMAGE_PAD, _IMAGE_END = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"
+_DEFAULT_SYSTEM = "You are a helpful assistant."
+_NEVER_SAMPLED = (
+    "<|endoftext|>", "<|im_start|>", _IMAGE_START, _IMAGE_END, _IMAGE_PAD, "<|video_pad|>", "<|vision_pad|>",
+)  # fmt: skip
+
+
+class PromptTooLong(EpisodeFailure):
+    """The question alone does not fit; a matter of the data and the recipe, not of the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What the engine sampled."""
+
+    token_ids: list[int]  # [num_tokens]
+    logprobs: list[float]  # [num_tokens]
+
+
+class Generate(Protocol):
+    """The inference engine: ids and images in, sampled ids out."""
+
+    async def __call__(
+        self, token_ids: list[int], images: list[Image.Image], *, max_tokens: int, logit_bias: dict[int, float]
+    ) -> Sampled: ...
+
+
+class ImageSizer(Protocol):
+    """Pixels for the engine and how many placeholder tokens they take."""
+
+    def __call__(self, image: ImageFile) -> tuple[Image.Image, int]: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenLimits:
+    """In tokens. Source of the defaults: DeepEyesV2 0373e6e, run_qwen2_5_vl-7b_final_allin.sh."""
+
+    max_prompt_tokens: int = 8192
+    max_response_tokens: int = 16384
+    """All replies and observations of an episode together."""
+    max_reply_tokens: int = 8192
+
+
+@dataclass(slots=True)
+class TokenBuffer:
+    """One episode in tokens, ready for training."""
+
+    prompt_ids: list[int] = field(default_factory=list)  # [num_prompt_tokens]
+    response_ids: list[int] = field(default_factory=list)  # [num_response_tokens]
+    response_mask: list[int] = field(default_factory=list)  # [num_response_tokens]; 1 = sampled by the model
+    response_logprobs: list[float] = field(default_factory=list)  # [num_response_tokens]; 0.0 where the mask is 0
+    images: list[Image.Image] = field(default_factory=list)  # in order of their placeholders
+
+    def append(self, token_ids: Sequence[int], *, sampled: bool, logprobs: Sequence[float] | None = None) -> None:
+        """Append to the response."""
+        self.response_ids += token_ids
+        self.response_mask += [int(sampled)] * len(token_ids)
+        self.response_logprobs += logprobs if logprobs is not None else [0.0] * len(token_ids)
+
+
+class TokenPolicy:
+    """A `Policy` over an inference engine that speaks tokens, for Qwen2-VL's and Qwen2.5-VL's ChatML."""
+
+    def __init__(
+        self, tokenizer: Any, size_image: ImageSizer, generate: Generate, *, limits: TokenLimits, primer: str = ""
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._size_image = size_image
+        self._generate = generate
+        self._limits = limits
+        self._primer = primer
+        self._turn_end_id: int = tokenizer.convert_tokens_to_ids(_TURN_END)
+        unknown = tokenizer.unk_token_id
+        ids = (tokenizer.convert_tokens_to_ids(token) for token in _NEVER_SAMPLED)
+        # A sampled image placeholder would have no image; training on such a sequence ends the run.
+        self._logit_bias = {token_id: -100.0 for token_id in ids if token_id is not None and token_id != unknown}
+        self.buffer = TokenBuffer()
+
+    async def reply(self, new_messages: Sequence[Message]) -> Reply:
+        """Append the new messages, sample, append what was sampled."""
+        if not self.buffer.prompt_ids:
+            self._open(new_messages)
+            primer = ""
+        else:
+            self._observe(new_messages)
+            primer = self._primer
+        room = self._limits.max_response_tokens - len(self.buffer.response_ids)
+        max_tokens = min(self._limits.max_reply_tokens, room)
+        sampled = await self._generate(
+            self.buffer.prompt_ids + self.buffer.response_ids,
+            self.buffer.images,
+            max_tokens=max_tokens,
+            logit_bias=self._logit_bias,
+        )
+        ids = list(sampled.token_ids)
+        if len(sampled.logprobs) != len(ids):
+            raise EpisodeFailure(f"the engine gave {len(sampled.logprobs)} log-probabilities for {len(ids)} tokens")
+        self.buffer.append(ids, sampled=True, logprobs=sampled.logprobs)
+        ended = bool(ids) and ids[-1] == self._turn_end_id
+        text: str = self._tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
+        # The engine reports a stop string and a token limit alike, and a stop string may sit inside the last token.
+        stopped = ended or any(stop in text for stop in STOP_STRINGS)
+        return Reply(
+            text=text,
+            finish="stop" if stopped else "length",
+            primer=primer,
+            token_ids=tuple(ids),
+            logprobs=tuple(sampled.logprobs),
+            num_tokens=len(ids),
+        )
+
+    def _open(self, messages: Sequence[Message]) -> None:
+        text = "" if messages and messages[0].role == "system" else _turn("system", _DEFAULT_SYSTEM)
+        images: list[Image.Image] = []
+        text += "".join(self._render(message, images) for message in messages)
+        prompt_ids = self._encode(text + "<|im_start|>assistant\n")
+        if len(prompt_ids) > self._limits.max_prompt_tokens:
+            raise PromptTooLong(
+                f"the prompt has {len(prompt_ids)} tokens, {self._limits.max_prompt_tokens} are allowed; lower "
+                "agent.image_max_pixels or raise verl.data.max_prompt_length"
+            )
+        self.buffer.prompt_ids, self.buffer.images = prompt_ids, images
+
+    def _observe(self, messages: Sequence[Message]) -> None:
+        images: list[Image.Image] = []
+        text = "".join(self._render(message, images) for message in messages)
+        # A turn that stopped on a string, or was cut, has no end of its own; the model did not sample this one.
+        closing = [] if self.buffer.response_ids[-1:] == [self._turn_end_id] else [self._turn_end_id]
+        ids = closing + self._encode(f"\n{text}<|im_start|>assistant\n{self._primer}")
+        # At least one token must be left for the reply; an observation is appended whole or not at all, because a cut inside
+        # an image's placeholders would leave pixels without tokens.
+        if len(self.buffer.response_ids) + len(ids) + 1 > self._limits.max_response_tokens:
+            raise ContextFull(f"an observation of {len(ids)} tokens does not fit")
+        self.buffer.append(ids, sampled=False)
+        self.buffer.images += images
+
+    def _render(self, message: Message, images: list[Image.Image]) -> str:
+        content = ""
+        for part in message.parts():
+            if isinstance(part, str):
+                content += part
+            else:
+                pixels, num_tokens = self._size_image(part)
+                images.append(pixels)
+                content += _IMAGE_START + _IMAGE_PAD * num_tokens + _IMAGE_END
+        return _turn(message.role, content)
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+
+def _turn(role: str, content: str) -> str:
+    return f"<|im_start|>{role}\n{content}{_TURN_END}\n"

@@ -1,0 +1,1 @@
+"""Command line and pipeline; may import every room, and no room imports it."""
