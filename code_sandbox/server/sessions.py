@@ -24,6 +24,7 @@ from code_sandbox.server.store import SessionStore, StoreUnavailable
 from code_sandbox.wire import CellError, CellImage, ExecuteResult, Health
 
 _LOG = logging.getLogger(__name__)
+_SPARE_RETRY_S = 5.0
 _PRELOAD = "from PIL import Image as _I\n{lines}\ndel _I"
 _PRELOAD_LINE = "image_{i} = _I.open({path!r}).convert('RGB')"
 
@@ -64,7 +65,9 @@ class SessionManager:
         self._context.max_sockets = 65_535
         self._starts = asyncio.Semaphore(settings.max_starting_kernels)
         self._cells = asyncio.Semaphore(settings.max_running_cells)
-        self._reaper: asyncio.Task[None] | None = None
+        self._spares: list[Kernel] = []
+        self._spare_taken = asyncio.Event()
+        self._background: list[asyncio.Task[None]] = []
         self._redis_ok = True
 
     async def start(self) -> None:
@@ -76,13 +79,15 @@ class SessionManager:
         """
         await self._store.ping()
         await self._zygote.start()
-        self._reaper = asyncio.create_task(self._expire())
+        self._background = [asyncio.create_task(self._expire()), asyncio.create_task(self._keep_spares())]
 
     async def stop(self) -> None:
         """Close every session and remove all files."""
-        if self._reaper is not None:
-            self._reaper.cancel()
-        await asyncio.gather(*(self.close(session_id) for session_id in list(self._sessions)), return_exceptions=True)
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        closing = [self.close(session_id) for session_id in list(self._sessions)]
+        await asyncio.gather(*closing, *(kernel.kill() for kernel in self._spares), return_exceptions=True)
         await self._zygote.stop()
         self._context.destroy(linger=0)
         await self._store.aclose()
@@ -205,8 +210,22 @@ class SessionManager:
         if session.kernel is not None and not session.kernel.exited.is_set():
             return
         await self._drop_kernel(session)
+        session.kernel = await self._take_kernel()
+        if session.images:
+            await self._preload(session, session.kernel)
+
+    async def _take_kernel(self) -> Kernel:
+        while self._spares:
+            kernel = self._spares.pop(0)
+            self._spare_taken.set()
+            if not kernel.exited.is_set():
+                return kernel
+            await kernel.kill()
+        return await self._start_kernel()
+
+    async def _start_kernel(self) -> Kernel:
         async with self._starts:
-            kernel = await Kernel.start(
+            return await Kernel.start(
                 self._zygote,
                 self._context,
                 root=self._root,
@@ -214,9 +233,17 @@ class SessionManager:
                 file_limit_bytes=self._settings.file_limit_bytes,
                 timeout_s=self._settings.start_timeout_s,
             )
-            session.kernel = kernel
-            if session.images:
-                await self._preload(session, kernel)
+
+    async def _keep_spares(self) -> None:
+        while True:
+            if len(self._spares) >= self._settings.spare_kernels:
+                self._spare_taken.clear()
+                await self._spare_taken.wait()
+            try:
+                self._spares.append(await self._start_kernel())
+            except KernelStartFailed as error:
+                _LOG.warning("no spare kernel: %s", error)
+                await asyncio.sleep(_SPARE_RETRY_S)
 
     async def _preload(self, session: _Session, kernel: Kernel) -> None:
         lines = []

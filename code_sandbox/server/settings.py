@@ -24,6 +24,8 @@ class Settings:
     max_running_cells: int = field(default_factory=lambda: 2 * _default_starts())
     """Cells running at once; others wait, and their time limit starts when they run."""
     max_starting_kernels: int = field(default_factory=_default_starts)
+    spare_kernels: int = 0
+    """Kernels kept ready beyond the live sessions, started while the machine has nothing else to do. About 25 MB each."""
     lease_s: float = 600.0
     """Seconds without a call after which a session is closed."""
     start_timeout_s: float = 30.0

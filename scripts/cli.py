@@ -1,0 +1,228 @@
+"""The `deepeyes` command: a thin sub-command per room. Each imports what it needs only when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="deepeyes", description="Agentic vision-language models: train, evaluate, talk.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_add_doctor, _add_sandbox, _add_search, _add_judge, _add_data, _add_chat, _add_view, _add_eval):
+        add(commands)
+    options = parser.parse_args(arguments)
+    handler: Callable[[argparse.Namespace], int | None] = options.handler
+    try:
+        sys.exit(handler(options) or 0)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (OSError, ValueError, LookupError, RuntimeError) as error:
+        sys.exit(f"deepeyes {options.command}: {error}")
+
+
+Commands = argparse._SubParsersAction
+
+
+def _add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("doctor", help="what is installed, reachable and missing, and what to do")
+    parser.set_defaults(handler=_doctor)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from scripts.doctor import report
+
+    return report()
+
+
+def _add_sandbox(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("sandbox", help="the code sandbox")
+    actions = parser.add_subparsers(dest="action", required=True)
+    serve = actions.add_parser("serve", help="start a server")
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--redis-url", default=os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"))
+    serve.add_argument("--max-sessions", type=int, default=256)
+    serve.add_argument("--spare-kernels", type=int, default=0, help="kept ready for sessions to come")
+    serve.add_argument("--lease-s", type=float, default=600.0)
+    serve.set_defaults(handler=_sandbox_serve)
+    run = actions.add_parser("run", help="run one file of Python in a session")
+    run.add_argument("file", type=Path, help="`-` for standard input")
+    run.add_argument("--image", type=Path, action="append", default=[], help="preloaded as image_1, image_2, …")
+    run.add_argument("--url", default=os.environ.get("CODE_SANDBOX_URL", "http://127.0.0.1:8000"))
+    run.set_defaults(handler=_sandbox_run)
+
+
+def _sandbox_serve(options: argparse.Namespace) -> None:
+    from code_sandbox.server.app import serve
+    from code_sandbox.server.settings import Settings
+
+    serve(
+        Settings(
+            host=options.host,
+            port=options.port,
+            redis_url=options.redis_url,
+            max_sessions=options.max_sessions,
+            spare_kernels=options.spare_kernels,
+            lease_s=options.lease_s,
+        )
+    )
+
+
+def _sandbox_run(options: argparse.Namespace) -> int:
+    from code_sandbox.client import SandboxClient
+    from code_sandbox.errors import SandboxError
+
+    code = sys.stdin.read() if str(options.file) == "-" else options.file.read_text(encoding="utf-8")
+    images = [path.read_bytes() for path in options.image]
+
+    async def execute() -> int:
+        async with SandboxClient(options.url, wait_s=5.0) as client:
+            session = await client.open(images)
+            try:
+                result = await session.execute(code)
+            finally:
+                await session.close()
+        sys.stdout.write(result.stdout)
+        sys.stderr.write(result.stderr)
+        if result.result:
+            print(result.result)
+        if result.error:
+            print(result.error.traceback, file=sys.stderr)
+        for number, image in enumerate(result.images, start=1):
+            path = Path(f"output_{number}.{image.mime.removeprefix('image/')}")
+            path.write_bytes(image.data)
+            print(f"[image of {image.width_px}x{image.height_px} px written to {path}]", file=sys.stderr)
+        return int(result.status != "ok")
+
+    try:
+        return asyncio.run(execute())
+    except SandboxError as error:
+        raise RuntimeError(str(error)) from error
+
+
+def _add_search(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("search", help="search a local index, or build one")
+    actions = parser.add_subparsers(dest="action", required=True)
+    index = actions.add_parser("index", help="build an index from JSON lines of title, text and link")
+    index.add_argument("source", type=Path)
+    index.add_argument("target", type=Path, help="a .sqlite file")
+    index.set_defaults(handler=_search_index)
+    query = actions.add_parser("query", help="ask an index, and print what the model would see")
+    query.add_argument("index", type=Path)
+    query.add_argument("query")
+    query.add_argument("--max-hits", type=int, default=5)
+    query.set_defaults(handler=_search_query)
+
+
+def _search_index(options: argparse.Namespace) -> None:
+    from agent.search.local import build_index
+
+    if options.target.suffix != ".sqlite":
+        raise ValueError(f"{options.target} should end in .sqlite")
+    print(f"{build_index(options.source, options.target):,} pages in {options.target}")
+
+
+def _search_query(options: argparse.Namespace) -> None:
+    from agent.protocol import render_search_observation
+    from agent.search.local import Provider, Settings
+
+    provider = Provider(Settings(path=options.index))
+    results = asyncio.run(provider.search(options.query, max_hits=options.max_hits))
+    print(render_search_observation(options.query, results).text)
+
+
+def _add_judge(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("judge", help="judge one answer, by rules and, if there is one, by an LLM")
+    parser.add_argument("--question", default="")
+    parser.add_argument("--gold", required=True)
+    parser.add_argument("--answer", required=True)
+    parser.add_argument("--base-url", default=os.environ.get("LLM_AS_A_JUDGE_BASE", ""), help="comma-separated, with /v1")
+    parser.set_defaults(handler=_judge)
+
+
+def _judge(options: argparse.Namespace) -> int:
+    from judge.client import Judge, JudgeSettings
+
+    async def ask() -> int:
+        urls = tuple(url.strip() for url in options.base_url.split(",") if url.strip())
+        judge = Judge(JudgeSettings(base_urls=urls))
+        try:
+            verdict = await judge.judge(options.answer, options.gold, question=options.question)
+        finally:
+            await judge.aclose()
+        print(f"{verdict.outcome.value} (by {verdict.decided_by}) {verdict.reason}".rstrip())
+        return {True: 0, False: 1, None: 2}[verdict.correct]
+
+    return asyncio.run(ask())
+
+
+def _add_data(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("data", help="make the toy data")
+    actions = parser.add_subparsers(dest="action", required=True)
+    tiles = actions.add_parser("tiles", help="the toy task: training data, benchmark, search pages")
+    tiles.add_argument("directory", type=Path)
+    tiles.set_defaults(handler=_data_tiles)
+
+
+def _data_tiles(options: argparse.Namespace) -> None:
+    from data.tiles import write_dataset
+
+    write_dataset(options.directory)
+    print(f"written to {options.directory}")
+
+
+def _add_chat(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("chat", help="ask a served model one question, with the sandbox")
+    parser.add_argument("question")
+    parser.add_argument("--image", type=Path, action="append", default=[])
+    parser.add_argument("--model", required=True, help="name at the server")
+    parser.add_argument("--base-url", default="http://127.0.0.1:8001/v1")
+    parser.add_argument("--sandbox-url", default=os.environ.get("CODE_SANDBOX_URL", "http://127.0.0.1:8000"))
+    parser.add_argument("--prompt", default="deepeyesv2_code")
+    parser.add_argument("--search-index", type=Path, help="a local index; adds the tool `search`")
+    parser.add_argument("--max-turns", type=int, default=9)
+    parser.set_defaults(handler=_chat)
+
+
+def _chat(options: argparse.Namespace) -> int:
+    from scripts.chat import chat
+
+    return asyncio.run(chat(options))
+
+
+def _add_view(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("view", help="write recorded episodes as one web page")
+    parser.add_argument("directory", type=Path, help="a folder with episodes.jsonl")
+    parser.add_argument("--out", type=Path, help="by default episodes.html in the folder")
+    parser.add_argument("--limit", type=int, default=200)
+    parser.set_defaults(handler=_view)
+
+
+def _view(options: argparse.Namespace) -> None:
+    from evaluation.html import write_episodes_page
+
+    path = options.out or options.directory / "episodes.html"
+    count = write_episodes_page(options.directory, path, limit=options.limit)
+    print(f"{count} episodes in {path}")
+
+
+def _add_eval(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("eval", help="evaluate a model on a benchmark", add_help=False)
+    parser.add_argument("rest", nargs=argparse.REMAINDER)
+    parser.set_defaults(handler=_eval)
+
+
+def _eval(options: argparse.Namespace) -> None:
+    from evaluation.run import main as run
+
+    run(options.rest)
+
+
+if __name__ == "__main__":
+    main()

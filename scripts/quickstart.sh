@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# The whole pipeline on a CPU: toy data -> cold start -> GRPO with code execution -> evaluation -> report.
+#   bash scripts/quickstart.sh                 everything; finished stages are kept, an interrupted one is resumed
+#   bash scripts/quickstart.sh --stage rl      one stage: data, sft, rl, eval or report
+#   bash scripts/quickstart.sh --clean         start over
+# More: --help. The report is runs/quickstart/report.html.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash scripts/setup.sh
+exec "${VENV:-.venv}/bin/python" -m scripts.quickstart "$@"
