@@ -88,9 +88,7 @@ class Episode:
 
     def calls(self, tool: str | None = None) -> int:
         """How often the model called a tool, or one named tool."""
-        return sum(
-            isinstance(turn.action, ToolCall) and (tool is None or turn.action.name == tool) for turn in self.turns
-        )
+        return sum(isinstance(turn.action, ToolCall) and (tool is None or turn.action.name == tool) for turn in self.turns)
 
     @property
     def tool_errors(self) -> int:

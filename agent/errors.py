@@ -1,10 +1,10 @@
 """Two audiences for what goes wrong.
 
-    ToolError               the model's mistake: becomes an observation, the episode goes on
-    EpisodeFailure          our outage: ends the episode as FAILED, never scored, counted
-    +-- ToolUnavailable     a tool's server is down (sandbox, search)
-    +-- PolicyUnavailable   the model server is down or answered nonsense
-    ContextFull             the next observation does not fit the model's context: the episode ends, scored as it stands
+ToolError               the model's mistake: becomes an observation, the episode goes on
+EpisodeFailure          our outage: ends the episode as FAILED, never scored, counted
++-- ToolUnavailable     a tool's server is down (sandbox, search)
++-- PolicyUnavailable   the model server is down or answered nonsense
+ContextFull             the next observation does not fit the model's context: the episode ends, scored as it stands
 """
 
 

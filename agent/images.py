@@ -57,7 +57,8 @@ class ImageFile:
     def size(self) -> tuple[int, int]:
         """(width_px, height_px), read from the header."""
         with _opened(self.data) as image:
-            return image.size
+            width_px, height_px = image.size
+            return width_px, height_px
 
     def pil(self) -> Image.Image:
         """Decode to RGB.
@@ -67,7 +68,8 @@ class ImageFile:
         """
         with _opened(self.data) as image:
             try:
-                return image.convert("RGB")
+                rgb: Image.Image = image.convert("RGB")
+                return rgb
             except (OSError, ValueError, SyntaxError) as error:
                 raise UnreadableImage(f"the image ({len(self.data):,} bytes) is broken: {error}") from error
 

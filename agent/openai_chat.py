@@ -132,9 +132,7 @@ class ChatPolicy:
         text = text.removesuffix("<|im_end|>")
         if finish != "length":
             text = _restore_stop_string(text)
-        return Reply(
-            text=text, finish="length" if finish == "length" else "stop", primer=primer, num_tokens=num_tokens
-        )
+        return Reply(text=text, finish="length" if finish == "length" else "stop", primer=primer, num_tokens=num_tokens)
 
 
 def _restore_stop_string(text: str) -> str:

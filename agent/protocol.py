@@ -96,11 +96,7 @@ def _parse_tool_call(text: str) -> Action:
 def render_code_observation(*, stdout: str, stderr: str, images: Sequence[ImageFile] = ()) -> Message:
     """What the model sees after a cell. At most 10 images are shown."""
     shown = tuple(images[:MAX_OBSERVATION_IMAGES])
-    body = (
-        "Code execution result:\n"
-        f"stdout:\n```\n{escape(stdout)}\n```\n\n"
-        f"stderr:\n```\n{escape(stderr)}\n```\n\n"
-    )
+    body = f"Code execution result:\nstdout:\n```\n{escape(stdout)}\n```\n\nstderr:\n```\n{escape(stderr)}\n```\n\n"
     if shown:
         body += "Images:\n" + "\n".join([IMAGE_PLACEHOLDER] * len(shown))
     return Message("user", body.strip(), shown)

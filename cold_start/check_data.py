@@ -95,7 +95,8 @@ def check_conversations(
     conversations: Sequence[Mapping[str, Any]], *, source: str, **settings: Any
 ) -> tuple[list[Mapping[str, Any]], list[Problem]]:
     """Split conversations into those that can be trained on and the problems of the others."""
-    good, problems = [], []
+    good: list[Mapping[str, Any]] = []
+    problems: list[Problem] = []
     for number, conversation in enumerate(conversations):
         if not isinstance(conversation, dict):
             problems.append(Problem(f"{source}[{number}]", "it is no JSON object"))

@@ -82,6 +82,7 @@ def expand_environment(text: str) -> str:
     Raises:
         RecipeError: A variable without default is not set.
     """
+
     def value(match: re.Match[str]) -> str:
         name, default = match[1], match[3]
         found = os.environ.get(name) or default

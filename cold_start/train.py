@@ -1,6 +1,6 @@
 """Check and prepare everything, then hand over to `llamafactory-cli train`.
 
-    python -m cold_start.train RECIPE [key=value …]
+python -m cold_start.train RECIPE [key=value …]
 """
 
 from __future__ import annotations

@@ -134,22 +134,25 @@ def write_dataset(directory: Path, *, num_sft: int = 2400, num_rl: int = 512, nu
             crop.save(directory / names[1], compress_level=1)
         conversations.append({"messages": rows, "images": names})
     _write_text(directory / "sft.json", json.dumps(conversations))
-    _write_parquet(directory / "rl_train.parquet", [
-        _rl_row(tiles, number) for number, tiles in enumerate(generate(num_rl, seed=_SEEDS["rl_train"]))
-    ])
+    _write_parquet(
+        directory / "rl_train.parquet",
+        [_rl_row(tiles, number) for number, tiles in enumerate(generate(num_rl, seed=_SEEDS["rl_train"]))],
+    )
     lines = []
     (directory / "benchmark_images").mkdir(exist_ok=True)
     for number, tiles in enumerate(generate(num_benchmark, seed=_SEEDS["benchmark"])):
         name = f"benchmark_images/{number:05d}.png"
         tiles.board.save(directory / name, compress_level=1)
         lines.append(
-            json.dumps({
-                "index": f"tiles_{number}",
-                "image": name,
-                "question": tiles.question,
-                "answer": tiles.colour,
-                "category": tiles.kind,
-            })
+            json.dumps(
+                {
+                    "index": f"tiles_{number}",
+                    "image": name,
+                    "question": tiles.question,
+                    "answer": tiles.colour,
+                    "category": tiles.kind,
+                }
+            )
         )
     _write_text(directory / "benchmark.jsonl", "\n".join(lines) + "\n")
     pages = [

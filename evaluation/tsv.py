@@ -1,7 +1,7 @@
 """VLMEvalKit's TSV files, read as they are and streamed.
 
-An `image` is base64; a list literal of base64 strings; or, if at most 64 characters long, the index of another row whose image is
-meant. Source: VLMEvalKit e8e78f05, vlmeval/dataset/image_base.py.
+An `image` is base64; a list literal of base64 strings; or, if at most 64 characters long, the index of another row
+whose image is meant. Source: VLMEvalKit e8e78f05, vlmeval/dataset/image_base.py.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def read_tsv(path: Path, *, required: Sequence[str]) -> Iterator[Row]:
     """Read a file row by row.
 
     Raises:
-        BenchmarkError: The file is missing, lacks a column, has a row of another width, or an image that cannot be decoded.
+        BenchmarkError: The file is missing, lacks a column, has a row of another width, or a broken image.
     """
     if not path.is_file():
         raise BenchmarkError(f"no file {path}; data/README.md says where to get it")

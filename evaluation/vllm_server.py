@@ -75,7 +75,7 @@ def serve_checkpoint(
     ]  # fmt: skip
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603 - our own command
+        process = subprocess.Popen(
             command,
             stdout=output,
             stderr=subprocess.STDOUT,

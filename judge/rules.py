@@ -13,13 +13,16 @@ from collections.abc import Callable, Sequence
 from judge.verdict import Outcome, Verdict
 
 _CHOICE_GOLD = re.compile(r"^\(?([A-Z])[).:]?$")
-_CHOICE_ANSWER = re.compile(r"^(?:the )?(?:final )?(?:answer|option|choice)?(?: is)?:? *\(?([A-Z])\)?(?:[.:)] .*)?\.?$", re.IGNORECASE)
+_CHOICE_ANSWER = re.compile(
+    r"^(?:the )?(?:final )?(?:answer|option|choice)?(?: is)?:? *\(?([A-Z])\)?(?:[.:)] .*)?\.?$", re.IGNORECASE
+)
 _NUMBER = re.compile(r"^[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?$")
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _SPACES = re.compile(r"\s+")
 _MATHS_MARKS = re.compile(r"\\[a-zA-Z]+|[=^_{}]|\d")
 _MAX_MATHS_CHARS = 300
 _REL_TOLERANCE = 1e-6
+_ROUNDING_FRAC = 0.05
 
 
 def normalise(text: str) -> str:
@@ -39,12 +42,19 @@ def choice_rule(answer: str, gold: str, question: str) -> bool | None:
 
 
 def number_rule(answer: str, gold: str, question: str) -> bool | None:
-    """Decides when both are plain numbers; relative tolerance 1e-6, thousands separators allowed."""
+    """Says yes to plain numbers within a relative 1e-6, and no when they are more than 5 % apart or both whole.
+
+    In between is where rounding lives: 0.33 for 0.333 is for a judge to decide. Thousands separators are allowed.
+    """
     numbers = [_number(answer), _number(gold)]
     if numbers[0] is None or numbers[1] is None:
         return None
     given, expected = numbers[0], numbers[1]
-    return abs(given - expected) <= _REL_TOLERANCE * max(1.0, abs(expected))
+    apart = abs(given - expected)
+    if apart <= _REL_TOLERANCE * max(1.0, abs(expected)):
+        return True
+    both_whole = given.is_integer() and expected.is_integer()
+    return False if both_whole or apart > _ROUNDING_FRAC * abs(expected) else None
 
 
 def _number(text: str) -> float | None:

@@ -122,7 +122,9 @@ def _check_sandbox(recipe: Recipe) -> str:
             states = await client.health()
             for state in states:
                 if state.redis != "ok":
-                    raise RecipeError(f"sandbox {state.server_id} has lost its Redis and takes no new sessions; restart Redis")
+                    raise RecipeError(
+                        f"sandbox {state.server_id} has lost its Redis and takes no new sessions; restart Redis"
+                    )
             session = await client.open()
             try:
                 result = await session.execute("print(6 * 7)", timeout_s=10)

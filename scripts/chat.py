@@ -67,5 +67,7 @@ async def chat(options: argparse.Namespace) -> int:
     await client.aclose()
     if episode.failed:
         raise RuntimeError(episode.failure)
-    console.print(f"[bold]{escape(episode.answer or '(no answer)')}[/]  ({episode.stop_reason.value}, {len(episode.turns)} turns)")
+    console.print(
+        f"[bold]{escape(episode.answer or '(no answer)')}[/]  ({episode.stop_reason.value}, {len(episode.turns)} turns)"
+    )
     return int(episode.answer is None)

@@ -34,7 +34,7 @@ def _add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
     parser.set_defaults(handler=_doctor)
 
 
-def _doctor(options: argparse.Namespace) -> int:
+def _doctor(_: argparse.Namespace) -> int:
     from scripts.doctor import report
 
     return report()

@@ -43,7 +43,10 @@ def _packages(names: tuple[str, ...]) -> str:
 
 def _machine() -> str:
     memory, disk = psutil.virtual_memory(), shutil.disk_usage(Path.cwd())
-    text = f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, {memory.available >> 30} GiB memory and {disk.free >> 30} GiB disk free"
+    text = (
+        f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, free: {memory.available >> 30} GiB memory, "
+        f"{disk.free >> 30} GiB disk"
+    )
     if sys.version_info[:2] != (3, 11):
         raise _Missing(f"{text}; the locked environment is for Python 3.11")
     if memory.available < 10 << 30:
@@ -70,7 +73,9 @@ def _sandbox() -> str:
     async def ask() -> str:
         async with SandboxClient(os.environ.get("CODE_SANDBOX_URL", "http://127.0.0.1:8000")) as client:
             states = await client.health()
-        return "; ".join(f"{state.server_id}: {state.status}, {state.sessions}/{state.max_sessions} sessions" for state in states)
+        return "; ".join(
+            f"{state.server_id}: {state.status}, {state.sessions}/{state.max_sessions} sessions" for state in states
+        )
 
     try:
         return asyncio.run(ask())
@@ -83,7 +88,9 @@ def _judge() -> str:
 
     urls = tuple(url.strip() for url in os.environ.get("LLM_AS_A_JUDGE_BASE", "").split(",") if url.strip())
     if not urls:
-        raise _Missing("LLM_AS_A_JUDGE_BASE is not set: answers are decided by rules only; `bash judge/serve.sh` starts a judge")
+        raise _Missing(
+            "LLM_AS_A_JUDGE_BASE is not set: answers are decided by rules only; `bash judge/serve.sh` starts a judge"
+        )
 
     async def ask() -> None:
         judge = Judge(JudgeSettings(base_urls=urls))
@@ -125,5 +132,7 @@ def report() -> int:
             console.print(f"[green]ok  [/]  {name:24} {escape(check())}")
         except _Missing as problem:
             installed = installed and not essential
-            console.print(f"[{'red' if essential else 'yellow'}]{'FAIL' if essential else 'miss'}[/]  {name:24} {escape(str(problem))}")
+            console.print(
+                f"[{'red' if essential else 'yellow'}]{'FAIL' if essential else 'miss'}[/]  {name:24} {escape(str(problem))}"
+            )
     return 0 if installed else 1

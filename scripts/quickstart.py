@@ -51,6 +51,8 @@ class Context:
         """Of every program: paths of this run, one thread each."""
         return {
             "QUICKSTART_RUN": str(self.directory),
+            # Scripts call `python`; it must be ours, activated or not.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
@@ -204,7 +206,9 @@ def _check_machine(directory: Path) -> None:
 
     memory = psutil.virtual_memory().available
     if memory < _MIN_FREE_MEMORY_BYTES:
-        raise ProgramFailed(f"{memory >> 30} GiB of memory free; the run needs {_MIN_FREE_MEMORY_BYTES >> 30}. Close something")
+        raise ProgramFailed(
+            f"{memory >> 30} GiB of memory free; the run needs {_MIN_FREE_MEMORY_BYTES >> 30}. Close something"
+        )
     shared = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else 0  # noqa: S108 - only looked at
     if shared < 256 << 20:
         raise ProgramFailed(
@@ -231,7 +235,9 @@ def _run_stage(stage: Stage, context: Context, console: Console) -> None:
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="quickstart.sh", description="The whole pipeline on a CPU.")
-    parser.add_argument("--stage", choices=[stage.name for stage in STAGES], help="run this stage only, even if it was finished")
+    parser.add_argument(
+        "--stage", choices=[stage.name for stage in STAGES], help="run this stage only, even if it was finished"
+    )
     parser.add_argument("--clean", action="store_true", help="delete the run first")
     parser.add_argument("--run", type=Path, default=Path("runs/quickstart"), help="the run's folder")
     parser.add_argument("--seed", type=int, default=0, help="of model, training and sampling")
@@ -288,14 +294,16 @@ def _verdict(directory: Path, console: Console) -> bool:
     if "rl" not in summaries:
         return True
     for name, summary in summaries.items():
-        console.print(f"        {name:4} accuracy {summary['accuracy']:.1%}, tool used on {summary['tool_rate']:.1%} of questions")
+        console.print(
+            f"        {name:4} accuracy {summary['accuracy']:.1%}, tool used on {summary['tool_rate']:.1%} of questions"
+        )
     report = directory / "report.html"
     if report.exists():
         console.print(f"report: {report}", soft_wrap=True)
     passed = bool(summaries["rl"]["accuracy"] >= SUCCESS_ACCURACY)
     if not passed:
         console.print(
-            f"[red]RL ended at {summaries['rl']['accuracy']:.1%}, below the {SUCCESS_ACCURACY:.0%} that a healthy run passes "
+            f"[red]RL ended at {summaries['rl']['accuracy']:.1%}, below the {SUCCESS_ACCURACY:.0%} of a healthy run "
             "(docs/results.md).[/] Try another --seed with --run, and look at the curves in the report"
         )
     return passed

@@ -66,16 +66,18 @@ def _results(summaries: Mapping[str, Mapping[str, Any]]) -> str:
     for name, summary in summaries.items():
         low, high = summary["accuracy_interval"] or (None, None)
         categories = summary["categories"]
-        rows.append([
-            _NAMES[name],
-            _percent(summary["accuracy"]),
-            f"{_percent(low)} to {_percent(high)}",
-            _percent(categories["look"]["accuracy"]),
-            _percent(categories["quick"]["accuracy"]),
-            _percent(categories["look"]["tool_rate"]),
-            _percent(categories["quick"]["tool_rate"]),
-            str(summary["not_evaluated"]),
-        ])
+        rows.append(
+            [
+                _NAMES[name],
+                _percent(summary["accuracy"]),
+                f"{_percent(low)} to {_percent(high)}",
+                _percent(categories["look"]["accuracy"]),
+                _percent(categories["quick"]["accuracy"]),
+                _percent(categories["look"]["tool_rate"]),
+                _percent(categories["quick"]["tool_rate"]),
+                str(summary["not_evaluated"]),
+            ]
+        )
     header = [
         "model", "accuracy", "95 % interval", 'right on "look"', 'right on "quick"', 'tool used, "look"', 'tool used, "quick"',
         "not evaluated",
@@ -84,7 +86,11 @@ def _results(summaries: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _agreement(metrics: Sequence[Mapping[str, Any]]) -> str:
-    values = [row["training/rollout_actor_probs_pearson_corr"] for row in metrics if "training/rollout_actor_probs_pearson_corr" in row]
+    values = [
+        row["training/rollout_actor_probs_pearson_corr"]
+        for row in metrics
+        if "training/rollout_actor_probs_pearson_corr" in row
+    ]
     if not values:
         return ""
     return (
@@ -109,7 +115,9 @@ def _episodes(directory: Path, count: int = 3) -> str:
     parts = []
     for item in [*shared[: count - 1], *shared[-1:]]:
         cards = "".join(
-            episode_card(_NAMES[name], runs[name][item], gold=scores[name][item]["gold"], correct=scores[name][item]["correct"])
+            episode_card(
+                _NAMES[name], runs[name][item], gold=scores[name][item]["gold"], correct=scores[name][item]["correct"]
+            )
             for name in ("sft", "rl")
         )
         parts.append(f'<h3 class="soft">Question {html.escape(item)}</h3><div class="grid">{cards}</div>')

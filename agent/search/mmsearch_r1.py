@@ -51,7 +51,7 @@ class Provider:
         if not isinstance(entry, dict):
             return []
         titles, paths = entry.get("tool_returned_web_title") or [], entry.get("cached_images_path") or []
-        hits = []
+        hits: list[ImageHit] = []
         for title, relative in zip(titles, paths, strict=False):
             if len(hits) == max_hits:
                 break

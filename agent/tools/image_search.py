@@ -15,9 +15,7 @@ from agent.tools import Tool, ToolContext, ToolResult
 class ImageSearchTool:
     """Looks up the original image, never a crop."""
 
-    def __init__(
-        self, provider: ImageSearchProvider, *, image: ImageFile | None, item_id: str, max_hits: int
-    ) -> None:
+    def __init__(self, provider: ImageSearchProvider, *, image: ImageFile | None, item_id: str, max_hits: int) -> None:
         self._provider = provider
         self._image = image
         self._item_id = item_id

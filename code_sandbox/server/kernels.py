@@ -94,7 +94,8 @@ class Zygote:
         """Fork one kernel and return its process id."""
         async with self._lock:
             process = await self._ensure()
-            assert process.stdin is not None and process.stdout is not None
+            assert process.stdin is not None
+            assert process.stdout is not None
             try:
                 process.stdin.write((json.dumps(dict(request)) + "\n").encode())
                 await process.stdin.drain()
@@ -219,15 +220,11 @@ class Kernel:
         collector = asyncio.ensure_future(self._collect(message_id, output, max_chars))
         exit_watch = asyncio.ensure_future(self.exited.wait())
         try:
-            await asyncio.wait(
-                {collector, exit_watch}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait({collector, exit_watch}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if not collector.done() and not exit_watch.done():
                 output.status = "timeout"
                 self._signal(signal.SIGINT)
-                await asyncio.wait(
-                    {collector, exit_watch}, timeout=interrupt_grace_s, return_when=asyncio.FIRST_COMPLETED
-                )
+                await asyncio.wait({collector, exit_watch}, timeout=interrupt_grace_s, return_when=asyncio.FIRST_COMPLETED)
                 if not collector.done():
                     await self.kill()
                     output.state_lost = True

@@ -11,7 +11,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,9 +114,7 @@ class SessionManager:
         self._sessions[session_id] = session
         try:
             await self._on_store(
-                self._store.register(
-                    session_id, server=self._settings.name, lease_s=lease_s or self._settings.lease_s
-                )
+                self._store.register(session_id, server=self._settings.name, lease_s=lease_s or self._settings.lease_s)
             )
             async with session.lock:
                 await self._ensure_kernel(session)
@@ -151,9 +149,7 @@ class SessionManager:
             session.last_used_s = time.monotonic()
         result = self._bounded(output)
         with contextlib.suppress(StoreUnavailable):
-            await self._on_store(
-                self._store.record_cell(session_id, status=result.status, lease_s=self._settings.lease_s)
-            )
+            await self._on_store(self._store.record_cell(session_id, status=result.status, lease_s=self._settings.lease_s))
         return result
 
     async def close(self, session_id: str) -> None:
@@ -195,16 +191,15 @@ class SessionManager:
                 f"no session {session_id!r} on this server; it was closed, its lease ended, or the server restarted"
             ) from None
 
-    async def _on_store(self, call):  # type: ignore[no-untyped-def]
+    async def _on_store(self, call: Awaitable[None]) -> None:
         try:
-            value = await call
+            await call
         except StoreUnavailable:
             if self._redis_ok:
                 _LOG.warning("Redis is down: live sessions go on, new ones are refused")
             self._redis_ok = False
             raise
         self._redis_ok = True
-        return value
 
     async def _ensure_kernel(self, session: _Session) -> None:
         if session.kernel is not None and not session.kernel.exited.is_set():
@@ -281,20 +276,17 @@ class SessionManager:
         for mime, data in output.images[: self._settings.max_images]:
             # PNG and JPEG state their size in the first bytes; nothing is decoded here.
             if len(data) > self._settings.max_image_bytes * 4 // 3:
-                notes.append(
-                    f"[an image of {len(data) * 3 // 4:,} bytes was dropped; the limit is {self._settings.max_image_bytes:,}]"
-                )
+                limit_bytes = self._settings.max_image_bytes
+                notes.append(f"[an image of {len(data) * 3 // 4:,} bytes was dropped; the limit is {limit_bytes:,}]")
                 continue
             try:
                 with Image.open(io.BytesIO(base64.b64decode(data))) as image:
                     width_px, height_px = image.size
-            except (OSError, ValueError, binascii.Error, Image.DecompressionBombError) as error:
-                notes.append(f"[an image was dropped: {error}]")
+            except (OSError, ValueError, binascii.Error, Image.DecompressionBombError) as problem:
+                notes.append(f"[an image was dropped: {problem}]")
                 continue
             images.append(
-                CellImage.model_validate(
-                    {"mime": mime, "data": data, "width_px": width_px, "height_px": height_px}
-                )
+                CellImage.model_validate({"mime": mime, "data": data, "width_px": width_px, "height_px": height_px})
             )
         if len(output.images) > self._settings.max_images:
             notes.append(f"[{len(output.images) - self._settings.max_images} more images were dropped]")

@@ -31,9 +31,7 @@ class SessionStore:
 
     def __init__(self, redis_url: str) -> None:
         self._url = redis_url
-        self._redis: Redis = Redis.from_url(
-            redis_url, decode_responses=True, socket_timeout=2.0, socket_connect_timeout=2.0
-        )
+        self._redis: Redis = Redis.from_url(redis_url, decode_responses=True, socket_timeout=2.0, socket_connect_timeout=2.0)
 
     async def ping(self) -> None:
         """Raises:
@@ -89,18 +87,18 @@ class SessionStore:
     async def owner(self, session_id: str) -> str | None:
         """The server that holds the session, or None."""
         try:
-            owner: str | None = await self._redis.hget(_session_key(session_id), "server")
+            owner = await self._redis.hget(_session_key(session_id), "server")
         except (RedisError, OSError) as error:
             raise StoreUnavailable(f"no Redis at {self._url}: {error}") from error
-        return owner
+        return None if owner is None else str(owner)
 
     async def counters(self) -> dict[str, int]:
         """Totals over all servers of this Redis."""
         try:
-            values: dict[str, str] = await self._redis.hgetall(f"{_PREFIX}:counters")
+            values = await self._redis.hgetall(f"{_PREFIX}:counters")
         except (RedisError, OSError) as error:
             raise StoreUnavailable(f"no Redis at {self._url}: {error}") from error
-        return {name: int(value) for name, value in values.items()}
+        return {str(name): int(value) for name, value in values.items()}
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,5 +35,4 @@ def _bytes_of(image: Any) -> bytes:
     path = image.get("path") if isinstance(image, dict) else image
     if not isinstance(path, str):
         raise ValueError(f"an image is given as {type(image).__name__}; expected {{'bytes': …}}, {{'path': …}} or a path")
-    with open(path, "rb") as file:
-        return file.read()
+    return Path(path).read_bytes()

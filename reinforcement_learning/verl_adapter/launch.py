@@ -92,9 +92,7 @@ def train(config: DictConfig, *, run_directory: Path, agent_settings: Mapping[st
     # A head started elsewhere hands none of our environment to its workers; the runtime environment does.
     OmegaConf.update(config, "ray_kwargs.ray_init.runtime_env.env_vars", dict(env), force_add=True)
     auto_set_device(config)
-    validate_config(
-        config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
-    )
+    validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     try:
         run_ppo(config, task_runner_class=EpisodeTaskRunner)
     finally:

@@ -1,7 +1,7 @@
 """Everything that must be changed in other packages, with the reason. Nothing else of ours patches anything.
 
-`apply_early` runs in every process through VERL_USE_EXTERNAL_MODULES, `apply_to_model` in those that hold a model. Each patch
-has a test in tests/unit/reinforcement_learning/test_patches.py that fails once upstream no longer needs it.
+`apply_early` runs in every process through VERL_USE_EXTERNAL_MODULES, `apply_to_model` in those that hold a model. Each
+patch has a test in tests/unit/reinforcement_learning/test_patches.py that fails once upstream no longer needs it.
 """
 
 from __future__ import annotations

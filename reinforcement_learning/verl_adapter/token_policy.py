@@ -1,8 +1,8 @@
 """A policy in tokens: what was sampled is what is trained on, token for token.
 
-The conversation is one growing list of ids. Sampled ids are appended as they came (mask 1); everything else (the end of
-a turn that stopped on a string, the next observation, the header of the next reply) is tokenised alone and appended with mask
-0. Nothing that was sampled is ever decoded and encoded again.
+The conversation is one growing list of ids. Sampled ids are appended as they came (mask 1); everything else (the end
+of a turn that stopped on a string, the next observation, the header of the next reply) is tokenised alone and appended
+with mask 0. Nothing that was sampled is ever decoded and encoded again.
 
 Imports neither verl nor torch, so that it is tested with a tokenizer and a list of replies.
 """

@@ -1,0 +1,60 @@
+"""Fixtures shared by all tests. Expensive things are made once per session."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+# Before anything imports torch or tokenizers: two cores are shared by everything.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def no_addresses_from_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CODE_SANDBOX_URL", "LLM_AS_A_JUDGE_BASE", "REDIS_URL", "QUICKSTART_RUN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def png(width: int = 8, height: int = 8, colour: tuple[int, int, int] = (200, 30, 30)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small toy data set with an untrained tiny model: `<toy>/data`, `<toy>/models/base`."""
+    from cold_start.tiny_model import make_tiny_model
+    from data.tiles import write_dataset
+
+    directory = tmp_path_factory.mktemp("toy")
+    write_dataset(directory / "data", num_sft=96, num_rl=32, num_benchmark=16)
+    conversations = json.loads((directory / "data/sft.json").read_text())
+    make_tiny_model([m["content"] for c in conversations for m in c["messages"]], directory / "models/base")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    from scripts.processes import redis_server
+
+    with redis_server(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def sandbox_url(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    from scripts.processes import sandbox_server
+
+    with sandbox_server(tmp_path_factory.mktemp("sandbox"), redis_url, arguments=("--spare-kernels", "2")) as url:
+        yield url

@@ -1,0 +1,125 @@
+"""The runner against a real HTTP model server and the real sandbox."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from evaluation.run import main
+from tests.conftest import ROOT
+from tests.fake_model_server import model_server
+
+pytestmark = pytest.mark.services
+GUESS = "<think>I can answer directly.</think>\n<answer>red</answer>"
+LOOK = (
+    "<think>Look.</think>\n<code>\n```python\ncolours = sorted(image_1.getcolors(9999), reverse=True)\nprint(len(colours))\n"
+    "display(image_1.crop((0, 0, 112, 112)))\n```\n</code>"
+)
+
+
+def arguments(toy, out, url, *more):
+    return [
+        "--benchmark",
+        "tiles",
+        "--data",
+        str(toy / "data/benchmark.jsonl"),
+        "--model",
+        "m",
+        "--base-url",
+        url,
+        "--out",
+        str(out),
+        *more,
+    ]
+
+
+def evaluate(toy, out, url, *more):
+    main(arguments(toy, out, url, *more))
+    return json.loads((out / "summary.json").read_text())
+
+
+def looker(messages):
+    return GUESS if any(m["role"] == "assistant" for m in messages) else LOOK
+
+
+def test_code_runs_in_the_sandbox_and_its_image_reaches_the_model(toy, tmp_path, sandbox_url, monkeypatch):
+    monkeypatch.setenv("CODE_SANDBOX_URL", sandbox_url)
+    seen = []
+
+    def answer(messages):
+        seen.append(messages)
+        return looker(messages)
+
+    with model_server(answer) as url:
+        summary = evaluate(toy, tmp_path / "run", url, "--limit", "4")
+    assert (summary["items"], summary["tool_rate"], summary["tool_errors"], summary["not_evaluated"]) == (4, 1.0, 0, 0)
+    observation = next(messages[-1] for messages in seen if len(messages) == 4)
+    assert "Code execution result:" in observation["content"][0]["text"]
+    assert observation["content"][1]["image_url"]["url"].startswith("data:image/png")
+
+
+def test_direct_mode_has_no_tools(toy, tmp_path):
+    with model_server(looker) as url:
+        summary = evaluate(toy, tmp_path / "run", url, "--mode", "direct", "--limit", "3")
+    assert summary["tool_errors"] == 3  # it asked for a tool and was told there is none
+    assert json.loads((tmp_path / "run/run.json").read_text())["mode"] == "direct"
+
+
+def test_an_outage_is_not_evaluated_and_never_wrong(toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("CODE_SANDBOX_URL", "http://127.0.0.1:9")
+    with model_server(lambda messages: 404 if "Quickly" in str(messages) else GUESS) as url:
+        summary = evaluate(toy, tmp_path / "run", url)
+    quick = summary["categories"]["quick"]
+    assert quick["not_evaluated"] == quick["items"] > 0
+    assert quick["accuracy"] is None
+    assert summary["evaluated"] == summary["categories"]["look"]["items"]
+    # Repeating asks again only what failed.
+    asked = []
+    with model_server(lambda messages: asked.append(1) or GUESS) as url:
+        again = evaluate(toy, tmp_path / "run", url)
+    assert len(asked) == quick["items"]
+    assert again["not_evaluated"] == 0
+
+
+def test_a_run_killed_at_random_equals_an_uninterrupted_one(toy, tmp_path):
+    def slow(messages):
+        time.sleep(0.15)
+        return "<answer>red</answer>" if len(str(messages[-1])) % 2 else "<answer>blue</answer>"
+
+    with model_server(slow) as url:
+        whole = evaluate(toy, tmp_path / "whole", url)
+        command = [sys.executable, "-m", "evaluation.run", *arguments(toy, tmp_path / "killed", url, "--max-in-flight", "2")]
+        for seconds in (1.0, 1.3, 1.6):
+            process = subprocess.Popen(
+                command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            time.sleep(seconds)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        killed = evaluate(toy, tmp_path / "killed", url)
+    assert killed == whole
+    lines = (tmp_path / "killed/episodes.jsonl").read_text().splitlines()
+    items = [json.loads(line)["facts"]["item_id"] for line in lines if line.endswith("}")]
+    assert sorted(items) == sorted(set(items))
+
+
+def test_another_run_in_the_folder_is_refused(toy, tmp_path):
+    with model_server(lambda messages: GUESS) as url:
+        evaluate(toy, tmp_path / "run", url, "--limit", "2")
+        with pytest.raises(SystemExit, match="holds another run .*temperature: 0.0 then, 1.0 now"):
+            evaluate(toy, tmp_path / "run", url, "--limit", "2", "--temperature", "1")
+
+
+@pytest.mark.parametrize("edit", ["lost", "empty", "broken"])
+def test_a_bad_benchmark_file_stops_before_a_model_is_started(toy, tmp_path, edit):
+    path = tmp_path / "b.jsonl"
+    if edit != "lost":
+        path.write_text("" if edit == "empty" else "{}\n")
+    message = {"lost": "no file", "empty": "holds no items", "broken": "b.jsonl:1 is no tiles item"}[edit]
+    with pytest.raises(SystemExit, match=message):
+        main(["--benchmark", "tiles", "--data", str(path), "--model", "/none", "--out", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()

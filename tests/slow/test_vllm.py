@@ -1,0 +1,113 @@
+"""vLLM on a CPU, for real: the judge's protocol, the policy's protocol, and weights after an update."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from agent.images import ImageFile
+from agent.messages import Message
+from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
+from evaluation.vllm_server import ServerFailed, serve_checkpoint
+from judge.client import Judge, JudgeSettings
+from judge.verdict import Outcome
+from tests.conftest import ROOT, png
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
+
+
+@pytest.fixture(scope="module")
+def server(quickstart, tmp_path_factory):
+    log = tmp_path_factory.mktemp("vllm") / "vllm.log"
+    with serve_checkpoint(quickstart.directory / "models/rl", log=log, cpu=True, served_name="judge") as url:
+        yield url
+
+
+async def test_the_judge_protocol_is_served_with_structured_output(server):
+    judge = Judge(JudgeSettings(base_urls=(server,)))
+    await judge.ping()
+    verdict = await judge.judge("crimson", "red", question="What colour?")
+    assert verdict.outcome in (Outcome.CORRECT, Outcome.INCORRECT)
+    assert verdict.raw_reply in ("CORRECT", "INCORRECT")
+    await judge.aclose()
+
+
+async def test_with_one_judge_of_two_down_answers_are_still_judged(server):
+    judge = Judge(JudgeSettings(base_urls=("http://127.0.0.1:9/v1", server)))
+    verdicts = [await judge.judge(f"crimson {n}", "red", question="q") for n in range(4)]
+    assert all(verdict.outcome is not Outcome.UNDECIDED for verdict in verdicts)
+    await judge.aclose()
+
+
+async def test_the_stop_string_comes_back_and_a_primer_is_continued(server, quickstart):
+    import json
+
+    line = (quickstart.directory / "data/benchmark.jsonl").read_text().splitlines()[0]
+    from agent.prompts import load_prompt
+
+    image = ImageFile((quickstart.directory / "data" / json.loads(line)["image"]).read_bytes())
+    prompt = load_prompt("tiles")
+    opening = [
+        Message("system", prompt.system),
+        Message("user", "<image>\n" + prompt.question("What colour is the tile in row 1, column 1?"), (image,)),
+    ]
+    client = ChatClient(ChatSettings(base_url=server, model="judge", max_reply_tokens=112, primer="<think>"))
+    policy = ChatPolicy(client)
+    first = await policy.reply(opening)
+    assert first.text.endswith("</code>")
+    assert first.text.startswith("<think>")
+    second = await policy.reply([Message("user", "Code execution result:\n<image>", (ImageFile(png(112, 112)),))])
+    assert second.primer == "<think>"
+    assert not second.text.startswith("<think>")
+    assert second.num_tokens > 0
+    await client.aclose()
+
+
+def test_a_folder_that_is_no_model_is_refused_at_once(tmp_path):
+    with pytest.raises(ServerFailed, match=r"no config\.json"), serve_checkpoint(tmp_path, log=tmp_path / "log", cpu=True):
+        pass
+
+
+RELOAD = """
+import os, sys
+os.environ.update(TORCH_COMPILE_DISABLE="1", VLLM_CPU_KVCACHE_SPACE="1", VLLM_CPU_OMP_THREADS_BIND="nobind", VLLM_ENABLE_V1_MULTIPROCESSING="0", HF_HUB_OFFLINE="1", VERL_PLATFORM="cpu", VERL_USE_EXTERNAL_MODULES="reinforcement_learning.verl_adapter.plugin")
+import torch
+from vllm import LLM, SamplingParams
+from transformers import Qwen2_5_VLForConditionalGeneration
+path = sys.argv[1]
+engine = LLM(path, dtype="float32", enforce_eager=True, max_model_len=256, max_num_seqs=4, distributed_executor_backend="uni", enable_prefix_caching=False, limit_mm_per_prompt={"image": 1, "video": 0})
+model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path).eval()
+torch.manual_seed(0)
+with torch.no_grad():
+    for parameter in model.parameters():
+        parameter += 0.05 * parameter.std() * torch.randn_like(parameter) if parameter.numel() > 1 else 0
+ids = list(range(20, 60))
+with torch.no_grad():
+    logprobs = model(input_ids=torch.tensor([ids])).logits.log_softmax(-1)[0, :-1]
+expected = logprobs.gather(1, torch.tensor(ids)[1:, None])[:, 0]
+runner = engine.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner
+def found():
+    engine.reset_prefix_cache()
+    (output,) = engine.generate([{"prompt_token_ids": ids}], SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0), use_tqdm=False)
+    return torch.tensor([entry[token].logprob for token, entry in zip(ids[1:], output.prompt_logprobs[1:])])
+runner.reload_weights(weights_iterator=iter([(name, tensor.clone()) for name, tensor in model.state_dict().items() if name != "lm_head.weight"]), is_checkpoint_format=True)
+stale = float((found() - expected).abs().max())
+from reinforcement_learning.verl_adapter.cpu_vllm import refresh_tied_heads
+heads = refresh_tied_heads(runner.get_model())
+fresh = float((found() - expected).abs().max())
+print("RESULT", heads, stale, fresh)
+"""
+
+
+def test_the_tied_head_follows_the_new_weights(quickstart):
+    """Trained and perturbed weights: a random model is near uniform and would hide a stale head."""
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", RELOAD, str(quickstart.directory / "models/rl")], cwd=ROOT, capture_output=True, text=True,
+        timeout=300, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert "RESULT" in result.stdout, result.stderr[-3000:]
+    heads, stale, fresh = result.stdout.split("RESULT")[1].split()
+    assert int(heads) == 1
+    assert float(stale) > 1e-2, "vLLM refreshes tied heads by itself now: remove refresh_tied_heads"
+    assert float(fresh) < 1e-3

@@ -1,0 +1,91 @@
+import json
+
+import httpx
+import pytest
+
+from agent.errors import ContextFull, PolicyUnavailable
+from agent.images import ImageFile
+from agent.messages import Message
+from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
+from tests.conftest import png
+
+QUESTION = [Message("system", "s"), Message("user", "<image>q", (ImageFile(png()),))]
+
+
+def completion(text: str, finish: str = "stop") -> httpx.Response:
+    return httpx.Response(
+        200, json={"choices": [{"message": {"content": text}, "finish_reason": finish}], "usage": {"completion_tokens": 3}}
+    )
+
+
+class Server:
+    """Answers from a list and remembers the requests."""
+
+    def __init__(self, *answers: httpx.Response | Exception) -> None:
+        self.answers, self.bodies = list(answers), []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.bodies.append(json.loads(request.content))
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def policy(self, **settings) -> ChatPolicy:
+        settings = {"base_url": "http://model/v1", "model": "m", **settings}
+        return ChatPolicy(ChatClient(ChatSettings(**settings), transport=httpx.MockTransport(self)))
+
+
+async def test_the_history_is_sent_whole_and_images_travel_as_data_uris():
+    server = Server(completion("<code>a</code>"), completion("<answer>b</answer>"))
+    policy = server.policy()
+    await policy.reply(QUESTION)
+    await policy.reply([Message("user", "seen")])
+    first, second = server.bodies
+    assert [m["role"] for m in second["messages"]] == ["system", "user", "assistant", "user"]
+    assert second["messages"][2]["content"] == "<code>a</code>"
+    assert first["messages"][1]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
+    assert first["stop"] == ["</code>", "</tool_call>"]
+    assert first["include_stop_str_in_output"] is True
+
+
+async def test_a_server_that_cuts_the_stop_string_is_mended():
+    reply = await Server(completion("<think>t</think><code>x")).policy(dialect="openai").reply(QUESTION)
+    assert reply.text.endswith("<code>x</code>")
+    cut = await Server(completion("<code>x", finish="length")).policy().reply(QUESTION)
+    assert (cut.text, cut.finish) == ("<code>x", "length")
+
+
+async def test_the_primer_comes_before_replies_that_follow_an_observation():
+    server = Server(completion("<code>a</code>"), completion("go</think><answer>b</answer>"))
+    policy = server.policy(primer="<think>")
+    assert (await policy.reply(QUESTION)).primer == ""
+    reply = await policy.reply([Message("user", "seen")])
+    assert reply.primer == "<think>"
+    assert server.bodies[1]["messages"][-1] == {"role": "assistant", "content": "<think>"}
+    assert server.bodies[1]["continue_final_message"] is True
+
+
+def test_a_primer_needs_a_server_that_can_continue():
+    with pytest.raises(ValueError, match="dialect"):
+        ChatClient(ChatSettings(base_url="http://x", model="m", dialect="openai", primer="<think>"))
+
+
+async def test_faults_are_retried_and_then_are_an_outage(monkeypatch):
+    server = Server(httpx.Response(503), httpx.ConnectError("refused"), completion("<answer>b</answer>"))
+    assert (await server.policy().reply(QUESTION)).text == "<answer>b</answer>"
+    with pytest.raises(PolicyUnavailable, match="serve 'm'"):
+        await Server(httpx.Response(404, text="no such model")).policy().reply(QUESTION)
+    with pytest.raises(PolicyUnavailable, match="no chat completion"):
+        await Server(httpx.Response(200, json={"choices": []})).policy().reply(QUESTION)
+    with pytest.raises(PolicyUnavailable):
+        await Server(httpx.Response(200, text="<html>")).policy(attempts=1).reply(QUESTION)
+
+
+async def test_a_prompt_that_is_too_long_is_the_context_being_full():
+    with pytest.raises(ContextFull):
+        await Server(httpx.Response(400, text="maximum context length is 512 tokens")).policy().reply(QUESTION)
+
+
+def test_a_key_is_not_printed():
+    assert "secret" not in repr(ChatSettings(base_url="http://x", model="m", api_key="secret"))

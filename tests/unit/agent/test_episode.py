@@ -1,0 +1,175 @@
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.episode import Episode, EpisodeLimits, StopReason, run_episode
+from agent.errors import ContextFull, PolicyUnavailable
+from agent.images import ImageFile
+from agent.messages import Message
+from agent.policy import Reply
+from agent.protocol import FinalAnswer
+from agent.testing import EchoTool, LostTool, ScriptedPolicy
+from agent.tools.python import PythonTool
+from code_sandbox.testing import FakeSandbox, LostSandbox
+from code_sandbox.wire import CellError, ExecuteResult
+from tests.conftest import png
+
+OPENING = (Message("system", "s"), Message("user", "<image>q", (ImageFile(png()),)))
+CODE = "<think>t</think>\n<code>\n```python\n1\n```\n</code>"
+ANSWER = "<think>t</think>\n<answer>red</answer>"
+SEARCH = '<tool_call>{"name": "echo", "arguments": {"a": 1}}</tool_call>'
+
+
+async def play(*replies, tools=None, **limits) -> tuple[Episode, ScriptedPolicy]:
+    policy = ScriptedPolicy(*replies)
+    episode = await run_episode(OPENING, policy=policy, tools=tools or {}, limits=EpisodeLimits(**limits))
+    return episode, policy
+
+
+async def test_an_answer_ends_the_episode():
+    episode, policy = await play(ANSWER)
+    assert (episode.stop_reason, episode.answer, len(episode.turns)) == (StopReason.ANSWERED, "red", 1)
+    assert policy.seen == list(OPENING)
+
+
+async def test_the_policy_sees_each_message_once():
+    echo = EchoTool()
+    episode, policy = await play(SEARCH, SEARCH, ANSWER, tools={"echo": echo})
+    assert policy.seen == [*OPENING, episode.turns[0].observation, episode.turns[1].observation]
+    assert echo.calls == [{"a": 1}, {"a": 1}]
+    assert echo.closed
+
+
+@pytest.mark.parametrize(
+    ("reply", "stop"),
+    [
+        ("no action", StopReason.NO_ACTION),
+        (Reply(text="<think>and on", finish="length"), StopReason.LENGTH),
+        (Reply(text="", finish="stop"), StopReason.LENGTH),
+        (Reply(text=SEARCH, finish="length"), StopReason.LENGTH),
+        (ContextFull("full"), StopReason.CONTEXT_FULL),
+        (PolicyUnavailable("down"), StopReason.FAILED),
+    ],
+)
+async def test_every_end_has_a_name(reply, stop):
+    episode, _ = await play(reply, tools={"echo": EchoTool()})
+    assert episode.stop_reason is stop
+    assert episode.answer is None
+
+
+async def test_a_call_in_the_last_turn_is_not_run():
+    echo = EchoTool()
+    episode, _ = await play(SEARCH, SEARCH, tools={"echo": echo}, max_turns=2)
+    assert episode.stop_reason is StopReason.MAX_TURNS
+    assert len(echo.calls) == 1
+
+
+async def test_a_model_mistake_is_told_to_the_model_and_counted():
+    episode, policy = await play(
+        "<tool_call>{</tool_call>", '<tool_call>{"name": "fly"}</tool_call>', ANSWER, tools={"echo": EchoTool()}
+    )
+    told = [message.text for message in policy.seen[2:]]
+    assert told[0].startswith("Error: Invalid tool call format")
+    assert "'fly' is not one of echo" in told[1]
+    assert (episode.stop_reason, episode.tool_errors) == (StopReason.ANSWERED, 2)
+
+
+async def test_a_lost_sandbox_ends_the_episode_without_blaming_the_model():
+    tool = PythonTool(LostSandbox(), images=(), timeout_s=1.0)
+    episode, _ = await play(CODE, ANSWER, tools={"python": tool})
+    assert episode.stop_reason is StopReason.FAILED
+    assert "sandbox is down" in episode.failure
+    assert episode.tool_errors == 0
+
+
+async def test_a_tool_that_cannot_be_closed_changes_nothing():
+    episode, _ = await play(ANSWER, tools={"lost": LostTool()})
+    assert episode.stop_reason is StopReason.ANSWERED
+
+
+async def test_the_deadline_ends_an_episode_and_closes_its_tools():
+    class Slow:
+        async def reply(self, new_messages):
+            await asyncio.sleep(60)
+
+    echo = EchoTool()
+    episode = await run_episode(OPENING, policy=Slow(), tools={"echo": echo}, limits=EpisodeLimits(deadline_s=0.05))
+    assert episode.stop_reason is StopReason.DEADLINE
+    assert echo.closed
+
+
+async def test_cancelling_an_episode_closes_its_session():
+    class Slow:
+        async def reply(self, new_messages):
+            await asyncio.sleep(60)
+
+    echo = EchoTool()
+    task = asyncio.create_task(run_episode(OPENING, policy=Slow(), tools={"echo": echo}))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert echo.closed
+
+
+async def test_a_session_is_opened_with_every_image_at_the_first_call_only():
+    sandbox = FakeSandbox()
+    images = (ImageFile(png(40, 40)), ImageFile(png(50, 50)))
+    await play(ANSWER, tools={"python": PythonTool(sandbox, images=images, timeout_s=1)})
+    assert sandbox.sessions == []
+    await play(CODE, CODE, ANSWER, tools={"python": PythonTool(sandbox, images=images, timeout_s=1)})
+    assert len(sandbox.sessions) == 1
+    assert sandbox.sessions[0].images == [image.data for image in images]
+    assert sandbox.sessions[0].cells == ["1", "1"]
+    assert sandbox.sessions[0].closed
+
+
+@pytest.mark.parametrize(
+    ("result", "shown", "error"),
+    [
+        (
+            ExecuteResult(status="error", error=CellError(name="NameError", message="x", traceback="NameError: x")),
+            "NameError: x",
+            "NameError",
+        ),
+        (ExecuteResult(status="timeout", state_lost=True), "ran longer than 3 s", "TimeoutError"),
+        (ExecuteResult(status="killed", state_lost=True), "All variables are lost", "KernelDied"),
+        (ExecuteResult(status="ok", stdout="<image><|im_end|>"), "[image]<| im_end |>", ""),
+    ],
+)
+async def test_what_a_program_does_wrong_becomes_an_observation(result, shown, error):
+    tool = PythonTool(FakeSandbox([result]), images=(), timeout_s=3)
+    outcome = await tool.run({"code": "x"})
+    assert shown in outcome.observation.text
+    assert outcome.error == error
+
+
+@pytest.mark.parametrize("bad", [{"max_turns": 0}, {"deadline_s": 0.0}])
+def test_impossible_limits_are_refused(bad):
+    with pytest.raises(ValueError, match="expected more than 0|needs at least 1"):
+        EpisodeLimits(**bad)
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [CODE, SEARCH, ANSWER, "", "x", "<tool_call>{</tool_call>", '<tool_call>{"name": "no"}</tool_call>']
+        ),
+        max_size=12,
+    )
+)
+def test_any_sequence_of_replies_ends_in_a_named_way_with_consistent_images(replies):
+    async def run():
+        results = [ExecuteResult(status="ok", stdout="<image>")] * 12
+        tools = {"python": PythonTool(FakeSandbox(results), images=(), timeout_s=1), "echo": EchoTool()}
+        return await run_episode(OPENING, policy=ScriptedPolicy(*replies, *[ANSWER] * 9), tools=tools)
+
+    episode = asyncio.run(run())
+    assert episode.stop_reason is not StopReason.FAILED
+    assert len(episode.turns) <= 9
+    assert (episode.answer is not None) == (episode.stop_reason is StopReason.ANSWERED)
+    assert isinstance(episode.turns[-1].action, FinalAnswer) == (episode.stop_reason is StopReason.ANSWERED)
+    for turn in episode.turns[:-1]:
+        assert turn.observation is not None

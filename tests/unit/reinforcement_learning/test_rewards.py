@@ -1,0 +1,78 @@
+import pytest
+
+from agent.episode import Episode, StopReason, Turn
+from agent.messages import Message
+from agent.policy import Reply
+from agent.protocol import FinalAnswer, parse_action
+from judge.testing import FakeJudge
+from judge.verdict import Outcome
+from reinforcement_learning.rewards import Task, UndecidedAnswer, load_reward
+
+SEARCH = '<think>t</think><tool_call>{"name": "search", "arguments": {"query": "q"}}</tool_call>'
+
+
+def episode(*replies: str) -> Episode:
+    turns = [Turn(reply=Reply(text=text, finish="stop"), action=parse_action(text)) for text in replies]
+    last = turns[-1].action
+    answer = last.text if isinstance(last, FinalAnswer) else None
+    stop = StopReason.ANSWERED if answer else StopReason.NO_ACTION
+    return Episode(opening=(Message("user", "q"),), turns=turns, stop_reason=stop, answer=answer)
+
+
+def judge(outcome: Outcome = Outcome.CORRECT) -> FakeJudge:
+    class Same(FakeJudge):
+        async def judge(self, answer, gold, *, question):
+            verdict = await super().judge(answer, gold, question=question)
+            return type(verdict)(outcome=outcome if answer else Outcome.INCORRECT, decided_by=verdict.decided_by)
+
+    return Same()
+
+
+def task(source: str) -> Task:
+    return Task(data_source=source, question="q", gold="red", item_id="i")
+
+
+GOOD = "<think>t</think><answer>red</answer>"
+BAD_FORMAT = "<answer>red</answer>"
+
+
+@pytest.mark.parametrize(
+    ("source", "replies", "outcome", "score"),
+    [
+        ("perception", [GOOD], Outcome.CORRECT, 1.0),
+        ("perception", [GOOD], Outcome.INCORRECT, 0.2),
+        ("perception", [BAD_FORMAT], Outcome.CORRECT, 0.8),
+        ("perception", ["nothing"], Outcome.CORRECT, 0.0),
+        ("perception", ["<think>t</think><answer>" + "x" * 300 + "</answer>"], Outcome.CORRECT, 0.0),
+        ("perception", ["<think>t</think><answer>" + "x" * 299 + "</answer>"], Outcome.CORRECT, 1.0),
+        ("reason", [GOOD], Outcome.CORRECT, 1.0),
+        ("reason", ["<think>t</think><answer>" + "x" * 300 + "</answer>"], Outcome.CORRECT, 1.0),
+        ("search", [GOOD], Outcome.CORRECT, 1.0),
+        ("search", [SEARCH, GOOD], Outcome.CORRECT, 0.92),
+        ("search", [SEARCH, GOOD], Outcome.INCORRECT, 0.2),
+        ("search", [SEARCH.replace("</tool_call>", ""), GOOD], Outcome.CORRECT, 0.72),
+        ("vstar-test", [GOOD], Outcome.CORRECT, 1.0),
+        ("vstar-test", [GOOD], Outcome.INCORRECT, 0.0),
+        ("tiles", [GOOD], Outcome.CORRECT, 1.0),
+    ],
+)
+async def test_scores_follow_the_published_formulae(source, replies, outcome, score):
+    reward = await load_reward(source)(episode(*replies), task(source), judge(outcome))
+    assert reward.score == pytest.approx(score)
+
+
+@pytest.mark.parametrize("source", ["perception", "reason", "search", "vstar-test", "tiles"])
+async def test_an_undecided_answer_is_never_scored(source):
+    with pytest.raises(UndecidedAnswer):
+        await load_reward(source)(episode(GOOD), task(source), judge(Outcome.UNDECIDED))
+
+
+def test_an_unknown_data_source_lists_the_known_ones():
+    with pytest.raises(LookupError, match="perception, reason, search, tiles, vstar-test"):
+        load_reward("gsm8k")
+
+
+async def test_an_overlong_answer_never_reaches_the_judge():
+    fake = judge()
+    await load_reward("search")(episode("<answer>" + "x" * 300 + "</answer>"), task("search"), fake)
+    assert fake.asked == []
