@@ -30,8 +30,8 @@ def num_image_tokens(width_px: int, height_px: int, *, max_pixels: int, min_pixe
 
     Source: transformers 5.5.4, models/qwen2_vl/image_processing_qwen2_vl.py (smart_resize).
     """
-    height = max(_PATCH_PX, round(height_px / _PATCH_PX) * _PATCH_PX)
-    width = max(_PATCH_PX, round(width_px / _PATCH_PX) * _PATCH_PX)
+    height = round(height_px / _PATCH_PX) * _PATCH_PX
+    width = round(width_px / _PATCH_PX) * _PATCH_PX
     if height * width > max_pixels:
         scale = math.sqrt(height_px * width_px / max_pixels)
         height = max(_PATCH_PX, math.floor(height_px / scale / _PATCH_PX) * _PATCH_PX)

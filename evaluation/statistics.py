@@ -21,4 +21,7 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     centre = share + _Z_95**2 / (2 * n)
     spread = _Z_95 * math.sqrt(share * (1 - share) / n + _Z_95**2 / (4 * n**2))
     scale = 1 + _Z_95**2 / n
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    # At the ends the formula misses 0 and 1 by a rounding error.
+    low = 0.0 if successes == 0 else (centre - spread) / scale
+    high = 1.0 if successes == n else (centre + spread) / scale
+    return low, high

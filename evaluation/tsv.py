@@ -43,13 +43,14 @@ def read_tsv(path: Path, *, required: Sequence[str]) -> Iterator[Row]:
     references: dict[str, str] = {}
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader((line.replace("\0", "") for line in file), delimiter="\t")
-        columns = reader.fieldnames or []
-        missing = [name for name in (*required, "index") if name not in columns]
-        if missing:
-            raise BenchmarkError(
-                f"{path} lacks the column {', '.join(missing)}; it has {', '.join(columns) or 'none'}. Is it another benchmark's?"
-            )
         try:
+            columns = reader.fieldnames or []
+            missing = [name for name in (*required, "index") if name not in columns]
+            if missing:
+                raise BenchmarkError(
+                    f"{path} lacks the column {', '.join(missing)}; it has {', '.join(columns) or 'none'}. Is it another "
+                    "benchmark's?"
+                )
             for number, raw in enumerate(reader, start=1):
                 if None in raw or None in raw.values():
                     raise BenchmarkError(

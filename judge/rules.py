@@ -20,6 +20,7 @@ _NUMBER = re.compile(r"^[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _SPACES = re.compile(r"\s+")
 _MATHS_MARKS = re.compile(r"\\[a-zA-Z]+|[=^_{}]|\d")
+_WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}|\d\s+[A-Za-z]\b")
 _MAX_MATHS_CHARS = 300
 _REL_TOLERANCE = 1e-6
 _ROUNDING_FRAC = 0.05
@@ -42,7 +43,7 @@ def choice_rule(answer: str, gold: str, question: str) -> bool | None:
 
 
 def number_rule(answer: str, gold: str, question: str) -> bool | None:
-    """Says yes to plain numbers within a relative 1e-6, and no when they are more than 5 % apart or both whole.
+    """Says yes to plain numbers within a relative 1e-6, and no when they are more than 5 % apart; whole ones must be equal.
 
     In between is where rounding lives: 0.33 for 0.333 is for a judge to decide. Thousands separators are allowed.
     """
@@ -50,11 +51,12 @@ def number_rule(answer: str, gold: str, question: str) -> bool | None:
     if numbers[0] is None or numbers[1] is None:
         return None
     given, expected = numbers[0], numbers[1]
+    if given.is_integer() and expected.is_integer():
+        return given == expected
     apart = abs(given - expected)
     if apart <= _REL_TOLERANCE * max(1.0, abs(expected)):
         return True
-    both_whole = given.is_integer() and expected.is_integer()
-    return False if both_whole or apart > _ROUNDING_FRAC * abs(expected) else None
+    return False if apart > _ROUNDING_FRAC * abs(expected) else None
 
 
 def _number(text: str) -> float | None:
@@ -67,6 +69,9 @@ def _number(text: str) -> float | None:
 def maths_rule(answer: str, gold: str, question: str) -> bool | None:
     """Says yes when math-verify proves both equal; never says no, because a failed parse looks like a difference."""
     if max(len(answer), len(gold)) > _MAX_MATHS_CHARS or not _MATHS_MARKS.search(gold):
+        return None
+    # math-verify drops units and words, so that "12 cm" would equal "12 m".
+    if _WORDS.search(answer) or _WORDS.search(gold):
         return None
     # math-verify loads SymPy: half a second that an answer in words need not pay.
     from math_verify import parse, verify

@@ -225,9 +225,7 @@ class Kernel:
                 output.status = "timeout"
                 self._signal(signal.SIGINT)
                 await asyncio.wait({collector, exit_watch}, timeout=interrupt_grace_s, return_when=asyncio.FIRST_COMPLETED)
-                if not collector.done():
-                    await self.kill()
-                    output.state_lost = True
+                output.state_lost = not collector.done()
             elif not collector.done():
                 output.status, output.state_lost = "killed", True
             if collector.done():
@@ -238,6 +236,8 @@ class Kernel:
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await task
             output.execution_time_s = time.monotonic() - started
+        if output.state_lost:
+            await self.kill()
         return output
 
     async def _collect(self, message_id: str, output: CellOutput, max_chars: int) -> None:

@@ -94,7 +94,8 @@ def test_the_copy_has_absolute_paths_and_the_source_is_untouched(images, tmp_pat
     assert (kept, [problem.source for problem in dropped]) == (1, ["sft.json[1]"])
     (conversation,) = json.loads((tmp_path / "out/deepeyes.json").read_text())
     assert conversation["images"] == [str(tmp_path / "a.png")]
-    assert Image.open(conversation["images"][0]).size == (56, 56)
+    with Image.open(conversation["images"][0]) as image:
+        assert image.size == (56, 56)
     assert source.read_bytes() == before
     assert json.loads((tmp_path / "out/dataset_info.json").read_text())["deepeyes"]["formatting"] == "sharegpt"
     assert "sft.json[1]" in (tmp_path / "out/dropped.jsonl").read_text()

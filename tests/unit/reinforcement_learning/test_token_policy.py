@@ -106,7 +106,7 @@ async def test_tokens_equal_the_chat_template_and_processor_on_the_whole_convers
 @given(
     seed=st.integers(0, 10**6),
     turns=st.integers(1, 5),
-    ends=st.lists(st.sampled_from(["eos", "string"]), min_size=5, max_size=5),
+    ends=st.lists(st.sampled_from(["eos", "string"]), min_size=6, max_size=6),
 )
 def test_mask_one_tokens_are_what_was_sampled_however_the_text_was_split(processor, seed, turns, ends):
     import asyncio

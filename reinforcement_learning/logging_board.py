@@ -1,0 +1,74 @@
+"""Recorded rollouts in the format of RL Logging Board, which shows every token with its reward and probability.
+
+    python -m reinforcement_learning.logging_board RUN --out logs/rl_logging_board/deepeyes/run
+
+The board (HarderThenHarder/RLLoggingBoard cf56d5d) reads every .jsonl of a folder. One line a rollout: `step`, `prompt`,
+`response`, `response_tokens`, `logprobs`, `token_rewards`, `reward`, `ground_truth`. The reward stands on the last token,
+as verl places it; observations are no part of the response.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agent.trajectory import Record, read_records
+
+
+def board_row(record: Record, decode: Callable[[int], str]) -> dict[str, Any]:
+    """One rollout as the board wants it.
+
+    Args:
+        record: A scored rollout.
+        decode: Token id -> text.
+    """
+    ids = [token for turn in record.episode.turns for token in turn.reply.token_ids]
+    reward = float(record.facts["reward"])
+    return {
+        "step": record.facts["step"],
+        "prompt": "\n".join(message.text for message in record.episode.opening),
+        "response": "\n".join(record.episode.replies),
+        "response_tokens": [decode(token) for token in ids],
+        "logprobs": [value for turn in record.episode.turns for value in turn.reply.logprobs],
+        "token_rewards": [0.0] * (len(ids) - 1) + [reward] if ids else [],
+        "reward": reward,
+        "ground_truth": record.facts["gold"],
+    }
+
+
+def board_rows(run: Path, decode: Callable[[int], str]) -> Iterator[dict[str, Any]]:
+    """Every scored rollout of a run; those that an outage ended have no reward and are left out."""
+    for record in read_records(run / "rollouts"):
+        if "reward" in record.facts:
+            yield board_row(record, decode)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Export rollouts for RL Logging Board.")
+    parser.add_argument("run", type=Path, help="the folder of an RL run")
+    parser.add_argument("--out", type=Path, required=True, help="a folder for the board")
+    options = parser.parse_args(arguments)
+    recipe = options.run / "recipe.resolved.yaml"
+    if not recipe.is_file():
+        sys.exit(f"{options.run} is no RL run: there is no {recipe}")
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(yaml.safe_load(recipe.read_text(encoding="utf-8"))["run"]["model"])
+    options.out.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with (options.out / "rollout_data_rank0.jsonl").open("w", encoding="utf-8") as lines:
+        for row in board_rows(options.run, lambda token: str(tokenizer.decode([token]))):
+            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    sys.stdout.write(f"{count} rollouts in {options.out}\n")
+
+
+if __name__ == "__main__":
+    main()
