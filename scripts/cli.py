@@ -16,7 +16,11 @@ def main(arguments: list[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (_add_doctor, _add_sandbox, _add_search, _add_judge, _add_data, _add_chat, _add_view, _add_eval):
         add(commands)
-    options = parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    # `eval` has a parser of its own, which is not loaded for the other commands.
+    if rest and options.command != "eval":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
     handler: Callable[[argparse.Namespace], int | None] = options.handler
     try:
         sys.exit(handler(options) or 0)
@@ -214,7 +218,6 @@ def _view(options: argparse.Namespace) -> None:
 
 def _add_eval(commands: Commands[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("eval", help="evaluate a model on a benchmark", add_help=False)
-    parser.add_argument("rest", nargs=argparse.REMAINDER)
     parser.set_defaults(handler=_eval)
 
 

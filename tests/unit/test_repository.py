@@ -1,0 +1,140 @@
+"""What a reader relies on: the README is true, links lead somewhere, modules import without doing anything."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+FILES = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+MARKDOWN = [name for name in FILES if name.endswith(".md")]
+ROOMS = ("agent", "code_sandbox", "judge", "cold_start", "reinforcement_learning", "evaluation", "data", "scripts")
+MODULES = [name for name in FILES if name.endswith(".py") and name.split("/")[0] in ROOMS]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_tree_in_the_readme_is_the_repository():
+    tree = README.split("## Rooms\n\n```\n")[1].split("```")[0]
+    named = {line.split("/")[0] for line in tree.splitlines() if not line.startswith(" ")}
+    assert named == {name.split("/")[0] for name in FILES if "/" in name and not name.startswith(".")}
+
+
+@pytest.mark.parametrize("name", MARKDOWN)
+def test_every_relative_link_leads_to_a_file(name):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / name).read_text()):
+        assert (ROOT / name).parent.joinpath(target).exists(), f"{name} links to {target}"
+
+
+@pytest.mark.parametrize("name", MARKDOWN)
+def test_every_script_a_document_names_exists(name):
+    for path in re.findall(r"\bbash ((?:\./)?[\w./-]+\.sh)", (ROOT / name).read_text()):
+        upstream = path.startswith("./") or path.startswith("examples/")
+        assert upstream or (ROOT / path).is_file(), f"{name} names {path}"
+
+
+@pytest.mark.parametrize("name", MARKDOWN)
+def test_every_deepeyes_command_a_document_names_is_understood(name):
+    from scripts.cli import main
+
+    for command, action in re.findall(
+        r"deepeyes (doctor|sandbox|search|judge|data|chat|view|eval)(?: ([a-z]+)\b)?", (ROOT / name).read_text()
+    ):
+        words = (
+            [command, action]
+            if command in ("sandbox", "search", "data") and action in ("serve", "run", "index", "query", "tiles")
+            else [command]
+        )
+        with pytest.raises(SystemExit) as exit_:
+            main([*words, "--help"])
+        assert exit_.value.code == 0
+
+
+def test_every_environment_variable_of_the_recipes_and_rooms_is_in_the_readme():
+    used = set()
+    for name in FILES:
+        if name.endswith(".yaml"):
+            used |= set(re.findall(r"\$\{([A-Z_]+)", (ROOT / name).read_text()))
+        if name in MODULES and not name.startswith("reinforcement_learning/verl_adapter/cpu"):
+            used |= set(re.findall(r"environ(?:\.get)?[\[(]\"([A-Z_]+)\"", (ROOT / name).read_text()))
+    used -= {"PATH", "VERL_PLATFORM"}
+    table = set(re.findall(r"`([A-Z_]+)`", README.split("## Settings")[1].split("##")[0]))
+    assert used <= table, used - table
+    assert table - used <= {"RAY_ADDRESS"}, table - used
+
+
+def test_both_readmes_name_the_same_commands():
+    chinese = (ROOT / "README.zh-CN.md").read_text()
+    assert set(re.findall(r"`bash [^`]*\.sh", README.split("## Rooms")[0])) == set(re.findall(r"`bash [^`]*\.sh", chinese))
+
+
+def test_continuous_integration_runs_the_readmes_test_command():
+    assert "bash scripts/test.sh" in (ROOT / ".ci/run").read_text()
+    assert "```bash\nbash scripts/test.sh\n```" in README
+    assert "```bash\nbash scripts/quickstart.sh\n```" in README
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith((".sh", ".py", ".yaml", ".toml", ".md", ".lock"))])
+def test_no_file_names_a_path_of_one_machine(name):
+    text = (ROOT / name).read_text()
+    assert not re.search(r"(?<![\w.])/(?:root|home|Users|work)/\w", text.replace("/root/LMUData", "")), name
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_source_file_is_too_long_to_read(name):
+    assert len((ROOT / name).read_text().splitlines()) <= 400
+
+
+IMPORT_ALL = """
+import builtins, importlib, io, socket, subprocess, sys
+def refuse(*args, **kwargs):
+    raise AssertionError("work at import")
+real_open = io.open
+def guarded(file, mode="r", *args, **kwargs):
+    if set(mode) & set("wax+"):
+        refuse()
+    return real_open(file, mode, *args, **kwargs)
+for name in sys.argv[1:]:
+    pass
+import asyncio, ctypes, numpy, PIL.Image, httpx, pydantic, rich.progress, fastapi, uvicorn, redis.asyncio, psutil, zmq.asyncio, jupyter_client
+socket.socket.connect = subprocess.Popen.__init__ = refuse
+builtins.open = io.open = guarded
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+heavy = {"torch", "verl", "ray", "vllm", "transformers"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_importing_any_module_opens_no_connection_writes_no_file_and_loads_nothing_heavy():
+    names = [
+        name.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+        for name in MODULES
+        if "verl_adapter/" not in name
+    ]
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", IMPORT_ALL, *names],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_is_found_in_this_repository_and_nowhere_else(room):
+    spec = importlib.util.find_spec(room)
+    assert spec is not None
+    assert os.path.dirname(os.path.dirname(spec.origin)) == str(ROOT)
+
+
+def test_every_yaml_file_is_valid():
+    for name in FILES:
+        if name.endswith(".yaml"):
+            yaml.safe_load((ROOT / name).read_text())
