@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from agent.loading import plugin_names
 from evaluation.benchmarks import BenchmarkError, load_benchmark
+from evaluation.report import write_run_report
 from evaluation.runner import RunMismatch, RunSettings, finished_items, infer, open_run, score
 from evaluation.vllm_server import ServerFailed, serve_checkpoint
 
@@ -78,6 +79,7 @@ def _run(options: argparse.Namespace) -> None:
         _infer(options, settings, total)
     if options.stage != "infer":
         summary = score(options.out, benchmark, benchmark.load(options.data), limit=options.limit)
+        write_run_report(options.out, options.out / "report.html")
         print(json.dumps(summary, indent=1))
 
 

@@ -22,7 +22,7 @@ _RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
 _MAX_ANSWER_CHARS = 4000
 
 
-class JudgeMisconfigured(Exception):
+class JudgeMisconfigured(RuntimeError):
     """The judge refuses every request: a wrong model name, key or URL. Retrying cannot help."""
 
 

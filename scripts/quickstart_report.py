@@ -12,6 +12,7 @@ from typing import Any
 from agent.episode import Episode
 from agent.trajectory import read_records
 from evaluation.html import episode_card, line_chart, page, table
+from evaluation.report import percent
 from evaluation.runner import latest_episodes
 
 _NAMES = {"base": "untrained", "sft": "after cold start (SFT)", "rl": "after RL (GRPO)"}
@@ -57,10 +58,6 @@ def _summaries(directory: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
-
-
 def _results(summaries: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for name, summary in summaries.items():
@@ -69,12 +66,12 @@ def _results(summaries: Mapping[str, Mapping[str, Any]]) -> str:
         rows.append(
             [
                 _NAMES[name],
-                _percent(summary["accuracy"]),
-                f"{_percent(low)} to {_percent(high)}",
-                _percent(categories["look"]["accuracy"]),
-                _percent(categories["quick"]["accuracy"]),
-                _percent(categories["look"]["tool_rate"]),
-                _percent(categories["quick"]["tool_rate"]),
+                percent(summary["accuracy"]),
+                f"{percent(low)} to {percent(high)}",
+                percent(categories["look"]["accuracy"]),
+                percent(categories["quick"]["accuracy"]),
+                percent(categories["look"]["tool_rate"]),
+                percent(categories["quick"]["tool_rate"]),
                 str(summary["not_evaluated"]),
             ]
         )
@@ -136,10 +133,10 @@ def _stage_times(directory: Path) -> str:
 def _verdict(summaries: Mapping[str, Mapping[str, Any]], success_accuracy: float) -> str:
     accuracy = summaries["rl"]["accuracy"]
     if accuracy >= success_accuracy:
-        return f'<p class="good">This run passed: at least {_percent(success_accuracy)} was expected after RL.</p>'
+        return f'<p class="good">This run passed: at least {percent(success_accuracy)} was expected after RL.</p>'
     return (
-        f'<p class="bad">This run fell short: {_percent(accuracy)} after RL, where a healthy run reaches '
-        f"{_percent(success_accuracy)} (docs/results.md).</p>"
+        f'<p class="bad">This run fell short: {percent(accuracy)} after RL, where a healthy run reaches '
+        f"{percent(success_accuracy)} (docs/results.md).</p>"
     )
 
 
@@ -188,8 +185,8 @@ def write_report(directory: Path, path: Path, *, success_accuracy: float) -> Non
     if {"sft", "rl"} <= summaries.keys():
         headline = (
             f"<p>Accuracy on {summaries['rl']['items']} held-out questions went from <strong>"
-            f"{_percent(summaries['sft']['accuracy'])}</strong> after the cold start to <strong class='good'>"
-            f"{_percent(summaries['rl']['accuracy'])}</strong> after RL. What the model learned in between is <em>when to use "
+            f"{percent(summaries['sft']['accuracy'])}</strong> after the cold start to <strong class='good'>"
+            f"{percent(summaries['rl']['accuracy'])}</strong> after RL. What the model learned in between is <em>when to use "
             "its tool</em>.</p>" + _verdict(summaries, success_accuracy)
         )
     results = f'<h2>Before and after</h2><section class="card">{_results(summaries)}</section>' if summaries else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 import socket
@@ -132,11 +133,19 @@ def check_port_is_free(host: str, port: int) -> None:
             ) from error
 
 
+async def _check_redis(url: str) -> None:
+    store = SessionStore(url)
+    try:
+        await store.ping()
+    finally:
+        await store.aclose()
+
+
 def serve(settings: Settings) -> None:
     """Run the server until SIGINT or SIGTERM.
 
     Raises:
-        OSError: The port is in use.
+        OSError: The port is in use, or there is no Redis.
         ValueError: The host is beyond loopback.
     """
     if settings.host not in ("127.0.0.1", "localhost", "::1"):
@@ -145,5 +154,6 @@ def serve(settings: Settings) -> None:
             "and run one server per node"
         )
     check_port_is_free(settings.host, settings.port)
+    asyncio.run(_check_redis(settings.redis_url))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="warning", access_log=False)

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 _PREFIX = "deepeyes:sandbox"
 
 
-class StoreUnavailable(Exception):
+class StoreUnavailable(ConnectionError):
     """Redis did not answer."""
 
 
