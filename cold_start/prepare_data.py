@@ -9,8 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from agent.recipes import RecipeError
 from cold_start.check_data import Problem, check_conversations
-from cold_start.recipe import DataSettings, RecipeError
+from cold_start.recipe import DataSettings
 
 DATASET = "deepeyes"
 _CATALOGUE = {

@@ -17,8 +17,9 @@ from typing import Any
 
 import yaml
 
+from agent.recipes import RecipeError
 from cold_start.prepare_data import DATASET, prepare_data
-from cold_start.recipe import Recipe, RecipeError, load_recipe
+from cold_start.recipe import Recipe, load_recipe
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)$")
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.recipes import RecipeError
 from code_sandbox.client import SandboxClient
 from code_sandbox.errors import SandboxError
 from judge.client import Judge, JudgeSettings
-from reinforcement_learning.recipe import Recipe, RecipeError
+from reinforcement_learning.recipe import Recipe
 from reinforcement_learning.rewards import load_reward
 
 _COLUMNS = {"data_source", "prompt", "images", "reward_model", "extra_info"}

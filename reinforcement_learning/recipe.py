@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from agent.recipes import RecipeError, find_recipe, parse_override, read_yaml
 from reinforcement_learning.settings import AgentSettings
 
 RECIPES = Path(__file__).parent / "recipes"
-_VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)(?::-([^}]*))?\}")
-
-
-class RecipeError(ValueError):
-    """The recipe cannot be used as it stands."""
 
 
 class RunSettings(BaseModel):
@@ -59,13 +53,11 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: No such recipe, broken YAML, an unknown key, or a required one missing.
     """
-    path = _find(name_or_path)
+    path = find_recipe(RECIPES, name_or_path)
     content = _read(path, seen=())
     for override in overrides:
-        key, separator, value = override.partition("=")
-        if not separator:
-            raise RecipeError(f"override {override!r} is no key=value, such as agent.max_turns=4")
-        content = _merge(content, _nest(key.split("."), yaml.safe_load(value)))
+        key, value = parse_override(override)
+        content = _merge(content, _nest(key.split("."), value))
     content = _merge(content, _addresses())
     try:
         return Recipe.model_validate(content)
@@ -73,25 +65,10 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path.name} is no RL recipe: {_explain(error)}") from error
 
 
-def _find(name_or_path: str) -> Path:
-    path = Path(name_or_path)
-    if path.suffix != ".yaml":
-        path = RECIPES / f"{name_or_path}.yaml"
-    if not path.is_file():
-        names = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
-        raise RecipeError(f"no recipe {name_or_path!r}; there are {names}, or give the path of a .yaml file")
-    return path
-
-
 def _read(path: Path, *, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise RecipeError(f"{path.name} extends itself: {' -> '.join(file.name for file in (*seen, path))}")
-    try:
-        content = yaml.safe_load(_expand(path.read_text(encoding="utf-8"), path))
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is broken YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise RecipeError(f"{path} holds a {type(content).__name__}; expected blocks such as run, agent and verl")
+    content = read_yaml(path)
     merged: dict[str, Any] = {}
     for parent in content.pop("extends", []):
         parent_path = path.parent / parent
@@ -99,16 +76,6 @@ def _read(path: Path, *, seen: tuple[Path, ...]) -> dict[str, Any]:
             raise RecipeError(f"{path.name} extends {parent}, which is not beside it")
         merged = _merge(merged, _read(parent_path, seen=(*seen, path)))
     return _merge(merged, content)
-
-
-def _expand(text: str, path: Path) -> str:
-    def value(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1]) or match[2]
-        if found is None:
-            raise RecipeError(f"{path.name} needs the environment variable {match[1]}; set it")
-        return found
-
-    return _VARIABLE.sub(value, text)
 
 
 def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

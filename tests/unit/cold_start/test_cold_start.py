@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from agent.recipes import RecipeError
 from cold_start.check_data import check_conversation, num_image_tokens
 from cold_start.prepare_data import prepare_data
-from cold_start.recipe import RECIPES, DataSettings, RecipeError, load_recipe
+from cold_start.recipe import RECIPES, DataSettings, load_recipe
 from cold_start.train import latest_checkpoint, main, resolve
 from tests.conftest import png
 
@@ -146,7 +147,7 @@ def test_published_values_are_in_the_recipes():
     [
         ("cold_start: {files: [x], fils: [y]}\nllamafactory: {}", "fils"),
         ("cold_start: {files: [x]}\nllamafactory: {template: a}", r"lacks llamafactory\.model_name_or_path"),
-        ("cold_start: [", "is no cold-start recipe"),
+        ("cold_start: [", "broken YAML"),
         ("cold_start: {files: ['${NOT_SET_ANYWHERE}']}\nllamafactory: {}", "environment variable NOT_SET_ANYWHERE"),
     ],
 )

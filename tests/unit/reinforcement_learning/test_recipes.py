@@ -4,8 +4,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from agent.recipes import RecipeError
 from reinforcement_learning.checks import check_recipe
-from reinforcement_learning.recipe import RECIPES, RecipeError, load_recipe
+from reinforcement_learning.recipe import RECIPES, load_recipe
 from reinforcement_learning.train import main
 
 NAMES = sorted(path.stem for path in RECIPES.glob("[!_]*.yaml"))
@@ -59,6 +60,7 @@ def test_overrides_and_addresses_win_over_the_file(monkeypatch):
         ("extends: [r.yaml]", "extends itself"),
         ("run: [", "broken YAML"),
         ("- a", "holds a list"),
+        ("run: {}", "run.model: Field required"),
         ("run: {model: '${NOT_SET_ANYWHERE}'}", "environment variable NOT_SET_ANYWHERE"),
     ],
 )
