@@ -36,8 +36,6 @@ BOARD_PX = 448
 GRID = 4
 CELL_PX = BOARD_PX // GRID
 _NUM_TILES = 4
-# The code computes the box; a model of this size learns to copy two digits far more surely than to look four up.
-_CROP_CODE = "x, y = 112 * column, 112 * row\ndisplay(image_1.crop((x - 112, y - 112, x, y)))"
 _BACKGROUND = (235, 235, 235)
 _QUICK_FRAC = 0.6
 _GUESS_FRAC = {"look": 0.1, "quick": 0.6}
@@ -105,7 +103,7 @@ def _demonstration(tiles: Tiles, rng: random.Random) -> tuple[list[dict[str, str
     rows += [
         _assistant(
             f"<think>I need a closer look at row {tiles.row + 1}, column {tiles.column + 1}.</think>\n<code>\n```python\n"
-            f"row, column = {tiles.row + 1}, {tiles.column + 1}\n{_CROP_CODE}\n```\n</code>"
+            f"display(image_1.crop({tiles.box}))\n```\n</code>"
         ),
         {"role": observation.role, "content": observation.text},
         _assistant(f"<think>The tile is {tiles.colour}.</think>\n<answer>{tiles.colour}</answer>"),

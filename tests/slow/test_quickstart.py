@@ -78,7 +78,7 @@ def test_the_report_is_one_file_with_curves_table_and_episodes(quickstart):
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert page.count("<svg") == 4
     assert page.count("<article>") == 6
-    assert "display(image_1.crop((x - 112, y - 112, x, y)))" in page
+    assert "display(image_1.crop((" in page
     assert "decided by rules alone" in page
     assert "This run passed" in page
 
