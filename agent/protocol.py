@@ -156,8 +156,9 @@ FormatRule = Literal["think", "code", "tool_call"]
 def format_errors(replies: Sequence[str], *, tags: Sequence[FormatRule] = ("think", "code")) -> list[str]:
     """Check an episode's replies against the published format rules, on the model's own text only.
 
-    Tags must be balanced, at least one `<think>` must be there, and after the last `</think>` there must be exactly
-    as many `<answer>` as `</answer>`, at least one, and not empty.
+    Tags must be balanced, after the last `</think>` there must be as many `<answer>` as `</answer>`, at least one, and
+    not empty. A text that does not begin with `<think>` is read as if it did, as published: an episode without any
+    thinking is then unbalanced.
 
     Returns:
         What is wrong; empty means well formed.
@@ -165,13 +166,13 @@ def format_errors(replies: Sequence[str], *, tags: Sequence[FormatRule] = ("thin
     Source: DeepEyesV2 0373e6e, reward_score/deepeyesv2.py:122-133; there tool output was counted too.
     """
     text = "\n".join(replies)
+    if not text.startswith("<think>"):
+        text = "<think>" + text
     errors = []
     for tag in tags:
         opened, closed = text.count(f"<{tag}>"), text.count(f"</{tag}>")
         if opened != closed:
             errors.append(f"{opened} <{tag}> but {closed} </{tag}>")
-    if "<think>" not in text:
-        errors.append("no <think>")
     tail = text.rpartition("</think>")[2]
     opened, closed = tail.count("<answer>"), tail.count("</answer>")
     if opened != closed or opened == 0:

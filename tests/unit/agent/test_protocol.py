@@ -131,6 +131,7 @@ def test_retrieved_text_cannot_smuggle_placeholders_or_special_tokens():
         (["<think>a</think><answer>b</answer>"], True),
         ([CODE, "<think>a</think><answer>b</answer>"], True),
         (["<answer>b</answer>"], False),
+        (["a</think><answer>b</answer>"], True),
         (["<think>a</think>"], False),
         (["<think>a<answer>b</answer>"], False),
         (["<think>a</think><answer> </answer>"], False),
