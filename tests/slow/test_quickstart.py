@@ -56,7 +56,7 @@ def test_every_recorded_rollout_holds_the_tokens_behind_its_text(quickstart):
 
     tokenizer = AutoTokenizer.from_pretrained(quickstart.directory / "models/rl")
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    respelled = checked = 0
+    checked = 0
     for record in read_records(quickstart.directory / "rl/rollouts"):
         assert record.facts["step"] >= 0
         assert 0 <= record.facts["reward"] <= 1
@@ -66,11 +66,8 @@ def test_every_recorded_rollout_holds_the_tokens_behind_its_text(quickstart):
             assert max(turn.reply.logprobs) <= 0
             ids = ids[:-1] if ids[-1] == end else ids
             assert tokenizer.decode(ids, skip_special_tokens=False) == turn.reply.text
-            respelled += tokenizer(turn.reply.text, add_special_tokens=False)["input_ids"] != ids
             checked += 1
     assert checked > 1000
-    # Some replies were sampled in a spelling that the tokenizer would not choose: re-tokenising would have changed them.
-    assert respelled > 0
 
 
 def test_the_report_is_one_file_with_curves_table_and_episodes(quickstart):
