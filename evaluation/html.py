@@ -24,7 +24,7 @@ h3 { font-size: 16px; margin: 0 0 8px; } p { margin: 6px 0 12px; max-width: 76ch
 section.card, article { background: var(--paper); border: 1px solid var(--line); border-radius: 8px; padding: 16px 18px; margin: 12px 0; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 12px; margin-bottom: 20px; }
 .grid > * { margin: 0; min-width: 0; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; } td, th { padding: 7px 10px; text-align: right;
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; } td, th { padding: 7px 10px; text-align: right; overflow-wrap: anywhere;
   border-bottom: 1px solid var(--line); } th { font-weight: 600; color: var(--soft); } td:first-child, th:first-child { text-align: left; }
 .scroll { overflow-x: auto; } tr.strong td { font-weight: 700; }
 pre { background: #f2f4f7; border-radius: 6px; padding: 10px 12px; overflow-x: auto; margin: 6px 0; white-space: pre-wrap;

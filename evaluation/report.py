@@ -16,7 +16,7 @@ _EPISODES_OF_A_KIND = 8
 
 def percent(value: float | None) -> str:
     """A share for a reader; a dash for none."""
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return "–" if value is None else f"{100 * value:.1f}\u00a0%"
 
 
 def accuracy_row(name: str, totals: dict[str, Any]) -> list[str]:

@@ -196,7 +196,7 @@ def write_report(directory: Path, path: Path, *, success_accuracy: float) -> Non
 parameters</p>
 {headline}
 <section class="card"><h3>What you are looking at</h3>
-<p>The model sees a board of coloured tiles, too small to be read well, and is asked for the colour of one of them. It may answer at
+<p>The model sees a board of coloured tiles at a quarter of its size, and is asked for the colour of one of them. It may answer at
 once, or first write a line of Python that crops the tile; the code really runs, in a Jupyter kernel behind the sandbox, and the
 crop comes back as a new image.</p>
 <p><strong>Cold start</strong> (LLaMA-Factory) taught it the format from demonstrations. They carry a bad habit: questions that start with
