@@ -190,7 +190,11 @@ def test_rl_that_is_interrupted_leaves_nothing_running_and_resumes_without_repea
     process = subprocess.Popen(
         quickstart_command(run, "--stage", "rl"), cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True
     )
-    time.sleep(45)  # Ray, vLLM and the sandbox are starting or up
+    for _ in range(600):
+        # Ray's workers are up, so everything that has to go is there: Redis, the sandbox and its kernels, Ray, verl.
+        if any("ray::" in " ".join(command_line(p)) for p in psutil.process_iter()):
+            break
+        time.sleep(0.1)
     assert process.poll() is None
     marks = {mark for p in psutil.process_iter() if (mark := environ(p).get(MARK))}
     assert marks
@@ -232,6 +236,13 @@ with processes.marked(), processes.redis_server(run / "logs") as redis, processe
         timeout_s=800,
     )
 """
+
+
+def command_line(process):
+    try:
+        return process.cmdline()
+    except (psutil.Error, OSError):
+        return []
 
 
 def environ(process):

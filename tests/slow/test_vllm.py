@@ -111,7 +111,7 @@ from vllm import LLM, SamplingParams
 from transformers import Qwen2_5_VLForConditionalGeneration
 path = sys.argv[1]
 engine = LLM(path, dtype="float32", enforce_eager=True, max_model_len=256, max_num_seqs=4, distributed_executor_backend="uni", enable_prefix_caching=False, limit_mm_per_prompt={"image": 1, "video": 0})
-model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path).eval()
+model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=torch.float32).eval()
 torch.manual_seed(0)
 with torch.no_grad():
     for parameter in model.parameters():

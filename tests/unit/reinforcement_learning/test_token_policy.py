@@ -152,7 +152,8 @@ async def test_a_reply_cut_by_its_limit_ends_the_episode(processor):
 
 async def test_an_observation_that_does_not_fit_is_left_out_whole(processor):
     engine = Engine(processor.tokenizer, [CODE, ANSWER])
-    policy = make(processor, engine, max_response_tokens=70)
+    reply_tokens = len(processor.tokenizer(CODE)["input_ids"]) + 1
+    policy = make(processor, engine, max_response_tokens=reply_tokens + 20)
     episode = await run_episode(OPENING, policy=policy, tools={"python": tool()})
     assert episode.stop_reason is StopReason.CONTEXT_FULL
     assert len(policy.buffer.images) == 1
