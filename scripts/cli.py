@@ -51,6 +51,7 @@ def _add_sandbox(commands: Commands[argparse.ArgumentParser]) -> None:
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, default=8000)
     serve.add_argument("--redis-url", default=os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"))
+    serve.add_argument("--backend", choices=("fork", "jupyter"), default="fork")
     serve.add_argument("--max-sessions", type=int, default=256)
     serve.add_argument("--spare-kernels", type=int, default=0, help="kept ready for sessions to come")
     serve.add_argument("--lease-s", type=float, default=600.0)
@@ -71,6 +72,7 @@ def _sandbox_serve(options: argparse.Namespace) -> None:
             host=options.host,
             port=options.port,
             redis_url=options.redis_url,
+            backend=options.backend,
             max_sessions=options.max_sessions,
             spare_kernels=options.spare_kernels,
             lease_s=options.lease_s,

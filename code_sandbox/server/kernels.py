@@ -54,8 +54,9 @@ class CellOutput:
 class Zygote:
     """The process that kernels are forked from. Restarted by the next start if it died."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, backend: str) -> None:
         self._directory = directory
+        self._backend = backend
         self._process: asyncio.subprocess.Process | None = None
         self._lock = asyncio.Lock()
 
@@ -77,6 +78,7 @@ class Zygote:
             sys.executable,
             "-m",
             "code_sandbox.server.zygote",
+            self._backend,
             str(self._directory / "matplotlib"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -85,7 +87,7 @@ class Zygote:
         assert process.stdout is not None
         if b"ready" not in await process.stdout.readline():
             raise KernelStartFailed(
-                "the kernel zygote ended before it was ready; run `python -m code_sandbox.server.zygote /tmp` to see why"
+                "the kernel zygote ended before it was ready; run `python -m code_sandbox.server.zygote fork /tmp` to see why"
             )
         self._process = process
         return process
@@ -124,13 +126,12 @@ class Zygote:
             await process.wait()
 
 
-class Kernel:
-    """One live kernel process and its client."""
+class ProcessWatch:
+    """A forked process and its directory: seen to exit at once through a pidfd, killed with all it started."""
 
-    def __init__(self, directory: Path, pid: int, client: AsyncKernelClient) -> None:
+    def __init__(self, directory: Path, pid: int) -> None:
         self.directory = directory
         self.pid = pid
-        self._client = client
         self._pidfd = os.pidfd_open(pid)
         self.exited = asyncio.Event()
         asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
@@ -138,6 +139,36 @@ class Kernel:
     def _on_exit(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         self.exited.set()
+
+    def signal(self, number: int) -> None:
+        """Send a signal; to a process that is gone, nothing happens."""
+        with contextlib.suppress(ProcessLookupError, OSError):
+            signal.pidfd_send_signal(self._pidfd, number)
+
+    async def end(self) -> None:
+        """Kill the process group and remove the directory. Safe to call twice."""
+        if self._pidfd < 0:
+            return
+        if not self.exited.is_set():
+            # The process called setsid, so its group holds what it started.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self.signal(signal.SIGKILL)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.exited.wait(), 5.0)
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+        self.exited.set()
+        await asyncio.to_thread(shutil.rmtree, self.directory, True)
+
+
+class Kernel(ProcessWatch):
+    """One live Jupyter kernel and its client."""
+
+    def __init__(self, directory: Path, pid: int, client: AsyncKernelClient) -> None:
+        super().__init__(directory, pid)
+        self._client = client
 
     @classmethod
     async def start(
@@ -223,7 +254,7 @@ class Kernel:
             await asyncio.wait({collector, exit_watch}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if not collector.done() and not exit_watch.done():
                 output.status = "timeout"
-                self._signal(signal.SIGINT)
+                self.signal(signal.SIGINT)
                 await asyncio.wait({collector, exit_watch}, timeout=interrupt_grace_s, return_when=asyncio.FIRST_COMPLETED)
                 output.state_lost = not collector.done()
             elif not collector.done():
@@ -272,27 +303,10 @@ class Kernel:
                 traceback = _ANSI.sub("", "\n".join(content["traceback"]))
                 output.error = (content["ename"], content["evalue"], traceback)
 
-    def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError, OSError):
-            signal.pidfd_send_signal(self._pidfd, number)
-
     async def kill(self) -> None:
         """Kill the kernel's whole process group and remove its directory. Safe to call twice."""
-        if self._pidfd < 0:
-            return
-        if not self.exited.is_set():
-            # The kernel called setsid, so its group holds the processes it started.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
-            self._signal(signal.SIGKILL)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.exited.wait(), 5.0)
-        asyncio.get_running_loop().remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        self._pidfd = -1
-        self.exited.set()
         self._client.stop_channels()
-        await asyncio.to_thread(shutil.rmtree, self.directory, True)
+        await self.end()
 
 
 def _tail(log: Path) -> str:

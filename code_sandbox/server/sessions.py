@@ -18,6 +18,7 @@ from pathlib import Path
 import zmq.asyncio
 from PIL import Image
 
+from code_sandbox.server.forked import ForkedKernel
 from code_sandbox.server.kernels import CellOutput, Kernel, KernelStartFailed, Zygote
 from code_sandbox.server.settings import Settings
 from code_sandbox.server.store import SessionStore, StoreUnavailable
@@ -27,6 +28,9 @@ _LOG = logging.getLogger(__name__)
 _SPARE_RETRY_S = 5.0
 _PRELOAD = "from PIL import Image as _I\n{lines}\ndel _I"
 _PRELOAD_LINE = "image_{i} = _I.open({path!r}).convert('RGB')"
+
+
+AnyKernel = Kernel | ForkedKernel
 
 
 class UnknownSession(Exception):
@@ -45,7 +49,7 @@ class BadImage(Exception):
 class _Session:
     session_id: str
     images: tuple[bytes, ...]
-    kernel: Kernel | None = None
+    kernel: AnyKernel | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Cells of one session run one after the other."""
     last_used_s: float = field(default_factory=time.monotonic)
@@ -60,12 +64,12 @@ class SessionManager:
         self._store = store
         self._sessions: dict[str, _Session] = {}
         self._root = Path(tempfile.mkdtemp(prefix="dsb-"))
-        self._zygote = Zygote(self._root)
+        self._zygote = Zygote(self._root, settings.backend)
         self._context = zmq.asyncio.Context()
         self._context.max_sockets = 65_535
         self._starts = asyncio.Semaphore(settings.max_starting_kernels)
         self._cells = asyncio.Semaphore(settings.max_running_cells)
-        self._spares: list[Kernel] = []
+        self._spares: list[AnyKernel] = []
         self._spare_taken = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
         self._redis_ok = True
@@ -209,7 +213,7 @@ class SessionManager:
         if session.images:
             await self._preload(session, session.kernel)
 
-    async def _take_kernel(self) -> Kernel:
+    async def _take_kernel(self) -> AnyKernel:
         while self._spares:
             kernel = self._spares.pop(0)
             self._spare_taken.set()
@@ -218,16 +222,16 @@ class SessionManager:
             await kernel.kill()
         return await self._start_kernel()
 
-    async def _start_kernel(self) -> Kernel:
+    async def _start_kernel(self) -> AnyKernel:
+        limits = {
+            "memory_limit_bytes": self._settings.memory_limit_bytes,
+            "file_limit_bytes": self._settings.file_limit_bytes,
+            "timeout_s": self._settings.start_timeout_s,
+        }
         async with self._starts:
-            return await Kernel.start(
-                self._zygote,
-                self._context,
-                root=self._root,
-                memory_limit_bytes=self._settings.memory_limit_bytes,
-                file_limit_bytes=self._settings.file_limit_bytes,
-                timeout_s=self._settings.start_timeout_s,
-            )
+            if self._settings.backend == "jupyter":
+                return await Kernel.start(self._zygote, self._context, root=self._root, **limits)
+            return await ForkedKernel.start(self._zygote, root=self._root, **limits)
 
     async def _keep_spares(self) -> None:
         while True:
@@ -240,7 +244,7 @@ class SessionManager:
                 _LOG.warning("no spare kernel: %s", error)
                 await asyncio.sleep(_SPARE_RETRY_S)
 
-    async def _preload(self, session: _Session, kernel: Kernel) -> None:
+    async def _preload(self, session: _Session, kernel: AnyKernel) -> None:
         lines = []
         for number, data in enumerate(session.images, start=1):
             path = kernel.directory / f"image_{number}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
+BACKENDS = ("fork", "jupyter")
+
 
 def _default_starts() -> int:
     return max(1, os.cpu_count() or 1)
@@ -19,6 +21,8 @@ class Settings:
     redis_url: str = "redis://127.0.0.1:6379/0"
     server_id: str = ""
     """Name of this server in the registry; empty means host:port."""
+    backend: str = "fork"
+    """`fork`: IPython in a forked process. `jupyter`: a Jupyter kernel through jupyter_client, the reference."""
     max_sessions: int = 256
     """Live kernels; a request for one more is answered 429."""
     max_running_cells: int = field(default_factory=lambda: 2 * _default_starts())
@@ -43,6 +47,8 @@ class Settings:
     """An encoded image larger than this is dropped with a note on stderr."""
 
     def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise ValueError(f"backend is {self.backend!r}; expected one of {', '.join(BACKENDS)}")
         for name in ("max_sessions", "max_running_cells", "max_starting_kernels", "max_images"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")

@@ -1,12 +1,11 @@
-"""A warm Python process that forks one Jupyter kernel per request.
+"""A warm Python process that forks one session per request.
 
-Importing ipykernel, NumPy and Matplotlib takes about two seconds of CPU; a fork of a process that has
-already imported them takes milliseconds, and its memory is shared until written. Every kernel is a
-real ipykernel that speaks the Jupyter protocol; only its start is different.
+Importing IPython, NumPy and Matplotlib takes about two seconds of CPU; a fork of a process that has already imported them
+takes milliseconds, and its memory is shared until written. With the back-end `jupyter` every fork becomes a real
+ipykernel that speaks the Jupyter protocol; with `fork` it runs cells itself (worker.py).
 
-Protocol: the server writes one JSON object a line to stdin,
-`{"connection_file": str, "directory": str, "memory_limit_bytes": int, "file_limit_bytes": int}`, and reads one line
-back, `{"pid": int}` or `{"error": str}`. The first line written is `{"ready": true}`. When stdin is closed, the process
+Protocol: the server writes one JSON object a line to stdin, `{"connection_file" | "socket": str, "directory": str,
+"memory_limit_bytes": int, "file_limit_bytes": int}`, and reads one line back, `{"pid": int}` or `{"error": str}`. The first line written is `{"ready": true}`. When stdin is closed, the process
 ends, and its kernels with it.
 
 Not covered: isolation from the host beyond resource limits, a scrubbed environment and a directory of its own.
@@ -34,26 +33,34 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def warm_up(font_directory: Path) -> None:
+# What a kernel imports when it starts; found by comparing sys.modules before and after.
+_KERNEL = (
+    "ipykernel.ipkernel",
+    "ipykernel.kernelapp",
+    "tornado.locks",
+    "tornado.platform.asyncio",
+    "tornado.queues",
+)
+# What cells are likely to import; with the pickle-free protocol of worker.py it costs nothing to have it.
+_SESSION = ("code_sandbox.server.worker", "json", "math", "re", "collections", "itertools", "statistics")
+_COMMON = (
+    "IPython.core.completerlib",
+    "IPython.core.debugger",
+    "IPython.core.oinspect",
+    "IPython.extensions.storemagic",
+    "IPython.utils.wildcard",
+    "matplotlib.pyplot",
+    "numpy.random",
+)
+
+
+def warm_up(backend: str, font_directory: Path) -> None:
     """Import what most cells use, and draw once so that the font cache is filled before any fork."""
     os.environ.setdefault("MPLCONFIGDIR", str(font_directory))
     os.environ.update(MPLBACKEND="module://matplotlib_inline.backend_inline")
     # Without debugpy a kernel starts in half the time; it is only for attaching a debugger.
     sys.modules["debugpy"] = None  # type: ignore[assignment]
-    for module in (
-        "ipykernel.ipkernel",
-        "ipykernel.kernelapp",
-        "IPython.core.completerlib",
-        "IPython.core.debugger",
-        "IPython.core.oinspect",
-        "IPython.extensions.storemagic",
-        "IPython.utils.wildcard",
-        "matplotlib.pyplot",
-        "numpy.random",
-        "tornado.locks",
-        "tornado.platform.asyncio",
-        "tornado.queues",
-    ):
+    for module in (*_COMMON, *(_KERNEL if backend == "jupyter" else _SESSION)):
         importlib.import_module(module)
     import PIL.Image
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -67,12 +74,12 @@ def warm_up(font_directory: Path) -> None:
         figure.savefig(sink, format="png")
 
 
-def _become_kernel(request: dict[str, Any]) -> NoReturn:
-    """In the forked child: drop what belongs to the zygote, apply limits, run ipykernel until killed."""
+def _prepare_child(request: dict[str, Any]) -> None:
+    """In the forked child: drop what belongs to the zygote, apply limits."""
     os.setsid()
     _die_with_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    log = os.open(Path(request["directory"]) / "kernel.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = os.open(Path(request["directory"]) / "kernel.log", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(log, 1)
@@ -97,6 +104,17 @@ def _become_kernel(request: dict[str, Any]) -> NoReturn:
     random.seed()
     numpy.random.seed()
 
+
+def _become_session(request: dict[str, Any]) -> NoReturn:
+    """Run cells that the server sends."""
+    from code_sandbox.server import worker
+
+    worker.serve(worker.CellShell.instance(), request["socket"], raw=1)
+    os._exit(0)
+
+
+def _become_kernel(request: dict[str, Any]) -> NoReturn:
+    """Run ipykernel until killed."""
     from ipykernel.kernelapp import IPKernelApp
 
     IPKernelApp.launch_instance(
@@ -113,7 +131,12 @@ def _become_kernel(request: dict[str, Any]) -> NoReturn:
 def main() -> None:
     """Serve fork requests until stdin is closed."""
     _die_with_parent()
-    warm_up(Path(sys.argv[1]))
+    backend = sys.argv[1]
+    warm_up(backend, Path(sys.argv[2]))
+    if backend == "fork":
+        from code_sandbox.server import worker
+
+        worker.build_shell()
     # A child's exit is seen by the server through its pidfd; nobody waits for the status here.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -135,8 +158,12 @@ def main() -> None:
             continue
         if pid == 0:
             try:
+                request = json.loads(line)
+                _prepare_child(request)
+                if backend == "fork":
+                    _become_session(request)
                 signal.signal(signal.SIGINT, signal.default_int_handler)
-                _become_kernel(json.loads(line))
+                _become_kernel(request)
             finally:
                 os._exit(1)
         reply({"pid": pid})
