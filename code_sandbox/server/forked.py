@@ -15,7 +15,7 @@ from typing import Any
 
 import msgpack
 
-from code_sandbox.server.kernels import CellOutput, KernelStartFailed, ProcessWatch, Zygote
+from code_sandbox.server.kernels import CellOutput, KernelLimits, KernelStartFailed, ProcessWatch, Zygote
 
 _LENGTH = struct.Struct(">I")
 _MAX_REPLY_BYTES = 512 << 20
@@ -30,13 +30,11 @@ class ForkedKernel(ProcessWatch):
         self._writer = writer
 
     @classmethod
-    async def start(
-        cls, zygote: Zygote, *, root: Path, memory_limit_bytes: int, file_limit_bytes: int, timeout_s: float
-    ) -> ForkedKernel:
+    async def start(cls, zygote: Zygote, *, root: Path, limits: KernelLimits) -> ForkedKernel:
         """Fork a session and wait until it has connected.
 
         Raises:
-            KernelStartFailed: It ended, or did not connect within `timeout_s` seconds.
+            KernelStartFailed: It ended, or did not connect within its time.
         """
         directory = Path(tempfile.mkdtemp(prefix="k", dir=root))
         connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = (
@@ -55,16 +53,16 @@ class ForkedKernel(ProcessWatch):
                 {
                     "socket": str(directory / "s"),
                     "directory": str(directory),
-                    "memory_limit_bytes": memory_limit_bytes,
-                    "file_limit_bytes": file_limit_bytes,
+                    "memory_limit_bytes": limits.memory_bytes,
+                    "file_limit_bytes": limits.file_bytes,
                 }
             )
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(limits.start_timeout_s):
                 reader, writer = await connected
             return cls(directory, pid, reader, writer)
         except (TimeoutError, ProcessLookupError) as error:
             shutil.rmtree(directory, ignore_errors=True)
-            raise KernelStartFailed(f"the session did not connect within {timeout_s:g} s") from error
+            raise KernelStartFailed(f"the session did not connect within {limits.start_timeout_s:g} s") from error
         finally:
             listener.close()
 

@@ -35,6 +35,17 @@ class KernelStartFailed(Exception):
     """A kernel did not come up."""
 
 
+@dataclass(frozen=True, slots=True)
+class KernelLimits:
+    """Of one process."""
+
+    memory_bytes: int
+    """Address space."""
+    file_bytes: int
+    """Largest file it may write."""
+    start_timeout_s: float
+
+
 @dataclass(slots=True)
 class CellOutput:
     """What a cell sent, not yet bounded or decoded."""
@@ -87,7 +98,7 @@ class Zygote:
         assert process.stdout is not None
         if b"ready" not in await process.stdout.readline():
             raise KernelStartFailed(
-                "the kernel zygote ended before it was ready; run `python -m code_sandbox.server.zygote fork /tmp` to see why"
+                "the zygote ended before it was ready; run `python -m code_sandbox.server.zygote fork /tmp` to see why"
             )
         self._process = process
         return process
@@ -177,14 +188,12 @@ class Kernel(ProcessWatch):
         context: zmq.asyncio.Context,
         *,
         root: Path,
-        memory_limit_bytes: int,
-        file_limit_bytes: int,
-        timeout_s: float,
+        limits: KernelLimits,
     ) -> Kernel:
         """Fork a kernel and wait until it answers.
 
         Raises:
-            KernelStartFailed: It ended, or did not answer within `timeout_s` seconds.
+            KernelStartFailed: It ended, or did not answer within its time.
         """
         directory = Path(tempfile.mkdtemp(prefix="k", dir=root))
         kernel: Kernel | None = None
@@ -199,8 +208,8 @@ class Kernel(ProcessWatch):
                 {
                     "connection_file": connection_file,
                     "directory": str(directory),
-                    "memory_limit_bytes": memory_limit_bytes,
-                    "file_limit_bytes": file_limit_bytes,
+                    "memory_limit_bytes": limits.memory_bytes,
+                    "file_limit_bytes": limits.file_bytes,
                 }
             )
             client = AsyncKernelClient(context=context)
@@ -210,12 +219,12 @@ class Kernel(ProcessWatch):
             except ProcessLookupError as error:
                 raise KernelStartFailed(f"the kernel ended at once: {_tail(directory / 'kernel.log')}") from error
             sockets = [directory / f"s-{info[port]}" for port in ("shell_port", "iopub_port")]
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(limits.start_timeout_s):
                 await kernel._connect(sockets)
         except TimeoutError as error:
             if kernel is not None:
                 await kernel.kill()
-            raise KernelStartFailed(f"the kernel did not answer within {timeout_s:g} s") from error
+            raise KernelStartFailed(f"the kernel did not answer within {limits.start_timeout_s:g} s") from error
         except BaseException:
             if kernel is not None:
                 await kernel.kill()

@@ -19,7 +19,7 @@ import zmq.asyncio
 from PIL import Image
 
 from code_sandbox.server.forked import ForkedKernel
-from code_sandbox.server.kernels import CellOutput, Kernel, KernelStartFailed, Zygote
+from code_sandbox.server.kernels import CellOutput, Kernel, KernelLimits, KernelStartFailed, Zygote
 from code_sandbox.server.settings import Settings
 from code_sandbox.server.store import SessionStore, StoreUnavailable
 from code_sandbox.wire import CellError, CellImage, ExecuteResult, Health
@@ -223,15 +223,12 @@ class SessionManager:
         return await self._start_kernel()
 
     async def _start_kernel(self) -> AnyKernel:
-        limits = {
-            "memory_limit_bytes": self._settings.memory_limit_bytes,
-            "file_limit_bytes": self._settings.file_limit_bytes,
-            "timeout_s": self._settings.start_timeout_s,
-        }
+        settings = self._settings
+        limits = KernelLimits(settings.memory_limit_bytes, settings.file_limit_bytes, settings.start_timeout_s)
         async with self._starts:
-            if self._settings.backend == "jupyter":
-                return await Kernel.start(self._zygote, self._context, root=self._root, **limits)
-            return await ForkedKernel.start(self._zygote, root=self._root, **limits)
+            if settings.backend == "jupyter":
+                return await Kernel.start(self._zygote, self._context, root=self._root, limits=limits)
+            return await ForkedKernel.start(self._zygote, root=self._root, limits=limits)
 
     async def _keep_spares(self) -> None:
         while True:

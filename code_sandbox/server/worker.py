@@ -1,14 +1,14 @@
 """Inside a session of the `fork` back-end: an IPython shell that runs cells as a notebook would, without a Jupyter kernel.
 
-The shell is built once in the zygote and inherited by every fork, which is why a session opens in milliseconds. Cells arrive
-over a Unix socket; a message is its length in four bytes (big endian) and msgpack.
+The shell is built once in the zygote and inherited by every fork, which is why a session opens in milliseconds. Cells
+arrive over a Unix socket; a message is its length in four bytes (big endian) and msgpack.
 
     request   {"code": str, "silent": bool, "max_chars": int}
     reply     {"status": "ok" | "error", "stdout", "stderr", "result", "error": [name, message, traceback] | None,
                "images": [[mime, bytes]]}
 
-Differences from ipykernel, all tested: what a *subprocess* writes comes after what Python printed; when a cell has to be killed,
-its output until then is lost.
+Differences from ipykernel, all tested: what a *subprocess* writes comes after what Python printed; when a cell has to be
+killed, its output until then is lost.
 """
 
 from __future__ import annotations

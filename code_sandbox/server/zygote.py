@@ -5,8 +5,8 @@ takes milliseconds, and its memory is shared until written. With the back-end `j
 ipykernel that speaks the Jupyter protocol; with `fork` it runs cells itself (worker.py).
 
 Protocol: the server writes one JSON object a line to stdin, `{"connection_file" | "socket": str, "directory": str,
-"memory_limit_bytes": int, "file_limit_bytes": int}`, and reads one line back, `{"pid": int}` or `{"error": str}`. The first line written is `{"ready": true}`. When stdin is closed, the process
-ends, and its kernels with it.
+"memory_limit_bytes": int, "file_limit_bytes": int}`, and reads one line back, `{"pid": int}` or `{"error": str}`. The
+first line written is `{"ready": true}`. When stdin is closed, the process ends, and its sessions with it.
 
 Not covered: isolation from the host beyond resource limits, a scrubbed environment and a directory of its own.
 """
