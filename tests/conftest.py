@@ -57,6 +57,18 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session", params=["fork", "jupyter"])
+def any_sandbox_url(
+    request: pytest.FixtureRequest, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A server of each back-end."""
+    from scripts.processes import sandbox_server
+
+    arguments = ("--backend", request.param, "--spare-kernels", "2")
+    with sandbox_server(tmp_path_factory.mktemp("sandbox"), redis_url, arguments=arguments) as url:
+        yield url
+
+
 @pytest.fixture(scope="session")
 def sandbox_url(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from scripts.processes import sandbox_server

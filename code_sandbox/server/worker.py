@@ -14,6 +14,7 @@ killed, its output until then is lost.
 from __future__ import annotations
 
 import base64
+import builtins
 import io
 import os
 import signal
@@ -26,6 +27,7 @@ from typing import Any
 import msgpack
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
+from IPython.core.error import StdinNotImplementedError
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Type
 from traitlets.config import Config
@@ -99,8 +101,15 @@ class CellShell(InteractiveShell):
 
     def enable_gui(self, gui: Any = None) -> None: ...
 
+    def ask_exit(self) -> None:
+        """`exit` in a notebook ends nothing that the server has not ended."""
+
     def _showtraceback(self, etype: type[BaseException], evalue: BaseException, stb: list[str]) -> None:
         self.collected.error = (etype.__name__, str(evalue), "\n".join(stb))
+
+
+def _no_input(_: object = "") -> str:
+    raise StdinNotImplementedError("raw_input was called, but this frontend does not support input requests.")
 
 
 def build_shell() -> CellShell:
@@ -111,6 +120,7 @@ def build_shell() -> CellShell:
     config.InteractiveShell.colors = "nocolor"
     config.IPCompleter.use_jedi = False
     shell: CellShell = CellShell.instance(config=config)
+    builtins.input = _no_input
     import matplotlib.pyplot  # noqa: F401  registers the inline backend's hooks with the shell
 
     return shell

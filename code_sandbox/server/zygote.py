@@ -85,7 +85,8 @@ def _prepare_child(request: dict[str, Any]) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.closerange(3, 256)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
+    # closefd: ipykernel drops these objects, and the descriptors must outlive them for what subprocesses write.
+    sys.stdin, sys.stdout, sys.stderr = (open(fd, mode, closefd=False) for fd, mode in ((0, "r"), (1, "w"), (2, "w")))  # noqa: SIM115
     home = Path(request["directory"]) / "work"
     home.mkdir(exist_ok=True)
     os.chdir(home)
