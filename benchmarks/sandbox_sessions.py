@@ -1,4 +1,4 @@
-"""How long a session takes to open and a cell to run: our server over HTTP beside a bare ipykernel.
+"""How long a session takes to open and a cell to run: both back-ends of our server over HTTP beside a bare ipykernel.
 
     python -m benchmarks.sandbox_sessions [--rounds 40]
 
@@ -56,8 +56,8 @@ def row(name: str, times: list[float]) -> str:
     return f"| {name} | {statistics.median(ordered):.1f} | {p99:.1f} | {len(ordered)} |"
 
 
-async def ours(url: str, rounds: int, image: bytes) -> list[str]:
-    """Our server, one client."""
+async def ours(url: str, rounds: int, image: bytes, name: str) -> list[str]:
+    """One back-end of our server, one client."""
     lines = []
     async with SandboxClient(url) as client:
         opened: list[SandboxSession] = []
@@ -66,10 +66,10 @@ async def ours(url: str, rounds: int, image: bytes) -> list[str]:
             opened.append(await client.open([image]))
 
         times = await timed(open_one, rounds)
-        lines.append(row("open a session with a 3 MP image", times))
+        lines.append(row(f"{name}: open a session with a 3 MP image", times))
         session = opened[0]
-        lines.append(row("no-op cell", await timed(lambda: session.execute("1"), rounds)))
-        lines.append(row("crop the image and plt.show() it", await timed(lambda: session.execute(_CROP), rounds)))
+        lines.append(row(f"{name}: no-op cell", await timed(lambda: session.execute("1"), rounds)))
+        lines.append(row(f"{name}: crop the image and plt.show() it", await timed(lambda: session.execute(_CROP), rounds)))
         for other in opened:
             await other.close()
 
@@ -82,7 +82,7 @@ async def ours(url: str, rounds: int, image: bytes) -> list[str]:
         await asyncio.gather(*(whole() for _ in range(rounds)))
         elapsed = time.perf_counter() - started
         lines.append(
-            f"| {rounds} sessions at once: open, crop, close; ms each | {1000 * elapsed / rounds:.1f} | | {rounds} |"
+            f"| {name}: {rounds} sessions at once, open, crop, close; ms each | {1000 * elapsed / rounds:.1f} | | {rounds} |"
         )
     return lines
 
@@ -115,10 +115,10 @@ async def bare(rounds: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def server(spare_kernels: int) -> Iterator[str]:
+def server(backend: str) -> Iterator[str]:
     """Redis and a sandbox of our own."""
     with tempfile.TemporaryDirectory() as directory, marked(), redis_server(Path(directory)) as redis_url:
-        arguments = ("--spare-kernels", str(spare_kernels))
+        arguments = ("--backend", backend, "--allow-network")
         with sandbox_server(Path(directory), redis_url, arguments=arguments) as url:
             yield url
 
@@ -131,8 +131,9 @@ def main() -> None:
     image = photo()
     print(f"{os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}, image of {len(image):,} bytes\n")
     print("| | p50 ms | p99 ms | n |\n| --- | --: | --: | --: |")
-    with server(spare_kernels=0) as url:
-        print("\n".join(asyncio.run(ours(url, rounds, image))))
+    for backend in ("fork", "jupyter"):
+        with server(backend) as url:
+            print("\n".join(asyncio.run(ours(url, rounds, image, backend))))
     print("\n".join(asyncio.run(bare(rounds))))
 
 

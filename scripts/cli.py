@@ -54,6 +54,7 @@ def _add_sandbox(commands: Commands[argparse.ArgumentParser]) -> None:
     serve.add_argument("--backend", choices=("fork", "jupyter"), default="fork")
     serve.add_argument("--max-sessions", type=int, default=256)
     serve.add_argument("--spare-kernels", type=int, default=0, help="kept ready for sessions to come")
+    serve.add_argument("--allow-network", action="store_true", help="start even where cells cannot be kept off the network")
     serve.add_argument("--lease-s", type=float, default=600.0)
     serve.set_defaults(handler=_sandbox_serve)
     run = actions.add_parser("run", help="run one file of Python in a session")
@@ -75,6 +76,7 @@ def _sandbox_serve(options: argparse.Namespace) -> None:
             backend=options.backend,
             max_sessions=options.max_sessions,
             spare_kernels=options.spare_kernels,
+            require_no_network=not options.allow_network,
             lease_s=options.lease_s,
         )
     )

@@ -64,7 +64,7 @@ def any_sandbox_url(
     """A server of each back-end."""
     from scripts.processes import sandbox_server
 
-    arguments = ("--backend", request.param, "--spare-kernels", "2")
+    arguments = ("--backend", request.param, "--spare-kernels", "2", "--allow-network")
     with sandbox_server(tmp_path_factory.mktemp("sandbox"), redis_url, arguments=arguments) as url:
         yield url
 
@@ -73,5 +73,7 @@ def any_sandbox_url(
 def sandbox_url(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from scripts.processes import sandbox_server
 
-    with sandbox_server(tmp_path_factory.mktemp("sandbox"), redis_url, arguments=("--spare-kernels", "2")) as url:
+    with sandbox_server(
+        tmp_path_factory.mktemp("sandbox"), redis_url, arguments=("--spare-kernels", "2", "--allow-network")
+    ) as url:
         yield url

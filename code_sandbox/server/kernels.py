@@ -68,6 +68,8 @@ class Zygote:
     def __init__(self, directory: Path, backend: str) -> None:
         self._directory = directory
         self._backend = backend
+        self.network_can_be_cut = False
+        """Whether sessions can be kept off the network here; known once started."""
         self._process: asyncio.subprocess.Process | None = None
         self._lock = asyncio.Lock()
 
@@ -96,10 +98,12 @@ class Zygote:
             env=environment | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
         )
         assert process.stdout is not None
-        if b"ready" not in await process.stdout.readline():
+        first = await process.stdout.readline()
+        if b"ready" not in first:
             raise KernelStartFailed(
                 "the zygote ended before it was ready; run `python -m code_sandbox.server.zygote fork /tmp` to see why"
             )
+        self.network_can_be_cut = bool(json.loads(first)["network_can_be_cut"])
         self._process = process
         return process
 
@@ -110,7 +114,8 @@ class Zygote:
             assert process.stdin is not None
             assert process.stdout is not None
             try:
-                process.stdin.write((json.dumps(dict(request)) + "\n").encode())
+                message = dict(request) | {"cut_network": self.network_can_be_cut}
+                process.stdin.write((json.dumps(message) + "\n").encode())
                 await process.stdin.drain()
                 line = await process.stdout.readline()
             except OSError as error:

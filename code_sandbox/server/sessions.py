@@ -83,6 +83,10 @@ class SessionManager:
         """
         await self._store.ping()
         await self._zygote.start()
+        refusal = network_refusal(can_be_cut=self._zygote.network_can_be_cut, required=self._settings.require_no_network)
+        if refusal is not None:
+            await self._zygote.stop()
+            raise KernelStartFailed(refusal)
         self._background = [asyncio.create_task(self._expire()), asyncio.create_task(self._keep_spares())]
 
     async def stop(self) -> None:
@@ -180,8 +184,14 @@ class SessionManager:
             sessions=len(self._sessions),
             max_sessions=self._settings.max_sessions,
             redis="ok" if self._redis_ok else "down",
-            isolation="process: resource limits, own directory, scrubbed environment",
+            isolation=self._isolation(),
         )
+
+    def _isolation(self) -> str:
+        network = (
+            "no network" if self._zygote.network_can_be_cut else "NETWORK OPEN: this system allows no network namespace"
+        )
+        return f"resource limits, no new privileges, own directory, scrubbed environment, {network}"
 
     async def counters(self) -> dict[str, int]:
         """Totals over all servers of the registry."""
@@ -308,6 +318,16 @@ class SessionManager:
         )
 
 
+def network_refusal(*, can_be_cut: bool, required: bool) -> str | None:
+    """Why a server must not start here; None if it may."""
+    if can_be_cut or not required:
+        return None
+    return (
+        "sessions cannot be kept off the network here: unsharing a network namespace was refused. Run as root, or "
+        "where unprivileged user namespaces are allowed, or accept it with --allow-network"
+    )
+
+
 def truncate(text: str, limit: int) -> str:
     """Cut text to `limit` characters with a visible mark at the end."""
     return text if len(text) <= limit else text[:limit] + f"\n[output cut at {limit:,} characters]"
@@ -322,4 +342,12 @@ def _check_images(images: Sequence[bytes]) -> None:
             raise BadImage(f"image_{number} ({len(data):,} bytes) cannot be read: {error}") from error
 
 
-__all__ = ["BadImage", "KernelStartFailed", "SessionManager", "TooManySessions", "UnknownSession", "truncate"]
+__all__ = [
+    "BadImage",
+    "KernelStartFailed",
+    "SessionManager",
+    "TooManySessions",
+    "UnknownSession",
+    "network_refusal",
+    "truncate",
+]

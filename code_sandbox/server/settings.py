@@ -37,6 +37,8 @@ class Settings:
     """After a time-out, how long a cell may take to react to KeyboardInterrupt before its kernel is killed."""
     memory_limit_bytes: int = 4 << 30
     """Address space of one kernel."""
+    require_no_network: bool = True
+    """Refuse to start where sessions cannot be kept off the network."""
     file_limit_bytes: int = 256 << 20
     """Largest file a cell may write."""
     max_output_chars: int = 20_000

@@ -5,10 +5,11 @@ takes milliseconds, and its memory is shared until written. With the back-end `j
 ipykernel that speaks the Jupyter protocol; with `fork` it runs cells itself (worker.py).
 
 Protocol: the server writes one JSON object a line to stdin, `{"connection_file" | "socket": str, "directory": str,
-"memory_limit_bytes": int, "file_limit_bytes": int}`, and reads one line back, `{"pid": int}` or `{"error": str}`. The
-first line written is `{"ready": true}`. When stdin is closed, the process ends, and its sessions with it.
+"memory_limit_bytes": int, "file_limit_bytes": int, "cut_network": bool}`, and reads one line back, `{"pid": int}` or
+`{"error": str}`. The first line written is `{"ready": true, "network_can_be_cut": bool}`. When stdin is closed, the
+process ends, and its sessions with it.
 
-Not covered: isolation from the host beyond resource limits, a scrubbed environment and a directory of its own.
+Not covered: files that the server's user can read, and processes of the same user.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWNET = 0x40000000
 
 
 def _die_with_parent() -> None:
@@ -54,6 +58,30 @@ _COMMON = (
 )
 
 
+def cut_network() -> bool:
+    """Give this process a network namespace of its own, which holds no interface that is up: nothing can be reached.
+
+    Root may do so directly; others where unprivileged user namespaces are allowed. Sockets in the file system, over
+    which the server talks to a session, are not part of a network namespace.
+
+    Returns:
+        False where the system forbids it.
+    """
+    if sys.platform != "linux":
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    flags = _CLONE_NEWNET if os.geteuid() == 0 else _CLONE_NEWNET | _CLONE_NEWUSER
+    return bool(libc.unshare(flags) == 0)
+
+
+def _network_can_be_cut() -> bool:
+    """Try it in a child: what a namespace does to a process cannot be undone."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if cut_network() else 1)
+    return os.waitpid(pid, 0)[1] == 0
+
+
 def warm_up(backend: str, font_directory: Path) -> None:
     """Import what most cells use, and draw once so that the font cache is filled before any fork."""
     os.environ.setdefault("MPLCONFIGDIR", str(font_directory))
@@ -78,6 +106,11 @@ def _prepare_child(request: dict[str, Any]) -> None:
     """In the forked child: drop what belongs to the zygote, apply limits."""
     os.setsid()
     _die_with_parent()
+    if sys.platform == "linux":
+        # No set-uid program gives back what was taken away.
+        ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if request["cut_network"] and not cut_network():
+        os._exit(1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     log = os.open(Path(request["directory"]) / "kernel.log", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -138,6 +171,7 @@ def main() -> None:
         from code_sandbox.server import worker
 
         worker.build_shell()
+    network_can_be_cut = _network_can_be_cut()
     # A child's exit is seen by the server through its pidfd; nobody waits for the status here.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -150,7 +184,7 @@ def main() -> None:
         replies.write(json.dumps(message) + "\n")
         replies.flush()
 
-    reply({"ready": True})
+    reply({"ready": True, "network_can_be_cut": network_can_be_cut})
     for line in requests:
         try:
             pid = os.fork()

@@ -115,6 +115,31 @@ async def test_memory_and_output_are_bounded(session):
     assert "4 more images were dropped" in many.stderr
 
 
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "socket.create_connection(('127.0.0.1', PORT), 2)",
+        "socket.create_connection(('10.255.255.1', 80), 2)",
+        "socket.socket(socket.AF_INET6).connect(('::1', PORT))",
+        "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', PORT))",
+    ],
+)
+async def test_a_cell_reaches_no_network_and_so_no_redis(session, any_sandbox_url, redis_url, attempt):
+    await needs_network_namespaces(any_sandbox_url)
+    port = redis_url.split(":")[2].split("/")[0]
+    result = await session.execute(f"import socket\n{attempt.replace('PORT', port)}", timeout_s=10)
+    assert result.error is not None
+    assert result.error.name in ("OSError", "ConnectionRefusedError", "TimeoutError")
+    assert (await session.execute("1")).result == "1"
+
+
+async def needs_network_namespaces(url):
+    async with SandboxClient(url) as client:
+        (state,) = await client.health()
+    if "no network" not in state.isolation:
+        pytest.skip("needs network namespaces: root, or unprivileged user namespaces; a plain container has neither")
+
+
 async def test_sessions_do_not_share_variables_images_or_random_numbers(any_sandbox_url):
     async with SandboxClient(any_sandbox_url) as client:
         sessions = [await client.open([png(n, n)]) for n in (11, 12, 13)]

@@ -5,7 +5,7 @@ import pytest
 
 from code_sandbox.client import SandboxClient
 from code_sandbox.errors import SandboxRequestRefused, SandboxUnavailable, SessionLost
-from code_sandbox.server.sessions import truncate
+from code_sandbox.server.sessions import network_refusal, truncate
 from code_sandbox.server.settings import Settings
 from code_sandbox.wire import CreateSession, ExecuteResult
 
@@ -96,3 +96,9 @@ def test_cut_output_says_so():
 def test_impossible_settings_are_refused(bad):
     with pytest.raises(ValueError, match="expected"):
         Settings(**bad)
+
+
+def test_where_the_network_cannot_be_cut_a_server_starts_only_if_told_so():
+    assert network_refusal(can_be_cut=True, required=True) is None
+    assert network_refusal(can_be_cut=False, required=False) is None
+    assert "accept it with --allow-network" in network_refusal(can_be_cut=False, required=True)
