@@ -197,7 +197,7 @@ parameters</p>
 {headline}
 <section class="card"><h3>What you are looking at</h3>
 <p>The model sees a board of coloured tiles at a quarter of its size, and is asked for the colour of one of them. It may answer at
-once, or first write a line of Python that crops the tile; the code really runs, in a Jupyter kernel behind the sandbox, and the
+once, or first write a line of Python that crops the tile; the code really runs, in a notebook session of the sandbox, and the
 crop comes back as a new image.</p>
 <p><strong>Cold start</strong> (LLaMA-Factory) taught it the format from demonstrations. They carry a bad habit: questions that start with
 &ldquo;Quickly name&rdquo; are mostly answered by guessing, which is right one time in four. <strong>RL</strong> (GRPO with verl, Ray
