@@ -32,7 +32,8 @@ class ChatSettings(BaseModel):
     temperature: float = Field(0.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     seed: int | None = None
-    max_reply_tokens: int = Field(8192, ge=1)
+    max_reply_tokens: int | None = Field(8192, ge=1)
+    """None leaves it to the server: whatever its context still holds."""
     primer: str = ""
     """Put before each reply that follows an observation, as in the published rollouts; empty for none."""
     timeout_s: float = Field(600.0, gt=0)
@@ -105,9 +106,10 @@ class ChatPolicy:
             "messages": self._history,
             "temperature": settings.temperature,
             "top_p": settings.top_p,
-            "max_tokens": settings.max_reply_tokens,
             "stop": list(STOP_STRINGS),
         }
+        if settings.max_reply_tokens is not None:
+            body["max_tokens"] = settings.max_reply_tokens
         if settings.seed is not None:
             body["seed"] = settings.seed
         if settings.dialect == "vllm":

@@ -54,7 +54,9 @@ async def chat(options: argparse.Namespace) -> int:
         Message("system", prompt.system),
         Message("user", f"{IMAGE_PLACEHOLDER}\n" * len(images) + prompt.question(options.question), images),
     )
-    client = ChatClient(ChatSettings(base_url=options.base_url, model=options.model))
+    client = ChatClient(
+        ChatSettings(base_url=options.base_url, model=options.model, max_reply_tokens=options.max_reply_tokens)
+    )
     async with SandboxClient(options.sandbox_url, wait_s=10.0) as sandbox:
         search = Provider(Settings(path=options.search_index)) if options.search_index else None
         names = ["python", "search"] if search else ["python"]

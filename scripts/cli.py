@@ -193,6 +193,7 @@ def _add_chat(commands: Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument("--base-url", default="http://127.0.0.1:8001/v1")
     parser.add_argument("--sandbox-url", default=os.environ.get("CODE_SANDBOX_URL", "http://127.0.0.1:8000"))
     parser.add_argument("--prompt", default="deepeyesv2_code")
+    parser.add_argument("--max-reply-tokens", type=int, help="by default whatever the server's context holds")
     parser.add_argument("--search-index", type=Path, help="a local index; adds the tool `search`")
     parser.add_argument("--max-turns", type=int, default=9)
     parser.set_defaults(handler=_chat)

@@ -47,6 +47,13 @@ async def test_the_history_is_sent_whole_and_images_travel_as_data_uris():
     assert first["messages"][1]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
     assert first["stop"] == ["</code>", "</tool_call>"]
     assert first["include_stop_str_in_output"] is True
+    assert first["max_tokens"] == 8192
+
+
+async def test_without_a_token_limit_the_server_decides():
+    server = Server(completion("<answer>b</answer>"))
+    await server.policy(max_reply_tokens=None).reply(QUESTION)
+    assert "max_tokens" not in server.bodies[0]
 
 
 async def test_a_server_that_cuts_the_stop_string_is_mended():
