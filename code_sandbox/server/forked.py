@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import os
 import shutil
 import signal
 import struct
@@ -48,6 +49,7 @@ class ForkedKernel(ProcessWatch):
                 connected.set_result((reader, writer))
 
         listener = await asyncio.start_unix_server(accept, str(directory / "s"))
+        pid = 0
         try:
             pid = await zygote.fork(
                 {
@@ -60,8 +62,13 @@ class ForkedKernel(ProcessWatch):
             async with asyncio.timeout(limits.start_timeout_s):
                 reader, writer = await connected
             return cls(directory, pid, reader, writer)
-        except (TimeoutError, ProcessLookupError) as error:
+        except BaseException as error:
+            if pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             shutil.rmtree(directory, ignore_errors=True)
+            if not isinstance(error, TimeoutError | ProcessLookupError):
+                raise
             raise KernelStartFailed(f"the session did not connect within {limits.start_timeout_s:g} s") from error
         finally:
             listener.close()
