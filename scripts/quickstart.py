@@ -248,8 +248,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     options = _parse(arguments)
     console = Console(highlight=False)
-    # A kill from outside must run the same clean-up as Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A kill from outside must run the same clean-up as Ctrl-C, and a shell that started us in the background has SIGINT
+    # ignored, which Python would leave so.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     directory = options.run.resolve()
     if options.clean:
         shutil.rmtree(directory, ignore_errors=True)
