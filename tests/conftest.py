@@ -17,8 +17,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-# Two shared cores: how long an example takes says nothing.
-hypothesis.settings.register_profile("shared", deadline=None)
+# Two shared cores: how long an example takes says nothing. In CI the examples are the same every time, so that a red run is
+# about the change; at a desk they are drawn anew.
+hypothesis.settings.register_profile("shared", deadline=None, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("shared")
 
 ROOT = Path(__file__).parent.parent
