@@ -14,7 +14,7 @@ class _Wire(BaseModel):
 
 
 class CreateSession(_Wire):
-    """Ask for one live kernel with its images preloaded as `image_1` … `image_n`."""
+    """Ask for one live session with its images preloaded as `image_1` … `image_n`."""
 
     session_id: str = Field(pattern=SESSION_ID_PATTERN)
     """Chosen by the caller, so that a repeated request finds the session instead of making a second one."""

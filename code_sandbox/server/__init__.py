@@ -1,1 +1,1 @@
-"""The sandbox server: Jupyter kernels behind HTTP, with a session registry in Redis."""
+"""The sandbox server: notebook sessions behind HTTP, registered in Redis."""

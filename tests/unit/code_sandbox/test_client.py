@@ -8,19 +8,12 @@ from code_sandbox.errors import SandboxRequestRefused, SandboxUnavailable, Sessi
 from code_sandbox.server.sessions import network_refusal, truncate
 from code_sandbox.server.settings import Settings
 from code_sandbox.wire import CreateSession, ExecuteResult
+from tests.queued_transport import queued_transport
 
 
 def client(*answers, urls="http://a,http://b", **settings) -> tuple[SandboxClient, list[httpx.Request]]:
-    queue, seen = list(answers), []
-
-    def handle(request: httpx.Request) -> httpx.Response:
-        seen.append(request)
-        answer = queue.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    return SandboxClient(urls, transport=httpx.MockTransport(handle), **{"wait_s": 0.2, **settings}), seen
+    transport, seen = queued_transport(*answers)
+    return SandboxClient(urls, transport=transport, **{"wait_s": 0.2, **settings}), seen
 
 
 def ok(result: ExecuteResult | None = None) -> httpx.Response:
