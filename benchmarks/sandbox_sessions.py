@@ -118,7 +118,7 @@ async def bare(rounds: int) -> list[str]:
 def server(backend: str) -> Iterator[str]:
     """Redis and a sandbox of our own."""
     with tempfile.TemporaryDirectory() as directory, marked(), redis_server(Path(directory)) as redis_url:
-        arguments = ("--backend", backend, "--allow-network")
+        arguments = ("--backend", backend, "--require-level", "0")
         with sandbox_server(Path(directory), redis_url, arguments=arguments) as url:
             yield url
 

@@ -3,29 +3,114 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
+import os
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import httpx
+import msgpack
+from pydantic import BaseModel
 
 from code_sandbox.errors import SandboxRequestRefused, SandboxUnavailable, SessionLost
-from code_sandbox.wire import CreateSession, ExecuteRequest, ExecuteResult, Health
+from code_sandbox.wire import (
+    DEFAULT_MAX_PIXELS,
+    MSGPACK,
+    CreateSession,
+    ExecuteRequest,
+    ExecuteResult,
+    Health,
+    MissingBlobs,
+    SessionInfo,
+)
 
 _TRANSPORT_MARGIN_S = 30.0
-"""Added to a cell's own limit: queueing, kernel restart and transfer."""
+"""Added to what the server may take: process restart and transfer."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+_HEADERS = {"Content-Type": MSGPACK, "Accept": MSGPACK}
+
+
+class _Later(Exception):
+    """Nothing ran: the server is not there, or has no room. Another one may."""
+
+
+class _Missing(Exception):
+    """The server wants images first."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(names)
+        self.names = names
+
+
+class _Server:
+    """One URL: `http://host:port`, or `unix:/path` for a server on this machine."""
+
+    def __init__(self, url: str, transport: httpx.AsyncBaseTransport | None, token: str) -> None:
+        self.url = url
+        parts = urlsplit(url)
+        if parts.scheme == "unix":
+            self.is_local = True
+            self._base = "http://sandbox"
+            transport = transport or httpx.AsyncHTTPTransport(uds=parts.path)
+        elif parts.scheme in ("http", "https") and parts.hostname:
+            self.is_local = parts.hostname in _LOCAL
+            self._base = url
+        else:
+            raise ValueError(f"sandbox URL {url!r}; expected something like http://127.0.0.1:8000 or unix:/run/sandbox.sock")
+        headers = _HEADERS | ({"Authorization": f"Bearer {token}"} if token else {})
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
+        self._http = httpx.AsyncClient(transport=transport, headers=headers, limits=limits, trust_env=False)
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def send(
+        self, method: str, path: str, body: bytes | None, *, timeout_s: float, repeatable: bool
+    ) -> httpx.Response:
+        """One request.
+
+        Raises:
+            _Later: It has not run.
+            _Missing: It has not run; images are missing.
+            SessionLost, SandboxRequestRefused, SandboxUnavailable: As they say; with the last it may have run.
+        """
+        try:
+            response = await self._http.request(method, self._base + path, content=body, timeout=timeout_s)
+        except httpx.ConnectError as error:
+            raise _Later(f"{self.url}: cannot connect: {error}") from error
+        except httpx.TransportError as error:
+            message = f"{self.url}: {error or type(error).__name__}"
+            if repeatable:
+                raise _Later(message) from error
+            raise SandboxUnavailable(f"{message}; whether the cell ran is not known") from error
+        if response.status_code < 300:
+            return response
+        fields = _fields(response)
+        message = str(fields.get("message", response.text[:300]))
+        if fields.get("error") == "MissingBlobs":
+            raise _Missing(MissingBlobs.model_validate(fields).missing)
+        if response.status_code in (429, 503):
+            raise _Later(f"{self.url}: {message}")
+        if response.status_code in (404, 409, 410):
+            raise SessionLost(message)
+        kind = SandboxRequestRefused if response.status_code < 500 else SandboxUnavailable
+        raise kind(f"{self.url} answered {response.status_code}: {message}")
 
 
 class SandboxClient:
-    """Opens sessions; a session stays on the server it was opened on.
+    """Opens sessions; a session stays on the server it was opened on until that one dies.
 
     Args:
-        base_urls: One URL, or several separated by commas; sessions are spread by rendezvous hashing of their name.
+        base_urls: One URL, or several separated by commas. Servers on this machine come first; among equals, sessions are
+            spread by rendezvous hashing of their name, so that every client places a name alike.
         wait_s: How long to keep asking servers that are full or not there, in seconds.
         max_in_flight: Requests at once, so that a burst of rollouts queues here and not in sockets.
+        token: Of servers that want one; by default from CODE_SANDBOX_TOKEN.
         transport: For tests.
     """
 
@@ -35,15 +120,18 @@ class SandboxClient:
         *,
         wait_s: float = 60.0,
         max_in_flight: int = 64,
+        token: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         urls = base_urls.split(",") if isinstance(base_urls, str) else list(base_urls)
         self.base_urls = tuple(url.strip().rstrip("/") for url in urls if url.strip())
         if not self.base_urls:
             raise ValueError(f"no sandbox URL in {base_urls!r}; expected something like http://127.0.0.1:8000")
+        if token is None:
+            token = os.environ.get("CODE_SANDBOX_TOKEN", "")
+        self._servers = [_Server(url, transport, token) for url in self.base_urls]
         self._wait_s = wait_s
         self._in_flight = asyncio.Semaphore(max_in_flight)
-        self._http = httpx.AsyncClient(transport=transport, timeout=httpx.Timeout(_TRANSPORT_MARGIN_S))
 
     async def __aenter__(self) -> SandboxClient:
         return self
@@ -55,13 +143,14 @@ class SandboxClient:
 
     async def aclose(self) -> None:
         """Close the connections; sessions that are still open end with their lease."""
-        await self._http.aclose()
+        for server in self._servers:
+            await server.aclose()
 
     async def open(self, images: Sequence[bytes] = (), *, session_id: str | None = None) -> SandboxSession:
         """Open a session with `image_1` … `image_n` preloaded.
 
         Args:
-            images: Original file bytes.
+            images: Original file bytes; sent only to a server that does not have them yet.
             session_id: Chosen freely; a random one by default.
 
         Raises:
@@ -69,12 +158,14 @@ class SandboxClient:
             SandboxRequestRefused: A server could not read an image.
         """
         session_id = session_id or uuid.uuid4().hex
-        base_url = self._place(session_id)
-        body = CreateSession(session_id=session_id, images=[_encode(data) for data in images])
-        await self._request(
-            "POST", f"{base_url}/v1/sessions", body.model_dump_json(), timeout_s=_TRANSPORT_MARGIN_S, repeatable=True
+        files = {hashlib.sha256(data).hexdigest(): data for data in images}
+        names = [hashlib.sha256(data).hexdigest() for data in images] if len(files) != len(images) else list(files)
+        body = _pack(CreateSession(session_id=session_id, images=names))
+        server, response = await self._ask(
+            self._order(session_id), "POST", "/v1/sessions", body, files, timeout_s=_TRANSPORT_MARGIN_S, repeatable=True
         )
-        return SandboxSession(self, base_url, session_id)
+        info = SessionInfo.model_validate(msgpack.unpackb(response.content))
+        return SandboxSession(self, server, session_id, files, cells=info.cells)
 
     async def health(self) -> list[Health]:
         """State of every server, in the order of `base_urls`.
@@ -83,78 +174,128 @@ class SandboxClient:
             SandboxUnavailable: One of them does not answer.
         """
         states = []
-        for url in self.base_urls:
+        for server in self._servers:
             try:
-                response = await self._http.get(f"{url}/health", timeout=5.0)
-                response.raise_for_status()
+                response = await server.send("GET", "/health", None, timeout_s=5.0, repeatable=True)
                 states.append(Health.model_validate_json(response.content))
-            except (httpx.HTTPError, ValueError) as error:
+            except (_Later, ValueError) as error:
                 raise SandboxUnavailable(
-                    f"no sandbox at {url} ({error or type(error).__name__}); start one with `deepeyes sandbox serve` "
-                    "or set CODE_SANDBOX_URL"
+                    f"no sandbox at {server.url} ({error}); start one with `deepeyes sandbox serve` or set CODE_SANDBOX_URL"
                 ) from error
         return states
 
-    def _place(self, session_id: str) -> str:
-        def weight(url: str) -> bytes:
-            return hashlib.sha256(f"{url}\n{session_id}".encode()).digest()
+    def _order(self, session_id: str) -> list[_Server]:
+        def rank(server: _Server) -> tuple[bool, bytes]:
+            return server.is_local, hashlib.sha256(f"{server.url}\n{session_id}".encode()).digest()
 
-        return max(self.base_urls, key=weight)
+        return sorted(self._servers, key=rank, reverse=True)
 
-    async def _request(
-        self, method: str, url: str, body: str | None, *, timeout_s: float, repeatable: bool
+    async def _ask(
+        self,
+        servers: Sequence[_Server],
+        method: str,
+        path: str,
+        body: bytes | None,
+        files: dict[str, bytes],
+        *,
+        timeout_s: float,
+        repeatable: bool,
+    ) -> tuple[_Server, httpx.Response]:
+        """Ask one server after the other until one does it; what may have run is not asked again unless `repeatable`."""
+        deadline_s = asyncio.get_running_loop().time() + self._wait_s
+        pauses = _pauses()
+        while True:
+            for server in servers:
+                try:
+                    async with self._in_flight:
+                        return server, await self._send(server, method, path, body, files, timeout_s, repeatable)
+                except _Later as error:
+                    last = error
+            pause_s = next(pauses)
+            if asyncio.get_running_loop().time() + pause_s > deadline_s:
+                raise SandboxUnavailable(f"no server did it within {self._wait_s:g} s: {last}") from last
+            await asyncio.sleep(pause_s)
+
+    @staticmethod
+    async def _send(
+        server: _Server,
+        method: str,
+        path: str,
+        body: bytes | None,
+        files: dict[str, bytes],
+        timeout_s: float,
+        repeatable: bool,
     ) -> httpx.Response:
-        """Send, retrying what cannot have run: refused connections and 429/503; all faults if `repeatable`."""
-        deadline = asyncio.get_running_loop().time() + self._wait_s
-        pause_s, last = 0.05, ""
         while True:
             try:
-                async with self._in_flight:
-                    response = await self._http.request(
-                        method, url, content=body, headers={"Content-Type": "application/json"}, timeout=timeout_s
-                    )
-            except httpx.ConnectError as error:
-                last = f"cannot connect: {error}"
-            except httpx.TransportError as error:
-                if not repeatable:
-                    raise SandboxUnavailable(f"{url}: {error or type(error).__name__}") from error
-                last = str(error) or type(error).__name__
-            else:
-                if response.status_code < 300:
-                    return response
-                message = _message(response)
-                if response.status_code == 404:
-                    raise SessionLost(message)
-                if response.status_code not in (429, 503):
-                    kind = SandboxRequestRefused if response.status_code < 500 else SandboxUnavailable
-                    raise kind(f"{url} answered {response.status_code}: {message}")
-                last = message
-            if asyncio.get_running_loop().time() + pause_s > deadline:
-                raise SandboxUnavailable(f"{url} gave no room within {self._wait_s:g} s: {last}")
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
-            pause_s = min(pause_s * 2, 2.0)
+                return await server.send(method, path, body, timeout_s=timeout_s, repeatable=repeatable)
+            except _Missing as missing:
+                if not all(name in files for name in missing.names):
+                    raise SessionLost(f"{server.url} wants images that this client does not have") from missing
+                for name in missing.names:
+                    await server.send("PUT", f"/v1/blobs/{name}", files[name], timeout_s=timeout_s, repeatable=True)
 
 
 class SandboxSession:
-    """One live kernel. Cells of a session run one after the other."""
+    """One live session. Its cells run one after the other."""
 
-    def __init__(self, client: SandboxClient, base_url: str, session_id: str) -> None:
+    def __init__(
+        self, client: SandboxClient, server: _Server, session_id: str, files: dict[str, bytes], *, cells: int
+    ) -> None:
         self._client = client
-        self._url = f"{base_url}/v1/sessions/{session_id}"
+        self._server = server
+        self._files = files
+        self._cells = cells
         self.session_id = session_id
 
-    async def execute(self, code: str, *, timeout_s: float = 60.0) -> ExecuteResult:
-        """Run one cell. Never repeated by the client: code may have effects.
+    @property
+    def url(self) -> str:
+        """The server that has it now."""
+        return self._server.url
+
+    async def execute(
+        self,
+        code: str,
+        *,
+        timeout_s: float = 60.0,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        image_format: Literal["png", "jpeg"] = "png",
+    ) -> ExecuteResult:
+        """Run one cell. Never sent twice if it may have run: code may have effects.
+
+        When the session's server cannot be reached any more, another one takes it over by running its earlier cells again.
+
+        Args:
+            code: Python, as the model wrote it.
+            timeout_s: Wall time of the cell, without waiting.
+            max_pixels: Of images that come back; larger ones are shrunk in the sandbox.
+            image_format: `png` is exact, `jpeg` quicker.
 
         Raises:
-            SessionLost: The server no longer knows the session.
-            SandboxUnavailable: The server did not answer.
+            SessionLost: It was closed or its lease ended, or its server died and its cells did not do the same again.
+            SandboxUnavailable: No server answered; or one ended while the cell ran, and the next call may move it.
         """
-        body = ExecuteRequest(code=code, timeout_s=timeout_s).model_dump_json()
-        response = await self._client._request(
-            "POST", f"{self._url}/execute", body, timeout_s=timeout_s + _TRANSPORT_MARGIN_S, repeatable=False
+        request = ExecuteRequest(
+            code=code,
+            timeout_s=timeout_s,
+            queue_timeout_s=max(1.0, self._client._wait_s),
+            max_pixels=max_pixels,
+            image_format=image_format,
+            cell=self._cells,
         )
-        return ExecuteResult.model_validate_json(response.content)
+        ours = self._server
+        servers = [ours, *(server for server in self._client._order(self.session_id) if server is not ours)]
+        self._server, response = await self._client._ask(
+            servers,
+            "POST",
+            f"/v1/sessions/{self.session_id}/execute",
+            _pack(request),
+            self._files,
+            timeout_s=timeout_s + request.queue_timeout_s + _TRANSPORT_MARGIN_S,
+            repeatable=False,
+        )
+        self._cells += 1
+        return ExecuteResult.model_validate(msgpack.unpackb(response.content))
 
     async def close(self) -> None:
         """Close the session; closing one that is gone is no error.
@@ -162,16 +303,24 @@ class SandboxSession:
         Raises:
             SandboxUnavailable: The server did not answer; the lease ends the session.
         """
-        await self._client._request("DELETE", self._url, None, timeout_s=_TRANSPORT_MARGIN_S, repeatable=True)
+        path = f"/v1/sessions/{self.session_id}"
+        await self._client._ask([self._server], "DELETE", path, None, {}, timeout_s=_TRANSPORT_MARGIN_S, repeatable=True)
 
 
-def _encode(data: bytes) -> bytes:
-    # Base64Bytes decodes on validation, so what is handed to the model must be encoded.
-    return base64.b64encode(data)
+def _pack(model: BaseModel) -> bytes:
+    return bytes(msgpack.packb(model.model_dump(), unicode_errors="replace"))
 
 
-def _message(response: httpx.Response) -> str:
+def _pauses() -> Iterator[float]:
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        yield pause_s * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not a secret
+        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+
+def _fields(response: httpx.Response) -> dict[str, Any]:
     try:
-        return str(response.json()["message"])
-    except (ValueError, KeyError, TypeError):
-        return response.text[:300]
+        fields = response.json()
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}

@@ -48,14 +48,19 @@ def _add_sandbox(commands: Commands[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("sandbox", help="the code sandbox")
     actions = parser.add_subparsers(dest="action", required=True)
     serve = actions.add_parser("serve", help="start a server")
-    serve.add_argument("--host", default="127.0.0.1")
-    serve.add_argument("--port", type=int, default=8000)
-    serve.add_argument("--redis-url", default=os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"))
-    serve.add_argument("--backend", choices=("fork", "jupyter"), default="fork")
-    serve.add_argument("--max-sessions", type=int, default=256)
-    serve.add_argument("--spare-kernels", type=int, default=0, help="kept ready for sessions to come")
-    serve.add_argument("--allow-network", action="store_true", help="start even where cells cannot be kept off the network")
-    serve.add_argument("--lease-s", type=float, default=600.0)
+    serve.add_argument("--config", type=Path, help="YAML with names of code_sandbox/server/settings.py; options go above it")
+    serve.add_argument("--host")
+    serve.add_argument("--port", type=int)
+    serve.add_argument("--uds", help="path of a Unix socket to listen on instead")
+    serve.add_argument("--redis-url", default=os.environ.get("REDIS_URL"))
+    serve.add_argument("--backend", choices=("fork", "jupyter"))
+    serve.add_argument("--max-sessions", type=int)
+    serve.add_argument("--spare-kernels", type=int, help="kept ready for sessions to come")
+    serve.add_argument("--require-level", type=int, choices=(0, 1, 2), help="refuse to start with less isolation")
+    serve.add_argument("--without", action="append", help="leave a layer of isolation out, to compare; may be repeated")
+    serve.add_argument("--lease-s", type=float)
+    serve.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
+    serve.add_argument("--log-code", action="store_true", default=None, help="write every cell's code into the log")
     serve.set_defaults(handler=_sandbox_serve)
     run = actions.add_parser("run", help="run one file of Python in a session")
     run.add_argument("file", type=Path, help="`-` for standard input")
@@ -65,21 +70,15 @@ def _add_sandbox(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _sandbox_serve(options: argparse.Namespace) -> None:
-    from code_sandbox.server.app import serve
-    from code_sandbox.server.settings import Settings
+    from code_sandbox.server.serving import serve
+    from code_sandbox.server.settings import load_settings
 
-    serve(
-        Settings(
-            host=options.host,
-            port=options.port,
-            redis_url=options.redis_url,
-            backend=options.backend,
-            max_sessions=options.max_sessions,
-            spare_kernels=options.spare_kernels,
-            require_no_network=not options.allow_network,
-            lease_s=options.lease_s,
-        )
-    )
+    names = (
+        "host", "port", "uds", "redis_url", "backend", "max_sessions", "spare_kernels", "require_level", "without",
+        "lease_s", "log_level", "log_code",
+    )  # fmt: skip
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    serve(load_settings(options.config, given))
 
 
 def _sandbox_run(options: argparse.Namespace) -> int:

@@ -65,7 +65,7 @@ def any_sandbox_url(
     """A server of each back-end."""
     from scripts.processes import sandbox_server
 
-    arguments = ("--backend", request.param, "--spare-kernels", "2", "--allow-network")
+    arguments = ("--backend", request.param, "--spare-kernels", "2", "--require-level", "0")
     with sandbox_server(tmp_path_factory.mktemp("sandbox"), redis_url, arguments=arguments) as url:
         yield url
 
@@ -75,6 +75,6 @@ def sandbox_url(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
     from scripts.processes import sandbox_server
 
     with sandbox_server(
-        tmp_path_factory.mktemp("sandbox"), redis_url, arguments=("--spare-kernels", "2", "--allow-network")
+        tmp_path_factory.mktemp("sandbox"), redis_url, arguments=("--spare-kernels", "2", "--require-level", "0")
     ) as url:
         yield url

@@ -1,42 +1,70 @@
-"""HTTP routes of the sandbox server, and nothing else."""
+"""HTTP routes of the sandbox server, and nothing else. Bodies are JSON or msgpack, whichever the caller says."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import logging
-import socket
-from collections.abc import AsyncIterator
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-import uvicorn
+import msgpack
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ValidationError
 
-from code_sandbox.server.kernels import KernelStartFailed
-from code_sandbox.server.sessions import BadImage, SessionManager, TooManySessions, UnknownSession
+from code_sandbox.server import errors
+from code_sandbox.server.blobs import BadImage, BlobsMissing
+from code_sandbox.server.sessions import SessionManager
 from code_sandbox.server.settings import Settings
-from code_sandbox.server.store import SessionStore, StoreUnavailable
+from code_sandbox.server.store import StoreUnavailable
+from code_sandbox.server.zygotes import KernelStartFailed
 from code_sandbox.wire import (
+    JSON,
+    MSGPACK,
     CreateSession,
     ExecuteRequest,
     ExecuteResult,
     Health,
+    Isolation,
     LegacyRequest,
+    MissingBlobs,
     SessionInfo,
 )
 
 _RETRY_AFTER_S = "1"
+_MAX_BODY_BYTES = 16 << 20
+_BODY_WITHIN_S = 60.0
+_WATCH_FOR_DISCONNECT_AFTER_S = 0.1
+_OPEN_ROUTES = ("/health", "/metrics")
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_Result = TypeVar("_Result")
 
 
-def create_app(settings: Settings, store: SessionStore | None = None) -> FastAPI:
-    """The ASGI app; kernels and Redis are touched when it starts, not here."""
-    sessions = SessionManager(settings, store or SessionStore(settings.redis_url))
+class BadRequest(Exception):
+    """A body that is not what the route expects."""
+
+
+class BodyTooLarge(Exception):
+    """A body above the limit."""
+
+
+class BodyTooSlow(Exception):
+    """A body that took too long to arrive."""
+
+
+class CallerGone(Exception):
+    """The caller hung up while its cell ran."""
+
+
+def create_app(settings: Settings, sessions: SessionManager, isolation: Isolation, *, token: str = "") -> FastAPI:
+    """The ASGI app around sessions that are started already; it ends them when it shuts down."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await sessions.start()
+        sessions.start_background()
         try:
             yield
         finally:
@@ -44,64 +72,196 @@ def create_app(settings: Settings, store: SessionStore | None = None) -> FastAPI
 
     app = FastAPI(title="DeepEyes code sandbox", version="1", lifespan=lifespan)
     _add_error_handlers(app)
+    if token:
+        _require_token(app, token)
 
+    _add_state_routes(app, settings, sessions, isolation)
+    _add_session_routes(app, settings, sessions)
+    _add_legacy_routes(app, sessions)
+    return app
+
+
+def _add_state_routes(app: FastAPI, settings: Settings, sessions: SessionManager, isolation: Isolation) -> None:
     @app.get("/health")
     async def health() -> Health:
-        return await sessions.health()
+        await sessions.check_redis()
+        return Health(
+            status="draining" if sessions.draining else "ok" if sessions.redis_ok else "degraded",
+            server_id=settings.name,
+            backend=settings.backend,
+            sessions=len(sessions),
+            max_sessions=settings.max_sessions,
+            running_cells=sessions.running_cells,
+            waiting_cells=sessions.waiting_cells,
+            redis="ok" if sessions.redis_ok else "down",
+            isolation=isolation,
+        )
 
-    @app.get("/metrics", response_class=PlainTextResponse)
-    async def metrics() -> str:
-        state = await sessions.health()
-        lines = [f"deepeyes_sandbox_sessions {state.sessions}"]
-        if state.redis == "ok":
-            counters = await sessions.counters()
-            lines += [f"deepeyes_sandbox_{name}_total {value}" for name, value in sorted(counters.items())]
-        return "\n".join(lines) + "\n"
+    @app.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        return Response(sessions.metrics.text(), media_type="text/plain; version=0.0.4")
 
-    @app.post("/v1/sessions", status_code=201)
-    async def create(request: CreateSession) -> SessionInfo:
-        await sessions.create(request.session_id, request.images)
-        return SessionInfo(session_id=request.session_id, server_id=settings.name, lease_s=settings.lease_s)
 
-    @app.post("/v1/sessions/{session_id}/execute")
-    async def execute(session_id: str, request: ExecuteRequest) -> ExecuteResult:
-        return await sessions.execute(session_id, request.code, timeout_s=request.timeout_s)
+def _add_session_routes(app: FastAPI, settings: Settings, sessions: SessionManager) -> None:
+    @app.put("/v1/blobs/{sha256}", status_code=204, response_class=Response, openapi_extra=_BLOB_BODY)
+    async def put_blob(sha256: str, request: Request) -> Response:
+        if not sessions.blobs.has(sha256):
+            data = await _read(request, settings.max_blob_bytes)
+            await asyncio.to_thread(sessions.blobs.put, sha256, data)
+            sessions.blobs.added(sha256, len(data))
+        return Response(status_code=204)
 
-    @app.delete("/v1/sessions/{session_id}", status_code=204)
-    async def close(session_id: str) -> None:
+    @app.post("/v1/sessions", status_code=201, response_model=SessionInfo, openapi_extra=_body_of(CreateSession))
+    async def create(request: Request) -> Response:
+        wanted = await _parse(request, CreateSession)
+        cells = await sessions.create(wanted.session_id, wanted.images)
+        info = SessionInfo(session_id=wanted.session_id, server_id=settings.name, lease_s=settings.lease_s, cells=cells)
+        return _answer(request, info, status=201)
+
+    @app.post("/v1/sessions/{session_id}/execute", response_model=ExecuteResult, openapi_extra=_body_of(ExecuteRequest))
+    async def execute(session_id: str, request: Request) -> Response:
+        wanted = await _parse(request, ExecuteRequest)
+        return _answer(request, await _while_connected(request, sessions.execute(session_id, wanted)))
+
+    @app.delete("/v1/sessions/{session_id}", status_code=204, response_class=Response)
+    async def close(session_id: str) -> Response:
         await sessions.close(session_id)
+        return Response(status_code=204)
+
+
+def _add_legacy_routes(app: FastAPI, sessions: SessionManager) -> None:
+    async def run(wanted: LegacyRequest) -> ExecuteResult:
+        cell = ExecuteRequest(code=wanted.code, timeout_s=wanted.timeout)
+        try:
+            return await sessions.execute(wanted.session_id, cell)
+        except errors.UnknownSession:
+            await sessions.create(wanted.session_id)
+            return await sessions.execute(wanted.session_id, cell)
 
     @app.post("/jupyter_sandbox")
     async def jupyter_sandbox(request: LegacyRequest) -> dict[str, Any]:
         if not request.code.strip():
             return {"output": "Error: no code was given", "status": "error", "execution_time": 0.0}
-        await sessions.create(request.session_id, ())
-        result = await sessions.execute(request.session_id, request.code, timeout_s=request.timeout)
-        return _legacy_reply(result)
+        return _legacy_reply(await run(request))
+
+    @app.post("/run_jupyter")
+    async def run_jupyter(request: LegacyRequest) -> dict[str, Any]:
+        if not request.code.strip():
+            return {"output": "Error: no code was given", "status": "error", "execution_time": 0.0}
+        return _legacy_reply_2(await run(request))
 
     @app.post("/clear_session")
     async def clear_session(request: LegacyRequest) -> dict[str, Any]:
         await sessions.close(request.session_id)
         return {"status": "success"}
 
-    return app
+
+_BLOB_BODY = {"requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}}
+
+
+def _body_of(model: type[BaseModel]) -> dict[str, Any]:
+    schema = {"schema": model.model_json_schema()}
+    return {"requestBody": {"required": True, "content": {JSON: schema, MSGPACK: schema}}}
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    """The body, as far as it is not too large and not too slow."""
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(_BODY_WITHIN_S):
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise BodyTooLarge(f"the body has more than {limit:,} bytes")
+                parts.append(part)
+    except TimeoutError as error:
+        raise BodyTooSlow(f"the body did not arrive within {_BODY_WITHIN_S:g} s") from error
+    return b"".join(parts)
+
+
+async def _parse(request: Request, model: type[_Model]) -> _Model:
+    body = await _read(request, _MAX_BODY_BYTES)
+    try:
+        if request.headers.get("content-type") == MSGPACK:
+            return model.model_validate(msgpack.unpackb(body))
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "body"
+        raise BadRequest(f"{where}: {first['msg']}; got {str(first.get('input'))[:200]!r}") from error
+    except ValueError as error:
+        raise BadRequest(f"the body is no msgpack: {error}") from error
+
+
+def _answer(request: Request, model: BaseModel, status: int = 200) -> Response:
+    if MSGPACK in request.headers.get("accept", ""):
+        return Response(msgpack.packb(model.model_dump(), unicode_errors="replace"), status, media_type=MSGPACK)
+    return Response(model.model_dump_json(), status, media_type=JSON)
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Do the work; cancel it if the caller hangs up."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task}, timeout=_WATCH_FOR_DISCONNECT_AFTER_S)
+        if not task.done():
+            gone = asyncio.ensure_future(request.receive())
+            try:
+                await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                gone.cancel()
+        if not task.done():
+            raise CallerGone("the caller hung up; its cell was stopped and its session closed")
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def _stderr(result: ExecuteResult) -> str:
+    parts = [result.stderr]
+    if result.error is not None:
+        parts.append(result.error.traceback)
+    if result.status == "timeout":
+        parts.append("TimeOutError: code execution timed out")
+    elif result.status == "killed":
+        parts.append("the kernel died and its variables are lost")
+    return "\n".join(part for part in parts if part)
 
 
 def _legacy_reply(result: ExecuteResult) -> dict[str, Any]:
     """The fields of MultiModal-Jupyter-Sandbox 148d8d8, fast_api_server.py; `status` is "success" even for exceptions."""
-    stderr = result.stderr
-    if result.error is not None:
-        stderr = "\n".join(part for part in (stderr, result.error.traceback) if part)
-    if result.status == "timeout":
-        stderr = "\n".join(part for part in (stderr, "TimeOutError: code execution timed out") if part)
-    elif result.status == "killed":
-        stderr = "\n".join(part for part in (stderr, "the kernel died and its variables are lost") if part)
     images = [base64.b64encode(image.data).decode() for image in result.images]
     return {
-        "output": {"result": result.result, "stdout": result.stdout, "stderr": stderr, "images": images},
+        "output": {"result": result.result, "stdout": result.stdout, "stderr": _stderr(result), "images": images},
         "status": "success",
         "execution_time": result.execution_time_s,
     }
+
+
+def _legacy_reply_2(result: ExecuteResult) -> dict[str, Any]:
+    """The fields of fast_api_server_v2.py of the same: no `result`, which comes with stdout, and images as data URLs."""
+    stdout = "\n".join(part for part in (result.stdout.rstrip("\n"), result.result) if part)
+    stderr = _stderr(result)
+    images = [f"data:{image.mime};base64,{base64.b64encode(image.data).decode()}" for image in result.images]
+    return {
+        "output": {"stdout": stdout, "stderr": stderr, "stdout_raw": stdout, "stderr_raw": stderr, "images": images},
+        "status": "success",
+        "execution_time": result.execution_time_s,
+    }
+
+
+def _require_token(app: FastAPI, token: str) -> None:
+    expected = f"Bearer {token}".encode()
+
+    @app.middleware("http")
+    async def check(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        given = request.headers.get("authorization", "").encode()
+        if request.url.path not in _OPEN_ROUTES and not hmac.compare_digest(given, expected):
+            message = "this server wants `Authorization: Bearer …`; set CODE_SANDBOX_TOKEN to the token it was started with"
+            return JSONResponse({"error": "Unauthorized", "message": message}, status_code=401)
+        return await call_next(request)
 
 
 def _add_error_handlers(app: FastAPI) -> None:
@@ -112,48 +272,25 @@ def _add_error_handlers(app: FastAPI) -> None:
 
         app.add_exception_handler(error, handle)
 
-    answer(UnknownSession, 404)
+    later = {"Retry-After": _RETRY_AFTER_S}
+    answer(errors.UnknownSession, 404)
+    answer(BodyTooSlow, 408)
+    answer(errors.OutOfStep, 409)
+    answer(errors.NotReplayable, 410)
+    answer(BodyTooLarge, 413)
+    answer(BadRequest, 422)
     answer(BadImage, 422)
-    answer(TooManySessions, 429, {"Retry-After": _RETRY_AFTER_S})
-    answer(StoreUnavailable, 503, {"Retry-After": _RETRY_AFTER_S})
-    answer(KernelStartFailed, 503, {"Retry-After": _RETRY_AFTER_S})
+    answer(errors.TooManySessions, 429, later)
+    answer(errors.Overloaded, 429, later)
+    # Nobody reads it; the number is nginx's for the same.
+    answer(CallerGone, 499)
+    answer(errors.SessionHeld, 503, later)
+    answer(errors.QueueTimeout, 503, later)
+    answer(StoreUnavailable, 503, later)
+    answer(KernelStartFailed, 503, later)
 
+    async def missing(_: Request, raised: Exception) -> JSONResponse:
+        assert isinstance(raised, BlobsMissing)
+        return JSONResponse(MissingBlobs(message=str(raised), missing=raised.missing).model_dump(), status_code=409)
 
-def check_port_is_free(host: str, port: int) -> None:
-    """Raises:
-    OSError: Something listens there already, or the address is not ours.
-    """
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise OSError(
-                f"cannot listen on {host}:{port} ({error.strerror}); stop what uses it or choose another --port"
-            ) from error
-
-
-async def _check_redis(url: str) -> None:
-    store = SessionStore(url)
-    try:
-        await store.ping()
-    finally:
-        await store.aclose()
-
-
-def serve(settings: Settings) -> None:
-    """Run the server until SIGINT or SIGTERM.
-
-    Raises:
-        OSError: The port is in use, or there is no Redis.
-        ValueError: The host is beyond loopback.
-    """
-    if settings.host not in ("127.0.0.1", "localhost", "::1"):
-        raise ValueError(
-            f"host is {settings.host!r}, but model code is only lightly isolated so far: listen on 127.0.0.1 "
-            "and run one server per node"
-        )
-    check_port_is_free(settings.host, settings.port)
-    asyncio.run(_check_redis(settings.redis_url))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="warning", access_log=False)
+    app.add_exception_handler(BlobsMissing, missing)

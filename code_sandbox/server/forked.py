@@ -1,92 +1,106 @@
-"""The server's side of a `fork` session: start, run a cell, kill. Same interface as `kernels.Kernel`."""
+"""The server's side of a `fork` session: start, open, run a cell, kill. Same interface as `kernels.JupyterKernel`."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import os
-import shutil
+import secrets
 import signal
-import struct
-import tempfile
+import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgpack
 
-from code_sandbox.server.kernels import CellOutput, KernelLimits, KernelStartFailed, ProcessWatch, Zygote
+from code_sandbox.server.confinement import LENGTH
+from code_sandbox.server.zygotes import Cell, CellOutput, KernelStartFailed, SessionProcess, Zygote, make_directory
 
-_LENGTH = struct.Struct(">I")
-_MAX_REPLY_BYTES = 512 << 20
+_CHUNK_BYTES = 1 << 16
+_MAX_REPLY_BYTES = 256 << 20
 
 
-class ForkedKernel(ProcessWatch):
+class ForkedKernel:
     """One forked IPython and the socket to it."""
 
-    def __init__(self, directory: Path, pid: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        super().__init__(directory, pid)
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, process: SessionProcess, connection: socket.socket) -> None:
+        self.process = process
+        self._connection = connection
+        self._received = bytearray()
+
+    @property
+    def exited(self) -> asyncio.Event:
+        """Set when the process is gone."""
+        return self.process.exited
 
     @classmethod
-    async def start(cls, zygote: Zygote, *, root: Path, limits: KernelLimits) -> ForkedKernel:
-        """Fork a session and wait until it has connected.
+    async def start(cls, zygote: Zygote, *, root: Path, timeout_s: float) -> ForkedKernel:
+        """Fork a session and wait until it is confined and ready.
 
         Raises:
-            KernelStartFailed: It ended, or did not connect within its time.
+            KernelStartFailed: It ended, or was not ready within `timeout_s` seconds.
         """
-        directory = Path(tempfile.mkdtemp(prefix="k", dir=root))
-        connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = (
-            asyncio.get_running_loop().create_future()
-        )
-
-        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            if connected.done():
-                writer.close()
-            else:
-                connected.set_result((reader, writer))
-
-        listener = await asyncio.start_unix_server(accept, str(directory / "s"))
-        pid = 0
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        directory = None if zygote.layers.namespaces else make_directory(root)
+        pid, uid = 0, 0
         try:
-            pid = await zygote.fork(
-                {
-                    "socket": str(directory / "s"),
-                    "directory": str(directory),
-                    "memory_limit_bytes": limits.memory_bytes,
-                    "file_limit_bytes": limits.file_bytes,
-                }
-            )
-            async with asyncio.timeout(limits.start_timeout_s):
-                reader, writer = await connected
-            return cls(directory, pid, reader, writer)
-        except BaseException as error:
-            if pid:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            shutil.rmtree(directory, ignore_errors=True)
-            if not isinstance(error, TimeoutError | ProcessLookupError):
-                raise
-            raise KernelStartFailed(f"the session did not connect within {limits.start_timeout_s:g} s") from error
+            pid, uid = await zygote.fork(connection=theirs, directory=directory)
         finally:
-            listener.close()
+            if not pid:
+                ours.close()
+        kernel = cls(SessionProcess(zygote, pid=pid, uid=uid, directory=directory), ours)
+        try:
+            async with asyncio.timeout(timeout_s):
+                first = await kernel._receive()
+        except BaseException as error:
+            await kernel.kill()
+            if isinstance(error, TimeoutError | OSError):
+                raise KernelStartFailed(f"a session ended, or was not ready within {timeout_s:g} s: {error}") from error
+            raise
+        if "failed" in first:
+            await kernel.kill()
+            raise KernelStartFailed(f"a session could not be confined: {first['failed']}")
+        return kernel
 
-    async def execute(
-        self, code: str, *, timeout_s: float, interrupt_grace_s: float, max_chars: int, silent: bool = False
-    ) -> CellOutput:
+    async def open(self, descriptors: Sequence[int], *, seed: int, timeout_s: float) -> None:
+        """Give the session its images and its random numbers.
+
+        Raises:
+            KernelStartFailed: It is gone, or does not answer.
+        """
+        message, nonce = self._pack({"seed": seed, "images": len(descriptors)})
+        try:
+            # Small enough for the socket's empty buffer.
+            socket.send_fds(self._connection, [message], list(descriptors))
+            async with asyncio.timeout(timeout_s):
+                await self._reply(nonce)
+        except (OSError, ValueError) as error:
+            await self.kill()
+            raise KernelStartFailed(f"the session did not open: {error}") from error
+
+    async def execute(self, cell: Cell) -> CellOutput:
         """Run one cell to its end, its time-out, or the session's death."""
         output = CellOutput()
         started = time.monotonic()
-        body = msgpack.packb({"code": code, "silent": silent, "max_chars": max_chars}, unicode_errors="replace")
-        receiver = asyncio.ensure_future(self._exchange(body))
+        message, nonce = self._pack(
+            {
+                "code": cell.code,
+                "silent": cell.silent,
+                "max_chars": cell.max_chars,
+                "max_images": cell.max_images,
+                "max_pixels": cell.max_pixels,
+                "mime": cell.mime,
+            }
+        )
+        receiver = asyncio.ensure_future(self._exchange(message, nonce))
         try:
-            done, _ = await asyncio.wait({receiver}, timeout=timeout_s)
+            done, _ = await asyncio.wait({receiver}, timeout=cell.timeout_s)
             if not done:
                 output.status = "timeout"
-                self.signal(signal.SIGINT)
-                done, _ = await asyncio.wait({receiver}, timeout=interrupt_grace_s)
+                self.process.signal(signal.SIGINT)
+                done, _ = await asyncio.wait({receiver}, timeout=cell.interrupt_grace_s)
             if not done:
                 output.state_lost = True
             else:
@@ -100,37 +114,78 @@ class ForkedKernel(ProcessWatch):
             await self.kill()
         return output
 
-    async def _exchange(self, body: bytes) -> dict[str, Any]:
-        self._writer.write(_LENGTH.pack(len(body)) + body)
-        await self._writer.drain()
-        (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
-        if length > _MAX_REPLY_BYTES:
-            raise OSError(f"a reply of {length:,} bytes")
-        reply: dict[str, Any] = msgpack.unpackb(await self._reader.readexactly(length))
+    @staticmethod
+    def _pack(message: dict[str, Any]) -> tuple[bytes, str]:
+        nonce = secrets.token_hex(8)
+        body = msgpack.packb(message | {"nonce": nonce}, unicode_errors="replace")
+        return LENGTH.pack(len(body)) + body, nonce
+
+    async def _exchange(self, message: bytes, nonce: str) -> dict[str, Any]:
+        await asyncio.get_running_loop().sock_sendall(self._connection, message)
+        return await self._reply(nonce)
+
+    async def _reply(self, nonce: str) -> dict[str, Any]:
+        reply = await self._receive()
+        if reply.get("nonce") != nonce:
+            raise ValueError("the session wrote to the server's socket itself")
         return reply
+
+    async def _receive(self) -> dict[str, Any]:
+        """One message.
+
+        Raises:
+            OSError: The session is gone.
+            ValueError: What it sent is no message.
+        """
+        await self._read(LENGTH.size)
+        (length,) = LENGTH.unpack(self._take(LENGTH.size))
+        if length > _MAX_REPLY_BYTES:
+            raise ValueError(f"a reply of {length:,} bytes")
+        await self._read(length)
+        message = msgpack.unpackb(self._take(length))
+        if not isinstance(message, dict):
+            raise ValueError("a message that is no map")
+        return message
+
+    async def _read(self, count: int) -> None:
+        loop = asyncio.get_running_loop()
+        while len(self._received) < count:
+            part = await loop.sock_recv(self._connection, max(_CHUNK_BYTES, count - len(self._received)))
+            if not part:
+                raise ConnectionResetError("the session hung up")
+            self._received += part
+
+    def _take(self, count: int) -> bytes:
+        taken = bytes(self._received[:count])
+        del self._received[:count]
+        return taken
 
     @staticmethod
     def _fill(output: CellOutput, receiver: asyncio.Future[dict[str, Any]]) -> None:
         try:
             reply = receiver.result()
-        except (asyncio.IncompleteReadError, OSError, ValueError):
-            # The socket closed in the middle of a cell: the process is gone.
+            values = [reply[name] for name in ("stdout", "stderr", "result")]
+            images = [(str(mime), bytes(data)) for mime, data in reply["images"]]
+            error = None if reply["error"] is None else tuple(str(part) for part in reply["error"])
+            status, more = reply["status"], int(reply["more_images"])
+            if not all(isinstance(text, str) for text in values) or status not in ("ok", "error"):
+                raise ValueError("a reply of the wrong form")
+            if error is not None and len(error) != 3:
+                raise ValueError("an error of the wrong form")
+        except (OSError, ValueError, KeyError, TypeError):
+            # The socket closed in the middle of a cell: the process is gone. Or the cell wrote to it, and nothing that
+            # comes from there means anything any more.
             if output.status != "timeout":
                 output.status = "killed"
             output.state_lost = True
             return
-        output.stdout, output.stderr, output.result = [reply["stdout"]], [reply["stderr"]], reply["result"]
-        output.images = [(mime, base64.b64encode(data).decode()) for mime, data in reply["images"]]
+        output.stdout, output.stderr, output.result = [values[0]], [values[1]], values[2]
+        output.images, output.more_images = images, more
         if output.status != "timeout":
-            output.status = reply["status"]
-            if reply["error"] is not None:
-                name, message, traceback = reply["error"]
-                output.error = (name, message, traceback)
+            output.status = status
+            output.error = error
 
     async def kill(self) -> None:
-        """Kill the session's whole process group and remove its directory. Safe to call twice."""
-        self._writer.close()
-        await self.end()
-
-
-__all__ = ["ForkedKernel"]
+        """Kill the session with everything it started. Safe to call twice."""
+        self._connection.close()
+        await self.process.end()

@@ -1,59 +1,58 @@
-"""Sessions: opening, running cells one at a time, expiring, closing."""
+"""Sessions: opening, running cells one at a time, moving from a dead server, expiring, closing."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
-import io
+import hashlib
 import logging
+import os
+import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import zmq.asyncio
-from PIL import Image
-
-from code_sandbox.server.forked import ForkedKernel
-from code_sandbox.server.kernels import CellOutput, Kernel, KernelLimits, KernelStartFailed, Zygote
+from code_sandbox.server.blobs import BlobStore
+from code_sandbox.server.errors import (
+    NotReplayable,
+    OutOfStep,
+    SessionHeld,
+    TooManySessions,
+    UnknownSession,
+)
+from code_sandbox.server.journal import Journal, to_replay
+from code_sandbox.server.memory import available_bytes, watch_memory
+from code_sandbox.server.metrics import Metrics
+from code_sandbox.server.pool import AnyKernel, KernelPool
+from code_sandbox.server.results import bounded, digest
 from code_sandbox.server.settings import Settings
-from code_sandbox.server.store import SessionStore, StoreUnavailable
-from code_sandbox.wire import CellError, CellImage, ExecuteResult, Health
+from code_sandbox.server.slots import Slots
+from code_sandbox.server.store import HEARTBEAT_S, Finished, JournalEntry, SessionStore, StoreUnavailable
+from code_sandbox.server.zygotes import Cell, SessionProcess
+from code_sandbox.wire import ExecuteRequest, ExecuteResult
 
 _LOG = logging.getLogger(__name__)
-_SPARE_RETRY_S = 5.0
-_PRELOAD = "from PIL import Image as _I\n{lines}\ndel _I"
-_PRELOAD_LINE = "image_{i} = _I.open({path!r}).convert('RGB')"
-
-
-AnyKernel = Kernel | ForkedKernel
-
-
-class UnknownSession(Exception):
-    """No live session of this name here."""
-
-
-class TooManySessions(Exception):
-    """The server is full."""
-
-
-class BadImage(Exception):
-    """A supplied image cannot be read."""
+_WATCHED_AFTER_S = 0.5
+_MIMES = {"png": "image/png", "jpeg": "image/jpeg"}
 
 
 @dataclass(slots=True)
 class _Session:
     session_id: str
-    images: tuple[bytes, ...]
+    images: tuple[str, ...]
     kernel: AnyKernel | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Cells of one session run one after the other."""
     last_used_s: float = field(default_factory=time.monotonic)
     closed: bool = False
+    cells: int = 0
+    """Finished."""
+    journal_bytes: int = 0
+    running_since_s: float = 0.0
 
 
 class SessionManager:
@@ -63,209 +62,314 @@ class SessionManager:
         self._settings = settings
         self._store = store
         self._sessions: dict[str, _Session] = {}
-        self._root = Path(tempfile.mkdtemp(prefix="dsb-"))
-        self._zygote = Zygote(self._root, settings.backend)
-        self._context = zmq.asyncio.Context()
-        self._context.max_sockets = 65_535
-        self._starts = asyncio.Semaphore(settings.max_starting_kernels)
-        self._cells = asyncio.Semaphore(settings.max_running_cells)
-        self._spares: list[AnyKernel] = []
-        self._spare_taken = asyncio.Event()
-        self._background: list[asyncio.Task[None]] = []
-        self._redis_ok = True
+        self._moving: dict[str, asyncio.Lock] = {}
+        self.root = Path(tempfile.mkdtemp(prefix="dsb-"))
+        self.instance = f"{settings.name}#{secrets.token_hex(4)}"
+        """This server's name in this life; a restarted one has another."""
+        self.pool = KernelPool(settings, self.root)
+        self.blobs = BlobStore(self.root / "blobs", limit_bytes=settings.blob_limit_bytes)
+        self.metrics = Metrics(self)
+        self._slots = Slots(settings.max_running_cells, settings.max_waiting_cells)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._journal = Journal(
+            store, server=self.instance, lease_s=settings.lease_s, on_moved=self._let_go, on_state=self._redis_answered
+        )
+        self.redis_ok = True
+        self.draining = False
+        self.running_cells = 0
+
+    @property
+    def waiting_cells(self) -> int:
+        """Cells that have no slot yet."""
+        return self._slots.waiting
+
+    def __len__(self) -> int:
+        return len(self._sessions)
 
     async def start(self) -> None:
         """Warm up, and check that Redis is there.
 
         Raises:
             StoreUnavailable: No Redis.
-            KernelStartFailed: Kernels cannot be started here.
+            KernelStartFailed: Sessions cannot be started here.
         """
-        await self._store.ping()
-        await self._zygote.start()
-        refusal = network_refusal(can_be_cut=self._zygote.network_can_be_cut, required=self._settings.require_no_network)
-        if refusal is not None:
-            await self._zygote.stop()
-            raise KernelStartFailed(refusal)
-        self._background = [asyncio.create_task(self._expire()), asyncio.create_task(self._keep_spares())]
+        await self._store.beat(self.instance, self._settings.name)
+        await self.pool.zygote.start()
+
+    def start_background(self) -> None:
+        """Keep spares, renew the heartbeat, end expired and oversized sessions."""
+        memory = watch_memory(self._processes, self._settings.memory_limit_bytes)
+        for coroutine in (self._expire(), self.pool.keep_spares(), self._beat(), memory, self._journal.run()):
+            self._spawn(coroutine)
+
+    async def check_redis(self) -> None:
+        """Ask Redis, and remember whether it answered."""
+        with contextlib.suppress(StoreUnavailable):
+            await self._on_store(self._store.ping())
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def stop(self) -> None:
-        """Close every session and remove all files."""
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
-        closing = [self.close(session_id) for session_id in list(self._sessions)]
-        await asyncio.gather(*closing, *(kernel.kill() for kernel in self._spares), return_exceptions=True)
-        await self._zygote.stop()
-        self._context.destroy(linger=0)
-        await self._store.aclose()
-        shutil.rmtree(self._root, ignore_errors=True)
+        """Let running cells finish, then end every process and remove all files.
 
-    async def create(self, session_id: str, images: Sequence[bytes], *, lease_s: float | None = None) -> None:
+        Sessions stay in Redis: their next call moves them to another server.
+        """
+        self.draining = True
+        deadline = time.monotonic() + self._settings.drain_s
+        while self.running_cells and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        for task in (tasks := list(self._tasks)):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        kernels = [session.kernel for session in self._sessions.values() if session.kernel is not None]
+        self._sessions.clear()
+        await asyncio.gather(*(kernel.kill() for kernel in kernels), return_exceptions=True)
+        await self.pool.stop()
+        with contextlib.suppress(StoreUnavailable):
+            await self._store.leave(self.instance)
+        await self._store.aclose()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    async def create(self, session_id: str, images: Sequence[str] = ()) -> int:
         """Open a session; opening one that exists is no error, so a client may repeat a lost request.
 
+        Returns:
+            How many cells it has run.
+
         Raises:
-            TooManySessions: `max_sessions` are live.
-            BadImage: An image cannot be read.
+            TooManySessions: `max_sessions` are live, or memory is short, or the server is ending.
+            BlobsMissing: Images have to be uploaded first.
             StoreUnavailable: Redis is down; a session that could not be registered is not created.
-            KernelStartFailed: The kernel did not start.
+            KernelStartFailed: It did not start.
         """
-        if session_id in self._sessions:
-            return
-        if len(self._sessions) >= self._settings.max_sessions:
-            raise TooManySessions(
-                f"{len(self._sessions)} of {self._settings.max_sessions} sessions are live; retry later, "
-                "close sessions, or start more servers"
-            )
-        _check_images(images)
-        session = _Session(session_id, tuple(images))
-        self._sessions[session_id] = session
+        if (known := self._sessions.get(session_id)) is not None:
+            return known.cells
+        session = self._admit(session_id, images)
         try:
             await self._on_store(
-                self._store.register(session_id, server=self._settings.name, lease_s=lease_s or self._settings.lease_s)
+                self._store.register(session_id, server=self.instance, images=images, lease_s=self._settings.lease_s)
             )
             async with session.lock:
                 await self._ensure_kernel(session)
         except BaseException:
-            self._sessions.pop(session_id, None)
-            await self._drop_kernel(session)
+            await self._discard(session)
             raise
+        return 0
 
-    async def execute(self, session_id: str, code: str, *, timeout_s: float) -> ExecuteResult:
+    def _admit(self, session_id: str, images: Sequence[str]) -> _Session:
+        if self.draining:
+            raise TooManySessions("this server is ending; ask another one")
+        limit = self._settings.max_sessions
+        if len(self._sessions) >= limit:
+            raise TooManySessions(
+                f"{len(self._sessions)} of {limit} sessions are live; retry later, close sessions, or start more servers"
+            )
+        reserve = self._settings.memory_reserve_bytes
+        if (available := available_bytes()) < reserve:
+            raise TooManySessions(
+                f"{available >> 20:,} MiB of memory are available and {reserve >> 20:,} MiB are kept in reserve; "
+                "retry later, or lower memory_reserve_bytes"
+            )
+        self.blobs.hold(images)
+        session = self._sessions[session_id] = _Session(session_id, tuple(images))
+        return session
+
+    async def execute(self, session_id: str, request: ExecuteRequest) -> ExecuteResult:
         """Run one cell.
 
         Raises:
-            UnknownSession: Not open here, or expired.
-            KernelStartFailed: The kernel was lost earlier and a new one did not start.
+            UnknownSession: Not open anywhere: never opened, closed, or expired.
+            SessionHeld: Another server has it, which was alive a moment ago.
+            NotReplayable: Its server died, and its cells did not do the same again.
+            OutOfStep: The caller has missed an answer.
+            BlobsMissing: It moves here, and its images have to be uploaded first.
+            Overloaded: Too many cells wait.
+            QueueTimeout: No slot became free in time; nothing ran.
+            KernelStartFailed: The process was lost earlier and a new one did not start.
         """
-        session = self._get(session_id)
-        async with session.lock:
-            if session.closed:
-                raise UnknownSession(f"session {session_id!r} was closed while the cell waited")
-            session.last_used_s = time.monotonic()
+        session = self._sessions.get(session_id)
+        replayed = 0
+        if session is None:
+            session, replayed = await self._move_here(session_id, request.cell)
+        async with self._slots.turn(session.lock, request.queue_timeout_s) as waited_s:
+            self.metrics.waited(waited_s)
+            self._check_step(session, request.cell)
             await self._ensure_kernel(session)
-            assert session.kernel is not None
-            async with self._cells:
-                output = await session.kernel.execute(
-                    code,
-                    timeout_s=timeout_s,
-                    interrupt_grace_s=self._settings.interrupt_grace_s,
-                    max_chars=self._settings.max_output_chars,
-                )
-            if output.state_lost:
-                await self._drop_kernel(session)
-            session.last_used_s = time.monotonic()
-        result = self._bounded(output)
-        with contextlib.suppress(StoreUnavailable):
-            await self._on_store(self._store.record_cell(session_id, status=result.status, lease_s=self._settings.lease_s))
+            return await self._run(session, request, replayed)
+
+    def _check_step(self, session: _Session, cell: int | None) -> None:
+        if session.closed:
+            raise UnknownSession(f"session {session.session_id!r} was closed while the cell waited")
+        if cell is not None and cell != session.cells:
+            raise OutOfStep(
+                f"session {session.session_id!r} has run {session.cells} cells, but the caller has {cell} answers: "
+                "an answer was lost on the way"
+            )
+
+    async def _run(self, session: _Session, request: ExecuteRequest, replayed: int) -> ExecuteResult:
+        """Run a cell in its slot and write it down."""
+        result = await self._run_cell(session, request, replayed)
+        number = session.cells
+        session.cells += 1
+        session.journal_bytes = (
+            0 if result.state_lost else session.journal_bytes + len(request.code.encode(errors="replace"))
+        )
+        entry = None
+        if not result.state_lost:
+            entry = JournalEntry(
+                request.code, result.status, digest(result), request.timeout_s, request.max_pixels, request.image_format
+            )
+        finished = Finished(session.session_id, number, result.status, entry)
+        if session.journal_bytes > self._settings.journal_limit_bytes:
+            # Left out, so that the journal stays too short and nobody mistakes it for the whole.
+            finished = Finished(session.session_id, -1, result.status, entry)
+        if request.cell is None:
+            await self._journal.add_and_wait(finished)
+        else:
+            self._journal.add(finished)
+        self.metrics.ran(result)
+        about = {"session": session.session_id, "status": result.status, "ms": round(1000 * result.execution_time_s, 1)}
+        if self._settings.log_code:
+            about["code"] = request.code
+        _LOG.debug("cell", extra=about)
         return result
+
+    async def _run_cell(self, session: _Session, request: ExecuteRequest, replayed: int = 0) -> ExecuteResult:
+        assert session.kernel is not None
+        settings = self._settings
+        cell = Cell(
+            request.code,
+            timeout_s=request.timeout_s,
+            max_chars=settings.max_output_chars,
+            max_images=settings.max_images,
+            max_pixels=request.max_pixels,
+            mime=_MIMES[request.image_format],
+            interrupt_grace_s=settings.interrupt_grace_s,
+        )
+        self.running_cells += 1
+        session.running_since_s = session.last_used_s = time.monotonic()
+        try:
+            output = await session.kernel.execute(cell)
+        except asyncio.CancelledError:
+            # The caller has gone in the middle of a cell: nobody knows any more what the session holds.
+            self._spawn(self.close(session.session_id))
+            raise
+        finally:
+            self.running_cells -= 1
+            session.running_since_s = 0.0
+            session.last_used_s = time.monotonic()
+        if output.state_lost:
+            await self._drop_kernel(session)
+        return bounded(output, settings, max_pixels=request.max_pixels, replayed=replayed)
+
+    async def _move_here(self, session_id: str, cell: int | None) -> tuple[_Session, int]:
+        """Take over a session whose server is dead, and how many cells were run again for it."""
+        lock = self._moving.setdefault(session_id, asyncio.Lock())
+        try:
+            async with lock:
+                if (session := self._sessions.get(session_id)) is not None:
+                    return session, 0
+                return await self._take_over(session_id, cell)
+        finally:
+            self._moving.pop(session_id, None)
+
+    async def _take_over(self, session_id: str, cell: int | None) -> tuple[_Session, int]:
+        known = await self._store.load(session_id)
+        if known is None or known.server == self.instance:
+            raise UnknownSession(f"no session {session_id!r}; it was closed, its lease ended, or it was never opened")
+        alive = await self._store.alive(known.server)
+        # A server of our own name is our former life.
+        if alive is not None and alive != self._settings.name:
+            raise SessionHeld(f"session {session_id!r} is on {alive}, which was alive a moment ago")
+        try:
+            entries = to_replay(session_id, known, cell)
+            session = self._admit(session_id, known.images)
+            try:
+                async with session.lock:
+                    if not await self._store.claim(session_id, held_by=known.server, server=self.instance):
+                        raise SessionHeld(f"session {session_id!r} is just being moved by another server")
+                    await self._ensure_kernel(session)
+                    session.cells = known.base
+                    for entry in entries:
+                        await self._replay(session, entry)
+                await self._store.trim(session_id, cells=len(entries))
+            except BaseException:
+                await self._discard(session)
+                raise
+        except NotReplayable:
+            self.metrics.moved("lost")
+            await self._store.forget(session_id)
+            raise
+        self.metrics.moved("replayed")
+        _LOG.info("session moved here", extra={"session": session_id, "cells": len(entries), "from": known.server})
+        return session, len(entries)
+
+    async def _replay(self, session: _Session, entry: JournalEntry) -> None:
+        request = ExecuteRequest.model_validate(
+            {name: getattr(entry, name) for name in ("code", "timeout_s", "max_pixels", "image_format")}
+        )
+        async with self._slots.any():
+            result = await self._run_cell(session, request)
+        if digest(result) != entry.digest:
+            raise NotReplayable(
+                f"session {session.session_id!r} is lost with its server: cell {session.cells} did not do the same when "
+                "it was run again"
+            )
+        session.cells += 1
+        session.journal_bytes += len(entry.code.encode(errors="replace"))
 
     async def close(self, session_id: str) -> None:
         """Close a session; closing one that is gone is no error."""
-        session = self._sessions.pop(session_id, None)
-        if session is None:
-            return
-        session.closed = True
-        await self._drop_kernel(session)
+        session = self._sessions.get(session_id)
+        if session is not None:
+            await self._discard(session)
         with contextlib.suppress(StoreUnavailable):
             await self._on_store(self._store.forget(session_id))
 
-    def has(self, session_id: str) -> bool:
-        """Whether the session is live here."""
-        return session_id in self._sessions
+    async def _discard(self, session: _Session) -> None:
+        if session.closed:
+            return
+        session.closed = True
+        self._sessions.pop(session.session_id, None)
+        self.blobs.release(session.images)
+        await self._drop_kernel(session)
 
-    async def health(self) -> Health:
-        """State of this server."""
-        with contextlib.suppress(StoreUnavailable):
-            await self._on_store(self._store.ping())
-        return Health(
-            status="ok" if self._redis_ok else "degraded",
-            server_id=self._settings.name,
-            sessions=len(self._sessions),
-            max_sessions=self._settings.max_sessions,
-            redis="ok" if self._redis_ok else "down",
-            isolation=self._isolation(),
-        )
-
-    def _isolation(self) -> str:
-        network = (
-            "no network" if self._zygote.network_can_be_cut else "NETWORK OPEN: this system allows no network namespace"
-        )
-        return f"resource limits, no new privileges, own directory, scrubbed environment, {network}"
-
-    async def counters(self) -> dict[str, int]:
-        """Totals over all servers of the registry."""
-        return await self._store.counters()
-
-    def _get(self, session_id: str) -> _Session:
-        try:
-            return self._sessions[session_id]
-        except KeyError:
-            raise UnknownSession(
-                f"no session {session_id!r} on this server; it was closed, its lease ended, or the server restarted"
-            ) from None
+    def _let_go(self, session_id: str) -> None:
+        """Another server has it; what we still hold of it is nobody's."""
+        session = self._sessions.get(session_id)
+        if session is not None:
+            self._spawn(self._discard(session))
 
     async def _on_store(self, call: Awaitable[None]) -> None:
         try:
             await call
         except StoreUnavailable:
-            if self._redis_ok:
-                _LOG.warning("Redis is down: live sessions go on, new ones are refused")
-            self._redis_ok = False
+            self._redis_answered(False)
             raise
-        self._redis_ok = True
+        self._redis_answered(True)
+
+    def _redis_answered(self, answered: bool) -> None:
+        if self.redis_ok and not answered:
+            _LOG.warning("Redis is down: live sessions go on, new ones are refused, none can move")
+        self.redis_ok = answered
 
     async def _ensure_kernel(self, session: _Session) -> None:
         if session.kernel is not None and not session.kernel.exited.is_set():
             return
         await self._drop_kernel(session)
-        session.kernel = await self._take_kernel()
-        if session.images:
-            await self._preload(session, session.kernel)
-
-    async def _take_kernel(self) -> AnyKernel:
-        while self._spares:
-            kernel = self._spares.pop(0)
-            self._spare_taken.set()
-            if not kernel.exited.is_set():
-                return kernel
-            await kernel.kill()
-        return await self._start_kernel()
-
-    async def _start_kernel(self) -> AnyKernel:
-        settings = self._settings
-        limits = KernelLimits(settings.memory_limit_bytes, settings.file_limit_bytes, settings.start_timeout_s)
-        async with self._starts:
-            if settings.backend == "jupyter":
-                return await Kernel.start(self._zygote, self._context, root=self._root, limits=limits)
-            return await ForkedKernel.start(self._zygote, root=self._root, limits=limits)
-
-    async def _keep_spares(self) -> None:
-        while True:
-            if len(self._spares) >= self._settings.spare_kernels:
-                self._spare_taken.clear()
-                await self._spare_taken.wait()
-            try:
-                self._spares.append(await self._start_kernel())
-            except KernelStartFailed as error:
-                _LOG.warning("no spare kernel: %s", error)
-                await asyncio.sleep(_SPARE_RETRY_S)
-
-    async def _preload(self, session: _Session, kernel: AnyKernel) -> None:
-        lines = []
-        for number, data in enumerate(session.images, start=1):
-            path = kernel.directory / f"image_{number}"
-            await asyncio.to_thread(path.write_bytes, data)
-            lines.append(_PRELOAD_LINE.format(i=number, path=str(path)))
-        output = await kernel.execute(
-            _PRELOAD.format(lines="\n".join(lines)),
-            timeout_s=self._settings.start_timeout_s,
-            interrupt_grace_s=self._settings.interrupt_grace_s,
-            max_chars=1000,
-            silent=True,
-        )
-        if output.status != "ok":
-            raise BadImage(f"the images could not be preloaded: {output.error[1] if output.error else output.status}")
+        started_s = time.monotonic()
+        kernel = session.kernel = await self.pool.take()
+        seed = int.from_bytes(hashlib.sha256(session.session_id.encode()).digest()[:8], "big")
+        descriptors = [self.blobs.open(name) for name in session.images]
+        try:
+            await kernel.open(descriptors, seed=seed, timeout_s=self._settings.start_timeout_s)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self.metrics.opened(time.monotonic() - started_s)
 
     async def _drop_kernel(self, session: _Session) -> None:
         kernel, session.kernel = session.kernel, None
@@ -280,74 +384,17 @@ class SessionManager:
                 if session.last_used_s < limit and not session.lock.locked():
                     await self.close(session.session_id)
 
-    def _bounded(self, output: CellOutput) -> ExecuteResult:
-        limit = self._settings.max_output_chars
-        notes: list[str] = []
-        images: list[CellImage] = []
-        for mime, data in output.images[: self._settings.max_images]:
-            # PNG and JPEG state their size in the first bytes; nothing is decoded here.
-            if len(data) > self._settings.max_image_bytes * 4 // 3:
-                limit_bytes = self._settings.max_image_bytes
-                notes.append(f"[an image of {len(data) * 3 // 4:,} bytes was dropped; the limit is {limit_bytes:,}]")
-                continue
-            try:
-                with Image.open(io.BytesIO(base64.b64decode(data))) as image:
-                    width_px, height_px = image.size
-            except (OSError, ValueError, binascii.Error, Image.DecompressionBombError) as problem:
-                notes.append(f"[an image was dropped: {problem}]")
-                continue
-            images.append(
-                CellImage.model_validate({"mime": mime, "data": data, "width_px": width_px, "height_px": height_px})
-            )
-        if len(output.images) > self._settings.max_images:
-            notes.append(f"[{len(output.images) - self._settings.max_images} more images were dropped]")
-        error = None
-        if output.error is not None:
-            name, message, traceback = output.error
-            error = CellError(name=name, message=truncate(message, limit), traceback=truncate(traceback, limit))
-        stderr = truncate("".join(output.stderr), limit)
-        return ExecuteResult(
-            status=output.status,  # type: ignore[arg-type]
-            stdout=truncate("".join(output.stdout), limit),
-            stderr="\n".join(part for part in (stderr.rstrip("\n"), *notes) if part),
-            result=truncate(output.result, limit),
-            error=error,
-            images=images,
-            execution_time_s=output.execution_time_s,
-            state_lost=output.state_lost,
-        )
+    async def _beat(self) -> None:
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                await self._on_store(self._store.beat(self.instance, self._settings.name))
+            await asyncio.sleep(HEARTBEAT_S)
 
-
-def network_refusal(*, can_be_cut: bool, required: bool) -> str | None:
-    """Why a server must not start here; None if it may."""
-    if can_be_cut or not required:
-        return None
-    return (
-        "sessions cannot be kept off the network here: unsharing a network namespace was refused. Run as root, or "
-        "where unprivileged user namespaces are allowed, or accept it with --allow-network"
-    )
-
-
-def truncate(text: str, limit: int) -> str:
-    """Cut text to `limit` characters with a visible mark at the end."""
-    return text if len(text) <= limit else text[:limit] + f"\n[output cut at {limit:,} characters]"
-
-
-def _check_images(images: Sequence[bytes]) -> None:
-    for number, data in enumerate(images, start=1):
-        try:
-            with Image.open(io.BytesIO(data)) as image:
-                image.verify()
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise BadImage(f"image_{number} ({len(data):,} bytes) cannot be read: {error}") from error
-
-
-__all__ = [
-    "BadImage",
-    "KernelStartFailed",
-    "SessionManager",
-    "TooManySessions",
-    "UnknownSession",
-    "network_refusal",
-    "truncate",
-]
+    def _processes(self, everyone: bool) -> list[SessionProcess]:
+        """All, or those that run a cell for a while now."""
+        long_ago_s = time.monotonic() - _WATCHED_AFTER_S
+        return [
+            session.kernel.process
+            for session in self._sessions.values()
+            if session.kernel is not None and (everyone or 0 < session.running_since_s < long_ago_s)
+        ]

@@ -1,11 +1,15 @@
 """Inside a session of the `fork` back-end: an IPython shell that runs cells as a notebook would, without a Jupyter kernel.
 
-The shell is built once in the zygote and inherited by every fork, which is why a session opens in milliseconds. Cells
-arrive over a Unix socket; a message is its length in four bytes (big endian) and msgpack.
+The shell is built once in the zygote and inherited by every fork, which is why a session opens in milliseconds. A message
+on the socket is its length in four bytes (big endian) and msgpack; every reply repeats its request's `nonce`.
 
-    request   {"code": str, "silent": bool, "max_chars": int}
-    reply     {"status": "ok" | "error", "stdout", "stderr", "result", "error": [name, message, traceback] | None,
-               "images": [[mime, bytes]]}
+    ready     {"ready": true} or {"failed": str}, unasked
+    open      {"nonce", "seed": int, "images": int}, with that many image files attached as descriptors
+    cell      {"nonce", "code": str, "silent": bool, "max_chars": int, "max_images": int, "max_pixels": int, "mime": str}
+    reply     {"nonce", "status": "ok" | "error", "stdout", "stderr", "result", "error": [name, message, traceback] | None,
+               "images": [[mime, bytes]], "more_images": int}
+
+The code that runs here may write to the socket too: the server believes nothing of what it reads.
 
 Differences from ipykernel, all tested: what a *subprocess* writes comes after what Python printed; when a cell has to be
 killed, its output until then is lost.
@@ -17,14 +21,15 @@ import base64
 import builtins
 import io
 import os
+import random
 import signal
 import socket
-import struct
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 import msgpack
+import numpy
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.error import StdinNotImplementedError
@@ -32,7 +37,10 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Type
 from traitlets.config import Config
 
-_LENGTH = struct.Struct(">I")
+from code_sandbox.server.confinement import LENGTH
+from code_sandbox.server.display import FIGURE_OPTIONS, ImageEncoder, QuestionImage
+
+MAX_IMAGES = 64
 _MIMES = ("image/png", "image/jpeg")
 
 
@@ -61,22 +69,27 @@ class _BoundedText(io.TextIOBase):
 class _Collected:
     """What the running cell has shown so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_images: int = 0) -> None:
         self.images: list[tuple[str, bytes]] = []
+        self.more_images = 0
         self.result = ""
         self.error: tuple[str, str, str] | None = None
+        self._max_images = max_images
 
-    def add(self, data: Mapping[str, Any]) -> None:
+    def add(self, data: Mapping[str, Any], encoder: ImageEncoder) -> None:
         for mime in _MIMES:
             if mime in data:
+                if len(self.images) >= self._max_images:
+                    self.more_images += 1
+                    return
                 value = data[mime]
-                self.images.append((mime, value if isinstance(value, bytes) else base64.b64decode(value)))
+                self.images.append((mime, encoder.bounded(value if isinstance(value, bytes) else base64.b64decode(value))))
                 return
 
 
 class _Publisher(DisplayPublisher):
     def publish(self, data: Mapping[str, Any], metadata: Any = None, **_: Any) -> None:
-        self.shell.collected.add(data)
+        self.shell.collected.add(data, self.shell.encoder)
 
 
 class _Hook(DisplayHook):
@@ -84,7 +97,7 @@ class _Hook(DisplayHook):
 
     def write_format_data(self, format_dict: Mapping[str, Any], md_dict: Any = None) -> None:
         self.shell.collected.result = str(format_dict.get("text/plain", ""))
-        self.shell.collected.add(format_dict)
+        self.shell.collected.add(format_dict, self.shell.encoder)
 
     def finish_displayhook(self) -> None:
         self._is_active = False
@@ -96,6 +109,7 @@ class CellShell(InteractiveShell):
     display_pub_class = Type(_Publisher)
     displayhook_class = Type(_Hook)
     collected = _Collected()
+    encoder = ImageEncoder()
 
     def init_io(self) -> None: ...
 
@@ -119,30 +133,39 @@ def build_shell() -> CellShell:
     config.HistoryManager.enabled = False
     config.InteractiveShell.colors = "nocolor"
     config.IPCompleter.use_jedi = False
+    config.InlineBackend.print_figure_kwargs = FIGURE_OPTIONS
     shell: CellShell = CellShell.instance(config=config)
     builtins.input = _no_input
     import matplotlib.pyplot  # noqa: F401  registers the inline backend's hooks with the shell
 
+    shell.encoder.install(shell)
+    # What the first cell would make for the first time, every session inherits made.
+    for code in ("1", "1/0"):
+        run_cell(
+            shell, {"code": code, "silent": False, "max_chars": 10, "max_images": 1, "max_pixels": 1, "mime": _MIMES[0]}
+        )
+    shell.reset(new_session=True)
     return shell
 
 
-def run_cell(shell: CellShell, code: str, *, silent: bool, max_chars: int, raw: int) -> dict[str, Any]:
-    """Run one cell and return the reply.
+def run_cell(shell: CellShell, request: Mapping[str, Any], *, output: int | None = None) -> dict[str, Any]:
+    """Run one cell and return the reply, without nonce.
 
     Args:
         shell: Of this session.
-        code: As the model wrote it.
-        silent: Not counted, not stored.
-        max_chars: Of stdout and stderr each; one more is kept, so that the server sees that something was cut.
-        raw: File descriptor behind 1 and 2, where subprocesses write.
+        request: The fields of a `cell` message.
+        output: File descriptor behind 1 and 2, where subprocesses write.
     """
-    collected = shell.collected = _Collected()
+    max_chars = request["max_chars"]
+    collected = shell.collected = _Collected(request["max_images"])
+    shell.encoder.max_pixels, shell.encoder.mime = request["max_pixels"], request["mime"]
+    # One character more than allowed is kept, so that the server sees that something was cut.
     out, err = _BoundedText(max_chars + 1), _BoundedText(max_chars + 1)
     saved = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        outcome = shell.run_cell(code, store_history=not silent, silent=silent)
+        outcome = shell.run_cell(request["code"], store_history=not request["silent"], silent=request["silent"])
         failure = outcome.error_before_exec or outcome.error_in_exec
     except KeyboardInterrupt as error:
         # The interrupt came while IPython was tidying up after the cell.
@@ -154,50 +177,58 @@ def run_cell(shell: CellShell, code: str, *, silent: bool, max_chars: int, raw: 
         collected.error = (type(failure).__name__, str(failure), f"{type(failure).__name__}: {failure}")
     return {
         "status": "ok" if collected.error is None else "error",
-        "stdout": out.text() + _drain(raw, max_chars),
+        "stdout": out.text() + ("" if output is None else _drain(output, max_chars)),
         "stderr": err.text(),
         "result": collected.result[: max_chars + 1],
-        "error": collected.error,
+        "error": None if collected.error is None else tuple(part[: max_chars + 1] for part in collected.error),
         "images": collected.images,
+        "more_images": collected.more_images,
     }
 
 
-def _drain(raw: int, max_chars: int) -> str:
+def _drain(output: int, max_chars: int) -> str:
     """What was written past Python, by subprocesses and C code."""
-    size = os.lseek(raw, 0, os.SEEK_CUR)
+    size = os.lseek(output, 0, os.SEEK_END)
     if size == 0:
         return ""
-    data = os.pread(raw, min(size, 4 * max_chars), 0)
-    os.ftruncate(raw, 0)
-    os.lseek(raw, 0, os.SEEK_SET)
+    data = os.pread(output, min(size, 4 * max_chars), 0)
+    os.ftruncate(output, 0)
     return data.decode(errors="replace")
 
 
-def serve(shell: CellShell, address: str, raw: int) -> None:
-    """Answer cells until the server hangs up."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.connect(address)
-        while True:
-            head = _read(connection, _LENGTH.size)
-            if head is None:
-                return
-            body = _read(connection, _LENGTH.unpack(head)[0])
-            if body is None:
-                return
-            request = msgpack.unpackb(body)
-            reply = run_cell(shell, request["code"], silent=request["silent"], max_chars=request["max_chars"], raw=raw)
-            packed = msgpack.packb(reply, unicode_errors="replace")
-            connection.sendall(_LENGTH.pack(len(packed)) + packed)
+def _open(shell: CellShell, request: Mapping[str, Any], descriptors: list[int]) -> dict[str, Any]:
+    # A fork inherits the generators' state: without this every session would draw the same numbers. Seeded by the
+    # session's name, so that a session replayed on another server draws what it drew.
+    random.seed(request["seed"])
+    numpy.random.seed(request["seed"] % 2**32)
+    shell.push({f"image_{number}": QuestionImage(fd) for number, fd in enumerate(descriptors, start=1)}, interactive=False)
+    return {}
 
 
-def _read(connection: socket.socket, count: int) -> bytes | None:
+def serve(shell: CellShell, connection: socket.socket, *, output: int) -> None:
+    """Answer until the server hangs up."""
+    _send(connection, {"ready": True})
+    while True:
+        head, descriptors, _, _ = socket.recv_fds(connection, LENGTH.size, MAX_IMAGES)
+        head += _read(connection, LENGTH.size - len(head)) if head else b""
+        if len(head) < LENGTH.size:
+            return
+        request = msgpack.unpackb(_read(connection, LENGTH.unpack(head)[0]))
+        reply = run_cell(shell, request, output=output) if "code" in request else _open(shell, request, descriptors)
+        _send(connection, reply | {"nonce": request["nonce"]})
+
+
+def _send(connection: socket.socket, message: dict[str, Any]) -> None:
+    packed = msgpack.packb(message, unicode_errors="replace")
+    connection.sendall(LENGTH.pack(len(packed)) + packed)
+
+
+def _read(connection: socket.socket, count: int) -> bytes:
+    """Fewer bytes at the end of the stream."""
     parts = bytearray()
     while len(parts) < count:
-        try:
-            part = connection.recv(count - len(parts))
-        except OSError:
-            return None
+        part = connection.recv(count - len(parts))
         if not part:
-            return None
+            break
         parts += part
     return bytes(parts)

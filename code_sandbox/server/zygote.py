@@ -1,41 +1,35 @@
 """A warm Python process that forks one session per request.
 
-Importing IPython, NumPy and Matplotlib takes about two seconds of CPU; a fork of a process that has already imported them
-takes milliseconds, and its memory is shared until written. With the back-end `jupyter` every fork becomes a real
+Importing IPython and the libraries that cells use takes seconds of CPU; a fork of a process that has already imported
+them takes milliseconds, and its memory is shared until written. With the back-end `jupyter` every fork becomes a real
 ipykernel that speaks the Jupyter protocol; with `fork` it runs cells itself (worker.py).
 
-Protocol: the server writes one JSON object a line to stdin, `{"connection_file" | "socket": str, "directory": str,
-"memory_limit_bytes": int, "file_limit_bytes": int, "cut_network": bool}`, and reads one line back, `{"pid": int}` or
-`{"error": str}`. The first line written is `{"ready": true, "network_can_be_cut": bool}`. When stdin is closed, the
-process ends, and its sessions with it.
+Protocol, over a SOCK_SEQPACKET Unix socket that is inherited as descriptor CONTROL: the server sends a JSON object (the
+fields of `confinement.SessionRequest`) with one end of a socket pair attached, and gets `{"pid": int}` or `{"error": str}`.
+The first message is `{"ready": true, "layers": {...}}`. When the server hangs up, the process ends, its sessions with it.
 
-Not covered: files that the server's user can read, and processes of the same user.
+    python -m code_sandbox.server.zygote CONTROL BACKEND SERVER_ROOT UID_BASE WITHOUT
+
+WITHOUT: layers to leave out, comma-separated.
 """
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import json
 import os
-import resource
 import signal
+import socket
 import sys
-from pathlib import Path
 from typing import Any, NoReturn
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NO_NEW_PRIVS = 38
-_CLONE_NEWUSER = 0x10000000
-_CLONE_NEWNET = 0x40000000
+import msgpack
 
+from code_sandbox.server import linux
+from code_sandbox.server.confinement import LENGTH, OUTPUT, SESSION_SOCKET, Confinement, SessionRequest
 
-def _die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent ends. Linux only; elsewhere a no-op."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
+_MAX_MESSAGE_BYTES = 1 << 16
 
 # What a kernel imports when it starts; found by comparing sys.modules before and after.
 _KERNEL = (
@@ -45,55 +39,41 @@ _KERNEL = (
     "tornado.platform.asyncio",
     "tornado.queues",
 )
-# What cells are likely to import; with the pickle-free protocol of worker.py it costs nothing to have it.
-_SESSION = ("code_sandbox.server.worker", "json", "math", "re", "collections", "itertools", "statistics")
+_SESSION = ("code_sandbox.server.worker",)
 _COMMON = (
+    "code_sandbox.server.display",
     "IPython.core.completerlib",
     "IPython.core.debugger",
     "IPython.core.oinspect",
     "IPython.extensions.storemagic",
     "IPython.utils.wildcard",
-    "matplotlib.pyplot",
-    "numpy.random",
-)
+    "base64", "collections", "colorsys", "csv", "itertools", "json", "math", "random", "re", "statistics", "subprocess",
+    "matplotlib.pyplot", "matplotlib.patches",
+    "numpy.random", "cv2", "pandas", "sympy",
+    "scipy.ndimage", "scipy.optimize", "scipy.signal", "scipy.spatial", "scipy.stats",
+    "skimage.color", "skimage.exposure", "skimage.feature", "skimage.filters", "skimage.io", "skimage.measure",
+    "skimage.morphology", "skimage.segmentation", "skimage.transform",
+)  # fmt: skip
+_PILLOW = (
+    "ImageChops", "ImageColor", "ImageDraw", "ImageEnhance", "ImageFilter", "ImageFont", "ImageOps", "ImageStat",
+)  # fmt: skip
 
 
-def cut_network() -> bool:
-    """Give this process a network namespace of its own, which holds no interface that is up: nothing can be reached.
-
-    Root may do so directly; others where unprivileged user namespaces are allowed. Sockets in the file system, over
-    which the server talks to a session, are not part of a network namespace.
-
-    Returns:
-        False where the system forbids it.
-    """
-    if sys.platform != "linux":
-        return False
-    libc = ctypes.CDLL(None, use_errno=True)
-    flags = _CLONE_NEWNET if os.geteuid() == 0 else _CLONE_NEWNET | _CLONE_NEWUSER
-    return bool(libc.unshare(flags) == 0)
-
-
-def _network_can_be_cut() -> bool:
-    """Try it in a child: what a namespace does to a process cannot be undone."""
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0 if cut_network() else 1)
-    return os.waitpid(pid, 0)[1] == 0
-
-
-def warm_up(backend: str, font_directory: Path) -> None:
+def warm_up(backend: str) -> None:
     """Import what most cells use, and draw once so that the font cache is filled before any fork."""
-    os.environ.setdefault("MPLCONFIGDIR", str(font_directory))
     os.environ.update(MPLBACKEND="module://matplotlib_inline.backend_inline")
     # Without debugpy a kernel starts in half the time; it is only for attaching a debugger.
     sys.modules["debugpy"] = None  # type: ignore[assignment]
-    for module in (*_COMMON, *(_KERNEL if backend == "jupyter" else _SESSION)):
+    pillow = tuple(f"PIL.{name}" for name in _PILLOW)
+    for module in (*_COMMON, *pillow, *(_KERNEL if backend == "jupyter" else _SESSION)):
         importlib.import_module(module)
+    import cv2
     import PIL.Image
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    # Its threads would not survive the fork.
+    cv2.setNumThreads(0)
     PIL.Image.init()
     figure = Figure()
     FigureCanvasAgg(figure)
@@ -102,58 +82,20 @@ def warm_up(backend: str, font_directory: Path) -> None:
         figure.savefig(sink, format="png")
 
 
-def _prepare_child(request: dict[str, Any]) -> None:
-    """In the forked child: drop what belongs to the zygote, apply limits."""
-    os.setsid()
-    _die_with_parent()
-    if sys.platform == "linux":
-        # No set-uid program gives back what was taken away.
-        ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if request["cut_network"] and not cut_network():
-        os._exit(1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    log = os.open(Path(request["directory"]) / "kernel.log", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.closerange(3, 256)
-    # closefd: ipykernel drops these objects, and the descriptors must outlive them for what subprocesses write.
-    sys.stdin, sys.stdout, sys.stderr = (open(fd, mode, closefd=False) for fd, mode in ((0, "r"), (1, "w"), (2, "w")))  # noqa: SIM115
-    home = Path(request["directory"]) / "work"
-    home.mkdir(exist_ok=True)
-    os.chdir(home)
-    os.environ.update(HOME=str(home), IPYTHONDIR=str(Path(request["directory"]) / "ipython"), TMPDIR=str(home))
-    for limit, value in (
-        (resource.RLIMIT_AS, request["memory_limit_bytes"]),
-        (resource.RLIMIT_FSIZE, request["file_limit_bytes"]),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(limit, (value, value))
-    import random
+def _become_session(backend: str, request: SessionRequest) -> NoReturn:
+    """In the worker of a new session, confined."""
+    if backend == "fork":
+        from code_sandbox.server import worker
 
-    import numpy
-
-    # A fork inherits the generators' state: without this every session would draw the same numbers.
-    random.seed()
-    numpy.random.seed()
-
-
-def _become_session(request: dict[str, Any]) -> NoReturn:
-    """Run cells that the server sends."""
-    from code_sandbox.server import worker
-
-    worker.serve(worker.CellShell.instance(), request["socket"], raw=1)
-    os._exit(0)
-
-
-def _become_kernel(request: dict[str, Any]) -> NoReturn:
-    """Run ipykernel until killed."""
+        with socket.socket(fileno=SESSION_SOCKET) as connection:
+            worker.serve(worker.CellShell.instance(), connection, output=OUTPUT)
+        os._exit(0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     from ipykernel.kernelapp import IPKernelApp
 
     IPKernelApp.launch_instance(
         argv=[
-            f"--IPKernelApp.connection_file={request['connection_file']}",
+            f"--IPKernelApp.connection_file={request.connection_file}",
             "--HistoryManager.enabled=False",
             "--IPCompleter.use_jedi=False",
             "--no-secure",
@@ -162,46 +104,55 @@ def _become_kernel(request: dict[str, Any]) -> NoReturn:
     os._exit(0)
 
 
+def _fork(backend: str, confinement: Confinement, message: dict[str, Any], connection: int) -> int:
+    zygote = os.getpid()
+    try:
+        request = SessionRequest(**message)
+        pid = confinement.fork_session(request, connection)
+        if pid == 0:
+            _become_session(backend, request)
+    except BaseException as error:
+        if os.getpid() == zygote:
+            raise
+        # In the session: say why to whoever waits for it.
+        packed = msgpack.packb({"failed": f"{type(error).__name__}: {error}"})
+        os.write(SESSION_SOCKET, LENGTH.pack(len(packed)) + packed)
+        os._exit(1)
+    return pid
+
+
 def main() -> None:
-    """Serve fork requests until stdin is closed."""
-    _die_with_parent()
-    backend = sys.argv[1]
-    warm_up(backend, Path(sys.argv[2]))
+    """Serve fork requests until the server hangs up."""
+    linux.die_with_parent()
+    control_fd, backend, root, uid_base, without = sys.argv[1:]
+    warm_up(backend)
     if backend == "fork":
         from code_sandbox.server import worker
 
         worker.build_shell()
-    network_can_be_cut = _network_can_be_cut()
+    confinement = Confinement(root, uid_base=int(uid_base), without=[name for name in without.split(",") if name])
     # A child's exit is seen by the server through its pidfd; nobody waits for the status here.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.collect()
     gc.freeze()
-    requests, replies = sys.stdin, os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    with socket.socket(fileno=int(control_fd)) as control:
 
-    def reply(message: dict[str, Any]) -> None:
-        replies.write(json.dumps(message) + "\n")
-        replies.flush()
+        def send(message: dict[str, Any]) -> None:
+            control.send(json.dumps(message).encode())
 
-    reply({"ready": True, "network_can_be_cut": network_can_be_cut})
-    for line in requests:
-        try:
-            pid = os.fork()
-        except OSError as error:
-            reply({"error": f"fork failed: {error}"})
-            continue
-        if pid == 0:
+        threads = len(os.listdir("/proc/self/task"))
+        send({"ready": True, "layers": confinement.layers.as_dict(), "threads": threads})
+        while True:
+            body, descriptors, _, _ = socket.recv_fds(control, _MAX_MESSAGE_BYTES, 1)
+            if not body:
+                return
             try:
-                request = json.loads(line)
-                _prepare_child(request)
-                if backend == "fork":
-                    _become_session(request)
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-                _become_kernel(request)
+                send({"pid": _fork(backend, confinement, json.loads(body), descriptors[0])})
+            except OSError as error:
+                send({"error": f"fork failed: {error}"})
             finally:
-                os._exit(1)
-        reply({"pid": pid})
+                os.close(descriptors[0])
 
 
 if __name__ == "__main__":

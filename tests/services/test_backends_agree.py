@@ -49,7 +49,7 @@ def outcome(result: ExecuteResult) -> tuple:
 
 @pytest.fixture(scope="module")
 def urls(redis_url, tmp_path_factory):
-    fork, jupyter = (("--backend", name, "--allow-network") for name in ("fork", "jupyter"))
+    fork, jupyter = (("--backend", name, "--require-level", "0") for name in ("fork", "jupyter"))
     directory = tmp_path_factory.mktemp("both")
     with (
         sandbox_server(directory / "fork", redis_url, arguments=fork) as first,

@@ -2,11 +2,14 @@
 
 import asyncio
 import base64
+import contextlib
 import io
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import uuid
 from pathlib import Path
 
 import httpx
@@ -125,19 +128,11 @@ async def test_memory_and_output_are_bounded(session):
     ],
 )
 async def test_a_cell_reaches_no_network_and_so_no_redis(session, any_sandbox_url, redis_url, attempt):
-    await needs_network_namespaces(any_sandbox_url)
     port = redis_url.split(":")[2].split("/")[0]
     result = await session.execute(f"import socket\n{attempt.replace('PORT', port)}", timeout_s=10)
     assert result.error is not None
-    assert result.error.name in ("OSError", "ConnectionRefusedError", "TimeoutError")
+    assert result.error.name == "PermissionError"
     assert (await session.execute("1")).result == "1"
-
-
-async def needs_network_namespaces(url):
-    async with SandboxClient(url) as client:
-        (state,) = await client.health()
-    if "no network" not in state.isolation:
-        pytest.skip("needs network namespaces: root, or unprivileged user namespaces; a plain container has neither")
 
 
 async def test_sessions_do_not_share_variables_images_or_random_numbers(any_sandbox_url):
@@ -155,19 +150,24 @@ async def test_sessions_do_not_share_variables_images_or_random_numbers(any_sand
 async def test_a_session_is_an_ipython_shell_and_its_processes_end_with_it(any_sandbox_url):
     async with SandboxClient(any_sandbox_url) as client:
         session = await client.open()
-        result = await session.execute("import os\nget_ipython().__class__.__name__, os.getpid()")
-        name, pid = result.result.strip("()").split(", ")
-        assert name in ("'ZMQInteractiveShell'", "'CellShell'")
-        child = await session.execute("import subprocess; subprocess.Popen(['sleep', '300']).pid")
+        result = await session.execute("get_ipython().__class__.__name__")
+        assert result.result in ("'ZMQInteractiveShell'", "'CellShell'")
+        mark = f"300.{uuid.uuid4().int}"
+        await session.execute(f"import subprocess; subprocess.Popen(['sleep', '{mark}'], start_new_session=True)")
+        assert running(mark)
         await session.close()
-        for _ in range(50):
-            if not psutil.pid_exists(int(pid)) and not psutil.pid_exists(int(child.result)):
-                break
-            await asyncio.sleep(0.1)
-        assert not psutil.pid_exists(int(pid))
-        assert not psutil.pid_exists(int(child.result))
+        assert not running(mark)
         with pytest.raises(SessionLost, match="no session"):
             await session.execute("1")
+
+
+def running(mark):
+    """Whether a process has `mark` in its command line; a session's process ids are its own."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            found.append(mark in process.cmdline())
+    return any(found)
 
 
 async def test_thirty_two_sessions_at_once_all_answer(any_sandbox_url):
@@ -189,7 +189,7 @@ async def test_opening_a_session_twice_is_one_session_and_a_broken_image_is_refu
         assert (await second.execute("x")).result == "5"
         await first.close()
         await second.close()
-        with pytest.raises(SandboxRequestRefused, match="image_1 .* cannot be read"):
+        with pytest.raises(SandboxRequestRefused, match="the image .* cannot be read"):
             await client.open([b"oops"])
 
 
@@ -261,13 +261,14 @@ def test_a_server_that_cannot_start_says_why_and_what_to_do(tmp_path):
     result = subprocess.run(
         [*command, "0", "--host", "0.0.0.0"], capture_output=True, text=True, cwd=ROOT, timeout=30, check=False
     )
-    assert "listen on 127.0.0.1" in result.stderr
+    assert "set CODE_SANDBOX_TOKEN" in result.stderr
 
 
 def test_a_stopped_server_leaves_no_process_and_no_file(redis_url, tmp_path):
     port = str(free_port())
     command = [sys.executable, "-m", "scripts.cli", "sandbox", "serve", "--port", port, "--redis-url", redis_url]
-    process = start([*command, "--spare-kernels", "2"], log=tmp_path / "log", env={"DEEPEYES_TEST_MARK": str(tmp_path)})
+    before = set(Path(tempfile.gettempdir()).glob("dsb-*"))
+    process = start([*command, "--spare-kernels", "2"], log=tmp_path / "log")
     for _ in range(100):
         try:
             httpx.get(f"http://127.0.0.1:{port}/health", timeout=1).raise_for_status()
@@ -275,14 +276,9 @@ def test_a_stopped_server_leaves_no_process_and_no_file(redis_url, tmp_path):
         except httpx.HTTPError:
             time.sleep(0.1)
     time.sleep(1)
-    (directory,) = {
-        Path(child.cwd()).parents[1]
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if "dsb-" in child.cwd()
-    }
-    kernels = psutil.Process(process.pid).children(recursive=True)
-    assert len(kernels) == 3  # the zygote and two spares
-    assert directory.exists()
+    (directory,) = set(Path(tempfile.gettempdir()).glob("dsb-*")) - before
+    processes = psutil.Process(process.pid).children(recursive=True)
+    assert len(processes) == 5  # the zygote, and two spares of an init and a worker each
     stop(process)
-    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in kernels)
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in processes)
     assert not directory.exists()

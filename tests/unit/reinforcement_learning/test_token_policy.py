@@ -54,9 +54,7 @@ class Engine:
 
 
 def tool(size=(112, 112), stdout=""):
-    image = CellImage.model_validate(
-        {"mime": "image/png", "data": __import__("base64").b64encode(png(*size)), "width_px": size[0], "height_px": size[1]}
-    )
+    image = CellImage.model_validate({"mime": "image/png", "data": png(*size), "width_px": size[0], "height_px": size[1]})
     return PythonTool(FakeSandbox([ExecuteResult(status="ok", stdout=stdout, images=[image])] * 8), images=(), timeout_s=1)
 
 

@@ -1,0 +1,66 @@
+"""What `/metrics` shows, in the format of Prometheus."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from code_sandbox.wire import ExecuteResult
+
+_PREFIX = "deepeyes_sandbox"
+_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60)
+
+
+class _State(Protocol):
+    """What is read when somebody asks."""
+
+    running_cells: int
+    redis_ok: bool
+
+    @property
+    def waiting_cells(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+
+class Metrics:
+    """Of one server."""
+
+    def __init__(self, state: _State) -> None:
+        self._registry = CollectorRegistry()
+        self._cells = Counter(f"{_PREFIX}_cells", "Cells run", ["status"], registry=self._registry)
+        self._moved = Counter(
+            f"{_PREFIX}_moves", "Sessions taken over from dead servers", ["outcome"], registry=self._registry
+        )
+        self._opened = Histogram(f"{_PREFIX}_open_seconds", "Opening a session", buckets=_SECONDS, registry=self._registry)
+        self._executed = Histogram(f"{_PREFIX}_cell_seconds", "Running a cell", buckets=_SECONDS, registry=self._registry)
+        self._waited = Histogram(f"{_PREFIX}_wait_seconds", "Waiting for a slot", buckets=_SECONDS, registry=self._registry)
+        for name, text, value in (
+            ("sessions", "Live sessions", lambda: len(state)),
+            ("running_cells", "Cells running now", lambda: state.running_cells),
+            ("waiting_cells", "Cells waiting for a slot", lambda: state.waiting_cells),
+            ("redis_up", "Whether Redis answered last", lambda: int(state.redis_ok)),
+        ):
+            Gauge(f"{_PREFIX}_{name}", text, registry=self._registry).set_function(value)
+
+    def opened(self, seconds: float) -> None:
+        """Count a session."""
+        self._opened.observe(seconds)
+
+    def waited(self, seconds: float) -> None:
+        """Count a cell that got its slot."""
+        self._waited.observe(seconds)
+
+    def ran(self, result: ExecuteResult) -> None:
+        """Count a finished cell."""
+        self._cells.labels(result.status).inc()
+        self._executed.observe(result.execution_time_s)
+
+    def moved(self, outcome: str) -> None:
+        """Count a session that came here, or was lost on the way."""
+        self._moved.labels(outcome).inc()
+
+    def text(self) -> bytes:
+        """The page."""
+        return generate_latest(self._registry)

@@ -1,0 +1,90 @@
+"""From what a session sent to what a caller gets: bounded, checked, and comparable."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Sequence
+
+from PIL import Image
+
+from code_sandbox.server.settings import Settings
+from code_sandbox.server.zygotes import CellOutput
+from code_sandbox.wire import CellError, CellImage, ExecuteResult
+
+_FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG"}
+_ADDRESS = re.compile(r"0x[0-9a-f]{6,16}")
+
+
+def truncate(text: str, limit: int) -> str:
+    """Cut text to `limit` characters with a visible mark at the end."""
+    return text if len(text) <= limit else text[:limit] + f"\n[output cut at {limit:,} characters]"
+
+
+def bounded(output: CellOutput, settings: Settings, *, max_pixels: int, replayed: int = 0) -> ExecuteResult:
+    """Apply the server's limits; believes nothing that a session says about its images."""
+    limit = settings.max_output_chars
+    notes: list[str] = []
+    images: list[CellImage] = []
+    for mime, data in output.images[: settings.max_images]:
+        checked = _checked(mime, data, settings.max_image_bytes, max_pixels)
+        if isinstance(checked, str):
+            notes.append(f"[an image was dropped: {checked}]")
+        else:
+            images.append(checked)
+    more = output.more_images + max(0, len(output.images) - settings.max_images)
+    if more > 0:
+        notes.append(f"[{more} more images were dropped]")
+    error = None
+    if output.error is not None:
+        name, message, traceback = output.error
+        error = CellError(name=name[:200], message=truncate(message, limit), traceback=_ends(traceback, limit))
+    stderr = truncate("".join(output.stderr), limit)
+    return ExecuteResult(
+        status=output.status,  # type: ignore[arg-type]
+        stdout=truncate("".join(output.stdout), limit),
+        stderr="\n".join(part for part in (stderr.rstrip("\n"), *notes) if part),
+        result=truncate(output.result, limit),
+        error=error,
+        images=images,
+        execution_time_s=output.execution_time_s,
+        state_lost=output.state_lost,
+        replayed=replayed,
+    )
+
+
+def _ends(traceback: str, limit: int) -> str:
+    """A traceback cut in the middle: what happened stands at its end."""
+    if len(traceback) <= limit:
+        return traceback
+    return f"{traceback[: limit // 2]}\n[traceback cut at {limit:,} characters]\n{traceback[-limit // 2 :]}"
+
+
+def _checked(mime: str, data: bytes, max_bytes: int, max_pixels: int) -> CellImage | str:
+    """The image, or why not. Reads the header only: nothing that a cell made is decoded in the server."""
+    if mime not in _FORMATS:
+        return f"its type is {mime[:40]!r}"
+    if len(data) > max_bytes:
+        return f"it has {len(data):,} bytes; the limit is {max_bytes:,}"
+    try:
+        with Image.open(io.BytesIO(data), formats=[_FORMATS[mime]]) as image:
+            width_px, height_px = image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
+        return str(problem)
+    if width_px * height_px > max_pixels:
+        return f"it has {width_px}x{height_px} pixels; the limit is {max_pixels:,}"
+    return CellImage.model_validate({"mime": mime, "data": data, "width_px": width_px, "height_px": height_px})
+
+
+def digest(result: ExecuteResult) -> str:
+    """What must be the same when a cell is run again. Addresses of objects and the time it took may differ."""
+    error = (result.error.name, result.error.message) if result.error is not None else ("", "")
+    parts: Sequence[str] = (result.status, result.stdout, result.stderr, result.result, *error)
+    whole = hashlib.sha256()
+    for part in parts:
+        text = _ADDRESS.sub("0x", part).encode(errors="replace")
+        whole.update(len(text).to_bytes(8, "big") + text)
+    for image in result.images:
+        whole.update(hashlib.sha256(image.data).digest())
+    return whole.hexdigest()

@@ -1,0 +1,284 @@
+"""The server's side of the zygote (zygote.py), and what both back-ends' sessions have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from code_sandbox.server.confinement import Layers, SessionRequest
+
+_MAX_MESSAGE_BYTES = 1 << 16
+_STARTED_WITHIN_S = 120.0
+
+
+class KernelStartFailed(RuntimeError):
+    """A session did not come up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell as a session gets it."""
+
+    code: str
+    timeout_s: float
+    max_chars: int
+    max_images: int = 10
+    max_pixels: int = 1 << 40
+    mime: str = "image/png"
+    interrupt_grace_s: float = 0.05
+    """After a time-out, how long the cell may take to react to KeyboardInterrupt before it is killed."""
+    silent: bool = False
+
+
+@dataclass(slots=True)
+class CellOutput:
+    """What a cell sent, not yet bounded or checked."""
+
+    status: str = "ok"
+    stdout: list[str] = field(default_factory=list)
+    stderr: list[str] = field(default_factory=list)
+    result: str = ""
+    error: tuple[str, str, str] | None = None
+    """(name, message, traceback)"""
+    images: list[tuple[str, bytes]] = field(default_factory=list)
+    """(mime, file)"""
+    more_images: int = 0
+    state_lost: bool = False
+    execution_time_s: float = 0.0
+
+
+class Zygote:
+    """The process that sessions are forked from. Restarted by the next fork if it died.
+
+    Args:
+        root: The server's own directory.
+        backend: `fork` or `jupyter`.
+        limits: Of every session.
+        uid_base: First of a range of user ids that nothing else on the machine uses.
+        without: Layers of `confinement.LAYERS` to leave out.
+    """
+
+    def __init__(
+        self, root: Path, *, backend: str, limits: SessionRequest, uid_base: int, without: tuple[str, ...] = ()
+    ) -> None:
+        self._root = root
+        self._backend = backend
+        self._limits = limits
+        self._uid_base = uid_base
+        self._without = without
+        self._free_uids: list[int] = []
+        self._next_uid = uid_base
+        self.layers = Layers()
+        """What keeps sessions from the host; known once started."""
+        self._process: asyncio.subprocess.Process | None = None
+        self._control: socket.socket | None = None
+        self._lock = asyncio.Lock()
+        for name in ("sessions", "matplotlib", "ipython"):
+            (root / name).mkdir(exist_ok=True)
+        # Sessions of another user pass through, and see no names.
+        root.chmod(0o711)
+        (root / "sessions").chmod(0o711)
+
+    @property
+    def pid(self) -> int:
+        """Its process id; 0 before it is started."""
+        return self._process.pid if self._process is not None else 0
+
+    async def start(self) -> None:
+        """Start and wait until warm."""
+        async with self._lock:
+            await self._ensure()
+
+    async def _ensure(self) -> socket.socket:
+        if self._process is not None and self._process.returncode is None and self._control is not None:
+            return self._control
+        if self._control is not None:
+            self._control.close()
+        environment = {
+            name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH") if name in os.environ
+        }
+        # One thread each: a hundred sessions with a BLAS pool per core would starve the machine. The same order of sets
+        # in every server, so that a session's cells can be replayed on another one.
+        environment |= dict.fromkeys(
+            ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "PYTHONUNBUFFERED"), "1"
+        )
+        environment |= {"PYTHONHASHSEED": "0"}
+        environment |= {"MPLCONFIGDIR": str(self._root / "matplotlib"), "IPYTHONDIR": str(self._root / "ipython")}
+        # PyArrow comes with pandas, and its allocator would start a thread, which does not survive a fork.
+        environment |= {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        control.setblocking(False)
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "code_sandbox.server.zygote", str(theirs.fileno())),
+                *(self._backend, str(self._root), str(self._uid_base), ",".join(self._without)),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                # A signal to the server's group must not end it while running cells may still finish.
+                start_new_session=True,
+                env=environment | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+            )
+        try:
+            async with asyncio.timeout(_STARTED_WITHIN_S):
+                first = await _receive(control)
+        except TimeoutError:
+            process.kill()
+            first = None
+        if first is None:
+            control.close()
+            raise KernelStartFailed("the zygote ended before it was ready; what it wrote is in this server's output above")
+        if first["threads"] != 1:
+            raise KernelStartFailed(f"the zygote has {first['threads']} threads and cannot be forked safely")
+        self.layers = Layers(**first["layers"])
+        self._process, self._control = process, control
+        return control
+
+    async def fork(self, *, connection: socket.socket, directory: Path | None, connection_file: str = "") -> tuple[int, int]:
+        """Fork one session.
+
+        Args:
+            connection: The session's end of its connection to the server; closed here.
+            directory: That both sides see, or None.
+            connection_file: For a Jupyter kernel.
+
+        Returns:
+            Process id, and user id to give back (`free_uid`) when the process has ended.
+
+        Raises:
+            KernelStartFailed: It could not be forked.
+        """
+        async with self._lock:
+            with connection:
+                control = await self._ensure()
+                uid = self._take_uid()
+                request = replace(
+                    self._limits, uid=uid, directory=str(directory) if directory else "", connection_file=connection_file
+                )
+                try:
+                    if directory is not None and uid:
+                        os.chown(directory, uid, uid)
+                    socket.send_fds(control, [json.dumps(asdict(request)).encode()], [connection.fileno()])
+                    reply = await _receive(control)
+                except OSError as error:
+                    self.free_uid(uid)
+                    raise KernelStartFailed(f"the zygote ended: {error}") from error
+            if reply is None or "error" in reply:
+                self.free_uid(uid)
+                if reply is None and self._process is not None:
+                    await self._process.wait()
+                raise KernelStartFailed(
+                    "the zygote ended while forking; the next start makes a new one" if reply is None else reply["error"]
+                )
+        return int(reply["pid"]), uid
+
+    def _take_uid(self) -> int:
+        if not self.layers.uid_base:
+            return 0
+        if self._free_uids:
+            return self._free_uids.pop()
+        self._next_uid += 1
+        return self._next_uid - 1
+
+    def free_uid(self, uid: int) -> None:
+        """Let another session have it. Nothing that runs as this user may be left."""
+        if uid:
+            self._free_uids.append(uid)
+
+    async def stop(self) -> None:
+        """End the zygote and all its sessions."""
+        process, self._process = self._process, None
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if process is None or process.returncode is not None:
+            return
+        try:
+            await asyncio.wait_for(process.wait(), 2.0)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+async def _receive(control: socket.socket) -> dict[str, Any] | None:
+    """The zygote's next message; None when it has hung up."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(control.fileno(), readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(control.fileno())
+    try:
+        body = control.recv(_MAX_MESSAGE_BYTES)
+    except ConnectionError:
+        return None
+    return dict(json.loads(body)) if body else None
+
+
+class SessionProcess:
+    """A forked session: seen to exit at once through a pidfd, killed with all it started."""
+
+    def __init__(self, zygote: Zygote, *, pid: int, uid: int, directory: Path | None) -> None:
+        self._zygote = zygote
+        self._uid = uid
+        self.directory = directory
+        self.pid = pid
+        """Of the session's init."""
+        self.exited = asyncio.Event()
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._pidfd = -1
+            self.exited.set()
+        else:
+            asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
+
+    def _on_exit(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        self.exited.set()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the session's init; to a process that is gone, nothing happens."""
+        if self._pidfd >= 0:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    async def end(self) -> None:
+        """Kill the session with all that it started and remove its directory. Safe to call twice."""
+        if self._pidfd >= 0:
+            if not self._zygote.layers.namespaces:
+                # Without a process namespace, its init has to hunt its children down.
+                self.signal(signal.SIGTERM)
+                await self._wait()
+            self.signal(signal.SIGKILL)
+            await self._wait()
+            pidfd, self._pidfd = self._pidfd, -1
+            if pidfd >= 0:
+                asyncio.get_running_loop().remove_reader(pidfd)
+                os.close(pidfd)
+        uid, self._uid = self._uid, 0
+        if self.exited.is_set():
+            self._zygote.free_uid(uid)
+        self.exited.set()
+        directory, self.directory = self.directory, None
+        if directory is not None:
+            await asyncio.to_thread(shutil.rmtree, directory, True)
+
+    async def _wait(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.exited.wait(), 5.0)
+
+
+def make_directory(root: Path) -> Path:
+    """A directory that the server and one session share."""
+    return Path(tempfile.mkdtemp(prefix="k", dir=root / "sessions"))

@@ -1,0 +1,240 @@
+"""Parts of the server that need no process: limits, digests, settings, the filter, uploads."""
+
+import hashlib
+import io
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from code_sandbox.server import probes, seccomp
+from code_sandbox.server.blobs import BadImage, BlobsMissing, BlobStore
+from code_sandbox.server.display import ImageEncoder, QuestionImage
+from code_sandbox.server.errors import NotReplayable
+from code_sandbox.server.journal import to_replay
+from code_sandbox.server.results import bounded, digest, truncate
+from code_sandbox.server.settings import Settings, load_settings
+from code_sandbox.server.store import JournalEntry, Registered
+from code_sandbox.server.zygotes import CellOutput
+from code_sandbox.wire import CellImage, ExecuteResult, Isolation
+from tests.conftest import png
+
+
+def test_cut_output_says_so():
+    assert truncate("abc", 3) == "abc"
+    assert truncate("abcd", 3) == "abc\n[output cut at 3 characters]"
+
+
+def test_a_long_traceback_keeps_its_end():
+    output = CellOutput(status="error", error=("E", "why", "start" + "x" * 100 + "E: why"))
+    traceback = bounded(output, Settings(max_output_chars=40), max_pixels=1).error.traceback
+    assert traceback.startswith("start")
+    assert traceback.endswith("E: why")
+    assert "traceback cut at 40 characters" in traceback
+
+
+@pytest.mark.parametrize(
+    ("mime", "data", "note"),
+    [
+        ("image/png", b"oops", "cannot identify image file"),
+        ("image/png", b"\x89PNG\r\n\x1a\n" + b"\0" * 30, "image was dropped"),
+        ("image/jpeg", png(), "cannot identify image file"),
+        ("image/svg+xml", b"<svg/>", "its type is"),
+        ("image/png", png(60, 60), "it has 60x60 pixels; the limit is 3,000"),
+        ("image/png", png() + b"x" * 5000, "bytes; the limit is 4,000"),
+    ],
+)
+def test_an_image_that_is_none_is_dropped_with_a_note(mime, data, note):
+    result = bounded(CellOutput(images=[(mime, data)]), Settings(max_image_bytes=4000), max_pixels=3000)
+    assert result.images == []
+    assert note in result.stderr
+
+
+def test_a_digest_sees_every_part_but_neither_addresses_nor_time():
+    image = CellImage(mime="image/png", data=png(), width_px=8, height_px=8)
+    plain = ExecuteResult(status="ok", stdout="<A at 0x7f12abcdef>")
+    assert digest(plain) == digest(plain.model_copy(update={"stdout": "<A at 0x7f99999999>", "execution_time_s": 3.0}))
+    parts = [{"status": "error"}, {"stdout": "b"}, {"stderr": "b"}, {"result": "b"}, {"images": [image]}]
+    digests = {digest(plain.model_copy(update=part)) for part in parts} | {digest(plain)}
+    assert len(digests) == len(parts) + 1
+    # Text does not slide from one part into the next.
+    assert digest(ExecuteResult(status="ok", stdout="ab")) != digest(ExecuteResult(status="ok", stdout="a", stderr="b"))
+
+
+def journal(*statuses, base=0):
+    return Registered("a#1", (), base, tuple(JournalEntry("x", status, "", 1, 1000, "png") for status in statuses))
+
+
+def test_a_session_is_replayed_up_to_what_its_caller_has_seen():
+    assert len(to_replay("s", journal("ok", "error", "ok"), None)) == 3
+    assert len(to_replay("s", journal("ok", "error", "ok"), 2)) == 2
+    assert len(to_replay("s", journal("ok", base=4), 5)) == 1
+    assert to_replay("s", journal(), 0) == ()
+
+
+@pytest.mark.parametrize(
+    ("known", "cell", "why"),
+    [
+        (journal("ok"), 2, "its caller has 2 answers, but cells 0 to 1 are written down"),
+        (journal("ok", base=3), 2, "cells 3 to 4 are written down"),
+        (journal("ok", "timeout", "ok"), 3, "a cell that timed out cannot be run again"),
+    ],
+)
+def test_a_session_whose_cells_are_not_all_there_is_lost_and_not_faked(known, cell, why):
+    with pytest.raises(NotReplayable, match=why):
+        to_replay("s", known, cell)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"max_sessions": 0}, {"lease_s": 0}, {"max_images": 0}, {"require_level": 3}, {"without": ["walls"]},
+        {"log_level": "loud"}, {"backend": "docker"}, {"max_sessions": "many"}, {"max_sessions": True},
+    ],
+)  # fmt: skip
+def test_impossible_settings_are_refused(bad):
+    with pytest.raises(ValueError, match="expected"):
+        load_settings(None, bad)
+
+
+def test_a_configuration_file_is_read_and_the_command_line_goes_above_it(tmp_path):
+    path = tmp_path / "sandbox.yaml"
+    path.write_text("max_sessions: 7\nlease_s: 30\nwithout: [uids]\n")
+    settings = load_settings(path, {"max_sessions": 9})
+    assert (settings.max_sessions, settings.lease_s, settings.without) == (9, 30.0, ("uids",))
+    path.write_text("max_session: 7\n")
+    with pytest.raises(ValueError, match=r"unknown max_session; there are host, port"):
+        load_settings(path, {})
+
+
+def isolation(level, **missing):
+    return Isolation(level=level, name=probes.LEVELS[level], refused=[], allowed=["files"], layers=[], missing=missing)
+
+
+def test_a_server_below_the_required_level_says_what_is_missing_and_what_to_do():
+    assert probes.refusal(isolation(1), 1) is None
+    reason = probes.refusal(isolation(0, landlock="no such kernel"), 2)
+    for part in ("level 0 (open)", "2 (isolated) is required", "files", "landlock: no such kernel", "--require-level 0"):
+        assert part in reason
+
+
+def run_filter(program, number, arguments=(), architecture=0xC000003E):
+    """What the kernel would answer: classic BPF over `struct seccomp_data`, interpreted."""
+    data = struct.pack("<IIQ6Q", number, architecture, 0, *arguments, *[0] * (6 - len(arguments)))
+    steps = [struct.unpack("HBBI", program[i : i + 8]) for i in range(0, len(program), 8)]
+    at, value = 0, 0
+    while True:
+        code, yes, no, constant = steps[at]
+        at += 1
+        if code == 0x20:
+            (value,) = struct.unpack_from("<I", data, constant)
+        elif code == 0x06:
+            return constant
+        else:
+            true = {0x15: value == constant, 0x25: value > constant, 0x45: bool(value & constant)}[code]
+            at += yes if true else no
+
+
+STRICT = seccomp.Allowed(unix_sockets=False, connecting=False, signalling=False)
+ALONE = seccomp.Allowed(unix_sockets=True, connecting=True, signalling=True)
+ALLOW, EPERM, ENOSYS, KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
+
+
+@pytest.mark.parametrize(
+    ("allowed", "number", "arguments", "answer"),
+    [
+        (STRICT, 0, (), ALLOW),  # read
+        (STRICT, 101, (), EPERM),  # ptrace
+        (STRICT, 435, (), ENOSYS),  # clone3
+        (STRICT, 5000, (), ENOSYS),  # not invented yet
+        (STRICT, 0x40000000, (), EPERM),  # x32
+        (STRICT, 56, (17,), ALLOW),  # clone, as fork does it
+        (STRICT, 56, (0x10000000,), EPERM),  # clone into a user namespace
+        (STRICT, 41, (1,), EPERM),  # socket(AF_UNIX)
+        (ALONE, 41, (1,), ALLOW),
+        (ALONE, 41, (2,), EPERM),  # socket(AF_INET)
+        (ALONE, 41, (40,), EPERM),  # socket(AF_VSOCK)
+        (STRICT, 42, (), EPERM),  # connect
+        (ALONE, 42, (), ALLOW),
+        (STRICT, 62, (77,), ALLOW),  # kill ourselves
+        (STRICT, 62, (78,), EPERM),
+        (ALONE, 62, (78,), ALLOW),
+        (ALONE, 16, (0, 0x5412), EPERM),  # ioctl(TIOCSTI)
+        (ALONE, 16, (0, 0x5401), ALLOW),
+        (ALONE, 302, (0,), ALLOW),  # prlimit of ourselves
+        (ALONE, 302, (1,), EPERM),
+    ],
+)
+def test_the_filter_answers_each_system_call(allowed, number, arguments, answer):
+    assert run_filter(seccomp.build("x86_64", allowed, own_pid=77), number, arguments) == answer
+
+
+def test_the_filter_ends_a_program_of_another_architecture_and_knows_two():
+    program = seccomp.build("x86_64", ALONE, own_pid=1)
+    assert run_filter(program, 0, architecture=0x40000003) == KILL
+    assert run_filter(seccomp.build("aarch64", ALONE, own_pid=1), 117, architecture=0xC00000B7) == EPERM
+    with pytest.raises(OSError, match="no system call table for riscv64; there are x86_64, aarch64"):
+        seccomp.build("riscv64", ALONE, own_pid=1)
+
+
+def named(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_uploads_are_checked_and_the_least_used_make_room(tmp_path):
+    files = [png(n, n) for n in (10, 11, 12)]
+    store = BlobStore(tmp_path / "blobs", limit_bytes=len(files[0]) + len(files[1]))
+    for data in files[:2]:
+        store.put(named(data), data)
+        store.added(named(data), len(data))
+    store.hold([named(files[0])])
+    store.put(named(files[2]), files[2])
+    store.added(named(files[2]), len(files[2]))
+    assert [store.has(named(data)) for data in files] == [True, False, True]
+    with pytest.raises(BlobsMissing) as missing:
+        store.hold([named(files[1]), named(files[2])])
+    assert missing.value.missing == [named(files[1])]
+    for name, data, why in (
+        ("0" * 64, files[0], "the body has sha256"),
+        (named(b"oops"), b"oops", "cannot be read"),
+        (named(files[0][:-20]), files[0][:-20], "cannot be read"),
+    ):
+        with pytest.raises(BadImage, match=why):
+            store.put(name, data)
+    assert sorted(path.name for path in (tmp_path / "blobs").iterdir()) == sorted(map(named, (files[0], files[2])))
+
+
+@given(
+    st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I;16", "F", "I"]),
+    st.integers(1, 90), st.integers(1, 90), st.integers(1, 3000), st.sampled_from(["image/png", "image/jpeg"]),
+)  # fmt: skip
+def test_an_encoded_image_is_whole_within_its_bound_and_of_its_shape(mode, width, height, max_pixels, mime):
+    encoder = ImageEncoder()
+    encoder.max_pixels, encoder.mime = max_pixels, mime
+    data = encoder.encode(Image.new(mode, (width, height)))
+    if mode in ("I;16", "F", "I"):
+        assert data is None
+        return
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        assert image.get_format_mimetype() == mime
+        if width * height <= max_pixels:
+            assert image.size == (width, height)
+        else:
+            assert image.width * image.height <= max(max_pixels, image.width, image.height)
+
+
+def test_an_image_of_the_question_is_like_any_other_before_and_after_it_is_looked_at(tmp_path):
+    path = tmp_path / "image.png"
+    Image.effect_noise((40, 30), 90).convert("P").save(path)
+    with path.open("rb") as file:
+        lazy, eager = QuestionImage(file.fileno()), Image.open(path).convert("RGB")
+        assert (lazy.size, lazy.mode, lazy.format) == (eager.size, eager.mode, eager.format)
+        assert repr(type(lazy)) == repr(type(eager))
+        assert isinstance(lazy, Image.Image)
+        assert lazy.crop((3, 3, 20, 20)).tobytes() == eager.crop((3, 3, 20, 20)).tobytes()
+        assert type(lazy) is Image.Image
+        assert QuestionImage(file.fileno()) == eager == QuestionImage(file.fileno())
+        assert Image.merge("RGB", QuestionImage(file.fileno()).split()) == eager
