@@ -185,19 +185,28 @@ def redis_server(directory: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def sandbox_server(directory: Path, redis_url: str, *, arguments: Sequence[str] = ()) -> Iterator[str]:
-    """A code sandbox on a free port; yields its URL."""
+def sandbox_server(
+    directory: Path, redis_url: str, *, arguments: Sequence[str] = (), uds: Path | None = None
+) -> Iterator[str]:
+    """A code sandbox on a free port, or on a Unix socket; yields its URL."""
     port = free_port()
-    command = [
-        sys.executable, "-m", "scripts.cli", "sandbox", "serve", "--port", str(port), "--redis-url", redis_url, *arguments,
-    ]  # fmt: skip
+    where = ["--uds", str(uds)] if uds is not None else ["--port", str(port)]
+    command = [sys.executable, "-m", "scripts.cli", "sandbox", "serve", *where, "--redis-url", redis_url, *arguments]
     process = start(command, log=directory / "sandbox.log")
-    url = f"http://127.0.0.1:{port}"
+    url = f"unix:{uds}" if uds is not None else f"http://127.0.0.1:{port}"
+
+    def answers() -> None:
+        if uds is None:
+            httpx.get(f"{url}/health", timeout=2.0).raise_for_status()
+            return
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(uds))
+
     try:
-        _wait(process, lambda: httpx.get(f"{url}/health", timeout=2.0).raise_for_status(), directory / "sandbox.log", 60.0)
+        _wait(process, answers, directory / "sandbox.log", 60.0)
         yield url
     finally:
-        stop(process)
+        stop(process, grace_s=40.0)
 
 
 def _wait(process: subprocess.Popen[bytes], probe: Callable[[], object], log: Path, timeout_s: float) -> None:

@@ -6,7 +6,9 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +113,8 @@ def serve(settings: Settings) -> None:
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # uvicorn hands the signal that ended it on to us, and what follows must still be done.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with listen(settings) as listener:
         try:
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
