@@ -62,6 +62,11 @@ def _add_sandbox(commands: Commands[argparse.ArgumentParser]) -> None:
     serve.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     serve.add_argument("--log-code", action="store_true", default=None, help="write every cell's code into the log")
     serve.set_defaults(handler=_sandbox_serve)
+    attack = actions.add_parser("attack", help="attack a server that is yours, and see what holds")
+    attack.add_argument("name", nargs="*", help="of attacks in code_sandbox/attacks; all by default")
+    attack.add_argument("--url", default=os.environ.get("CODE_SANDBOX_URL", "http://127.0.0.1:8000"))
+    attack.add_argument("--level", type=int, choices=(0, 1, 2), help="to hold it to; by default what it says it reached")
+    attack.set_defaults(handler=_sandbox_attack)
     run = actions.add_parser("run", help="run one file of Python in a session")
     run.add_argument("file", type=Path, help="`-` for standard input")
     run.add_argument("--image", type=Path, action="append", default=[], help="preloaded as image_1, image_2, …")
@@ -79,6 +84,12 @@ def _sandbox_serve(options: argparse.Namespace) -> None:
     )  # fmt: skip
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     serve(load_settings(options.config, given))
+
+
+def _sandbox_attack(options: argparse.Namespace) -> int:
+    from scripts.attack import report
+
+    return asyncio.run(report(options.url, options.name, options.level))
 
 
 def _sandbox_run(options: argparse.Namespace) -> int:

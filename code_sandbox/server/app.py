@@ -13,6 +13,7 @@ import msgpack
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
 from code_sandbox.server import errors
 from code_sandbox.server.blobs import BadImage, BlobsMissing
@@ -56,7 +57,7 @@ class BodyTooSlow(Exception):
 
 
 class CallerGone(Exception):
-    """The caller hung up while its cell ran."""
+    """The caller hung up while it sent its request or its cell ran."""
 
 
 def create_app(settings: Settings, sessions: SessionManager, isolation: Isolation, *, token: str = "") -> FastAPI:
@@ -174,6 +175,8 @@ async def _read(request: Request, limit: int) -> bytes:
                 if size > limit:
                     raise BodyTooLarge(f"the body has more than {limit:,} bytes")
                 parts.append(part)
+    except ClientDisconnect as error:
+        raise CallerGone("the caller hung up before its request was complete") from error
     except TimeoutError as error:
         raise BodyTooSlow(f"the body did not arrive within {_BODY_WITHIN_S:g} s") from error
     return b"".join(parts)
