@@ -102,7 +102,8 @@ class ExecuteResult(_Wire):
     """What one cell did."""
 
     status: CellStatus
-    """`error`: an exception. `timeout`: stopped by us. `killed`: the process died, for example of its memory limit."""
+    """`error`: an exception. `timeout`: stopped by us. `killed`: the process died, for example of its memory limit; if it
+    had died before this cell, the cell did not run."""
     stdout: str = ""
     stderr: str = ""
     result: str = ""

@@ -186,12 +186,23 @@ def redis_server(directory: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def sandbox_server(
-    directory: Path, redis_url: str, *, arguments: Sequence[str] = (), uds: Path | None = None
+    directory: Path, redis_url: str, *, arguments: Sequence[str] = (), uds: Path | None = None, prefix: Sequence[str] = ()
 ) -> Iterator[str]:
-    """A code sandbox on a free port, or on a Unix socket; yields its URL."""
+    """A code sandbox on a free port, or on a Unix socket; yields its URL. `prefix` is put before its command."""
     port = free_port()
     where = ["--uds", str(uds)] if uds is not None else ["--port", str(port)]
-    command = [sys.executable, "-m", "scripts.cli", "sandbox", "serve", *where, "--redis-url", redis_url, *arguments]
+    command = [
+        *prefix,
+        sys.executable,
+        "-m",
+        "scripts.cli",
+        "sandbox",
+        "serve",
+        *where,
+        "--redis-url",
+        redis_url,
+        *arguments,
+    ]
     process = start(command, log=directory / "sandbox.log")
     url = f"unix:{uds}" if uds is not None else f"http://127.0.0.1:{port}"
 

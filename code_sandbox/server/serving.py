@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -115,6 +116,9 @@ def serve(settings: Settings) -> None:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     # uvicorn hands the signal that ended it on to us, and what follows must still be done.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # Two descriptors a session, and one a connection.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with listen(settings) as listener:
         try:
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:

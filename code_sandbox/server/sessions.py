@@ -12,7 +12,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Coroutine, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,32 +26,18 @@ from code_sandbox.server.errors import (
 from code_sandbox.server.journal import Journal, to_replay
 from code_sandbox.server.memory import available_bytes, watch_memory
 from code_sandbox.server.metrics import Metrics
-from code_sandbox.server.pool import AnyKernel, KernelPool
+from code_sandbox.server.pool import KernelPool
 from code_sandbox.server.results import bounded, digest
+from code_sandbox.server.session import Session
 from code_sandbox.server.settings import Settings
 from code_sandbox.server.slots import Slots
 from code_sandbox.server.store import HEARTBEAT_S, Finished, JournalEntry, SessionStore, StoreUnavailable
-from code_sandbox.server.zygotes import Cell, SessionProcess
+from code_sandbox.server.zygotes import Cell, CellOutput, SessionProcess
 from code_sandbox.wire import ExecuteRequest, ExecuteResult
 
 _LOG = logging.getLogger(__name__)
 _WATCHED_AFTER_S = 0.5
 _MIMES = {"png": "image/png", "jpeg": "image/jpeg"}
-
-
-@dataclass(slots=True)
-class _Session:
-    session_id: str
-    images: tuple[str, ...]
-    kernel: AnyKernel | None = None
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Cells of one session run one after the other."""
-    last_used_s: float = field(default_factory=time.monotonic)
-    closed: bool = False
-    cells: int = 0
-    """Finished."""
-    journal_bytes: int = 0
-    running_since_s: float = 0.0
 
 
 class SessionManager:
@@ -61,7 +46,7 @@ class SessionManager:
     def __init__(self, settings: Settings, store: SessionStore) -> None:
         self._settings = settings
         self._store = store
-        self._sessions: dict[str, _Session] = {}
+        self._sessions: dict[str, Session] = {}
         self._moving: dict[str, asyncio.Lock] = {}
         self.root = Path(tempfile.mkdtemp(prefix="dsb-"))
         self.instance = f"{settings.name}#{secrets.token_hex(4)}"
@@ -159,7 +144,7 @@ class SessionManager:
             raise
         return 0
 
-    def _admit(self, session_id: str, images: Sequence[str]) -> _Session:
+    def _admit(self, session_id: str, images: Sequence[str]) -> Session:
         if self.draining:
             raise TooManySessions("this server is ending; ask another one")
         limit = self._settings.max_sessions
@@ -174,7 +159,7 @@ class SessionManager:
                 "retry later, or lower memory_reserve_bytes"
             )
         self.blobs.hold(images)
-        session = self._sessions[session_id] = _Session(session_id, tuple(images))
+        session = self._sessions[session_id] = Session(session_id, tuple(images))
         return session
 
     async def execute(self, session_id: str, request: ExecuteRequest) -> ExecuteResult:
@@ -200,7 +185,7 @@ class SessionManager:
             await self._ensure_kernel(session)
             return await self._run(session, request, replayed)
 
-    def _check_step(self, session: _Session, cell: int | None) -> None:
+    def _check_step(self, session: Session, cell: int | None) -> None:
         if session.closed:
             raise UnknownSession(f"session {session.session_id!r} was closed while the cell waited")
         if cell is not None and cell != session.cells:
@@ -209,7 +194,7 @@ class SessionManager:
                 "an answer was lost on the way"
             )
 
-    async def _run(self, session: _Session, request: ExecuteRequest, replayed: int) -> ExecuteResult:
+    async def _run(self, session: Session, request: ExecuteRequest, replayed: int) -> ExecuteResult:
         """Run a cell in its slot and write it down."""
         result = await self._run_cell(session, request, replayed)
         number = session.cells
@@ -237,7 +222,7 @@ class SessionManager:
         _LOG.debug("cell", extra=about)
         return result
 
-    async def _run_cell(self, session: _Session, request: ExecuteRequest, replayed: int = 0) -> ExecuteResult:
+    async def _run_cell(self, session: Session, request: ExecuteRequest, replayed: int = 0) -> ExecuteResult:
         assert session.kernel is not None
         settings = self._settings
         cell = Cell(
@@ -252,7 +237,9 @@ class SessionManager:
         self.running_cells += 1
         session.running_since_s = session.last_used_s = time.monotonic()
         try:
-            output = await session.kernel.execute(cell)
+            # A process that ended since the last cell has lost its variables: that is an answer, and not a fresh start.
+            lost = session.kernel.exited.is_set()
+            output = CellOutput(status="killed", state_lost=True) if lost else await session.kernel.execute(cell)
         except asyncio.CancelledError:
             # The caller has gone in the middle of a cell: nobody knows any more what the session holds.
             self._spawn(self.close(session.session_id))
@@ -265,7 +252,7 @@ class SessionManager:
             await self._drop_kernel(session)
         return bounded(output, settings, max_pixels=request.max_pixels, replayed=replayed)
 
-    async def _move_here(self, session_id: str, cell: int | None) -> tuple[_Session, int]:
+    async def _move_here(self, session_id: str, cell: int | None) -> tuple[Session, int]:
         """Take over a session whose server is dead, and how many cells were run again for it."""
         lock = self._moving.setdefault(session_id, asyncio.Lock())
         try:
@@ -276,7 +263,7 @@ class SessionManager:
         finally:
             self._moving.pop(session_id, None)
 
-    async def _take_over(self, session_id: str, cell: int | None) -> tuple[_Session, int]:
+    async def _take_over(self, session_id: str, cell: int | None) -> tuple[Session, int]:
         known = await self._store.load(session_id)
         if known is None or known.server == self.instance:
             raise UnknownSession(f"no session {session_id!r}; it was closed, its lease ended, or it was never opened")
@@ -307,7 +294,7 @@ class SessionManager:
         _LOG.info("session moved here", extra={"session": session_id, "cells": len(entries), "from": known.server})
         return session, len(entries)
 
-    async def _replay(self, session: _Session, entry: JournalEntry) -> None:
+    async def _replay(self, session: Session, entry: JournalEntry) -> None:
         request = ExecuteRequest.model_validate(
             {name: getattr(entry, name) for name in ("code", "timeout_s", "max_pixels", "image_format")}
         )
@@ -329,7 +316,7 @@ class SessionManager:
         with contextlib.suppress(StoreUnavailable):
             await self._on_store(self._store.forget(session_id))
 
-    async def _discard(self, session: _Session) -> None:
+    async def _discard(self, session: Session) -> None:
         if session.closed:
             return
         session.closed = True
@@ -356,22 +343,25 @@ class SessionManager:
             _LOG.warning("Redis is down: live sessions go on, new ones are refused, none can move")
         self.redis_ok = answered
 
-    async def _ensure_kernel(self, session: _Session) -> None:
-        if session.kernel is not None and not session.kernel.exited.is_set():
+    async def _ensure_kernel(self, session: Session) -> None:
+        if session.kernel is not None:
             return
-        await self._drop_kernel(session)
         started_s = time.monotonic()
-        kernel = session.kernel = await self.pool.take()
+        kernel = await self.pool.take()
         seed = int.from_bytes(hashlib.sha256(session.session_id.encode()).digest()[:8], "big")
         descriptors = [self.blobs.open(name) for name in session.images]
         try:
             await kernel.open(descriptors, seed=seed, timeout_s=self._settings.start_timeout_s)
+            session.kernel = kernel
+        except BaseException:
+            await kernel.kill()
+            raise
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
         self.metrics.opened(time.monotonic() - started_s)
 
-    async def _drop_kernel(self, session: _Session) -> None:
+    async def _drop_kernel(self, session: Session) -> None:
         kernel, session.kernel = session.kernel, None
         if kernel is not None:
             await kernel.kill()
