@@ -67,6 +67,12 @@ def _add_sandbox(commands: Commands[argparse.ArgumentParser]) -> None:
     attack.add_argument("--url", default=os.environ.get("CODE_SANDBOX_URL", "http://127.0.0.1:8000"))
     attack.add_argument("--level", type=int, choices=(0, 1, 2), help="to hold it to; by default what it says it reached")
     attack.set_defaults(handler=_sandbox_attack)
+    bench = actions.add_parser("bench", help="what sessions and cells cost here; options of benchmarks/sandbox_sessions.py")
+    bench.add_argument("options", nargs=argparse.REMAINDER)
+    bench.set_defaults(handler=_sandbox_bench)
+    doctor = actions.add_parser("doctor", help="which isolation this machine allows, and what is missing")
+    doctor.add_argument("--without", action="append", default=[], help="leave a layer out")
+    doctor.set_defaults(handler=_sandbox_doctor)
     run = actions.add_parser("run", help="run one file of Python in a session")
     run.add_argument("file", type=Path, help="`-` for standard input")
     run.add_argument("--image", type=Path, action="append", default=[], help="preloaded as image_1, image_2, …")
@@ -84,6 +90,28 @@ def _sandbox_serve(options: argparse.Namespace) -> None:
     )  # fmt: skip
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     serve(load_settings(options.config, given))
+
+
+def _sandbox_bench(options: argparse.Namespace) -> int:
+    import subprocess
+
+    # Benchmarks are no part of what is installed: they belong to a checkout.
+    root = Path(__file__).resolve().parent.parent
+    return subprocess.run([sys.executable, "-m", "benchmarks.sandbox_sessions", *options.options], cwd=root).returncode
+
+
+def _sandbox_doctor(options: argparse.Namespace) -> int:
+    from code_sandbox.server.serving import measure_here
+    from code_sandbox.server.settings import load_settings
+
+    isolation = asyncio.run(measure_here(load_settings(None, {"without": options.without})))
+    print(f"isolation level {isolation.level} ({isolation.name}), through {', '.join(isolation.layers) or 'limits only'}")
+    print(f"cells cannot: {', '.join(isolation.refused) or 'nothing'}")
+    for attempt in isolation.allowed:
+        print(f"cells CAN:    {attempt}")
+    for layer, reason in isolation.missing.items():
+        print(f"missing:      {layer}: {reason}")
+    return int(isolation.level == 0)
 
 
 def _sandbox_attack(options: argparse.Namespace) -> int:

@@ -50,8 +50,8 @@ except OSError as refused:
     print("refused after", len(started), refused)
 """
 ATTEMPTS = (
-    Attempt("os.fork in a loop", _FORKS, timeout_s=30),
-    Attempt("children that fork children", _SPREADING, timeout_s=8),
-    Attempt("threads in a loop", _THREADS, timeout_s=20),
-    Attempt("multiprocessing", _POOL, timeout_s=30),
+    Attempt("os.fork in a loop", _FORKS, level=2, timeout_s=30),
+    Attempt("children that fork children", _SPREADING, level=2, timeout_s=8, unbounded=True),
+    Attempt("threads in a loop", _THREADS, level=2, timeout_s=20),
+    Attempt("multiprocessing", _POOL, level=2, timeout_s=30),
 )

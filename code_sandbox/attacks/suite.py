@@ -44,6 +44,7 @@ class Attempt:
         reported: What may be reported: "ok", "timeout", "killed", or an exception's name; empty for anything.
         check: Looks at the result; returns what is wrong with it, or None.
         late_s: How much longer than `timeout_s` the answer may take.
+        unbounded: It would harm the machine if it were not refused; left out below its level.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Attempt:
     reported: tuple[str, ...] = ()
     check: Callable[[ExecuteResult], str | None] | None = None
     late_s: float = 15.0
+    unbounded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +224,8 @@ async def run(url: str, names: Iterable[str] = (), *, level: int | None = None) 
             raise SandboxUnavailable(f"{url} does not work before it is attacked: {harm}")
         for name, module in modules:
             for attempt in getattr(module, "ATTEMPTS", ()):
-                yield await _try(target, name, attempt)
+                if attempt.level <= level or not attempt.unbounded:
+                    yield await _try(target, name, attempt)
             if hasattr(module, "attempts") and not legacy:
                 async for outcome in module.attempts(target):
                     yield outcome

@@ -199,7 +199,7 @@ class Confinement:
         )
         writable = [_open_path(own)]
         readable = [*self._rules, _open_path("/proc")] if inside else self._rules
-        _set_limits(request)
+        _set_limits(request, own_user=bool(request.uid) or self.layers.user_namespace)
         if request.uid:
             os.chown(home, request.uid, request.uid)
             os.fchown(OUTPUT, request.uid, request.uid)
@@ -248,16 +248,19 @@ def _standard_streams(output: str) -> None:
     sys.stdin, sys.stdout, sys.stderr = (open(fd, mode, closefd=False) for fd, mode in ((0, "r"), (1, "w"), (2, "w")))  # noqa: SIM115
 
 
-def _set_limits(request: SessionRequest) -> None:
-    for limit, value in (
+def _set_limits(request: SessionRequest, *, own_user: bool) -> None:
+    limits = [
         (resource.RLIMIT_AS, request.memory_bytes),
         (resource.RLIMIT_FSIZE, request.file_bytes),
-        (resource.RLIMIT_NPROC, request.processes),
         (resource.RLIMIT_NOFILE, request.open_files),
         (resource.RLIMIT_CPU, request.cpu_s),
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_CORE, 0),
-    ):
+    ]
+    if own_user:
+        # Counted by user: without one of its own, a session would be charged for everybody else's processes.
+        limits.append((resource.RLIMIT_NPROC, request.processes))
+    for limit, value in limits:
         _, most = resource.getrlimit(limit)
         if most != resource.RLIM_INFINITY:
             value = min(value, most)

@@ -23,8 +23,8 @@ from code_sandbox.server.zygotes import Cell, KernelStartFailed
 from code_sandbox.wire import Isolation
 
 LEVELS = ("open", "confined", "isolated")
-_CONFINED = ("network", "files", "signals", "introspection", "privileges", "memory", "processes", "file size")
-_ISOLATED = ("seeing processes", "disk", "outliving")
+_CONFINED = ("network", "files", "signals", "introspection", "privileges", "memory", "file size")
+_ISOLATED = ("processes", "seeing processes", "disk", "outliving")
 _TIMEOUT_S = 60.0
 # The first processes of a process namespace have these numbers, which then say nothing about the host's.
 _NAMESPACE_PIDS = 3

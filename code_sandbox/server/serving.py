@@ -10,6 +10,7 @@ import resource
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +19,12 @@ import uvicorn
 
 from code_sandbox.server import probes
 from code_sandbox.server.app import create_app
+from code_sandbox.server.pool import KernelPool
 from code_sandbox.server.sessions import SessionManager
 from code_sandbox.server.settings import Settings
 from code_sandbox.server.store import SessionStore
 from code_sandbox.server.zygotes import KernelStartFailed
+from code_sandbox.wire import Isolation
 
 _LOG = logging.getLogger(__name__)
 _BACKLOG = 2048
@@ -73,6 +76,21 @@ def listen(settings: Settings) -> socket.socket:
             "--port"
         ) from error
     return listener
+
+
+async def measure_here(settings: Settings) -> Isolation:
+    """What a server with these settings would reach on this machine. Needs no Redis.
+
+    Raises:
+        KernelStartFailed: Sessions cannot be started.
+    """
+    with tempfile.TemporaryDirectory(prefix="dsb-") as name:
+        pool = KernelPool(settings, Path(name))
+        try:
+            await pool.zygote.start()
+            return await probes.measure(pool, settings, Path(name))
+        finally:
+            await pool.stop()
 
 
 async def _serve(settings: Settings, listener: socket.socket, token: str) -> None:
