@@ -11,6 +11,10 @@ for name, value in os.environ.items():
 _PARENTS = """
 import os
 own = {os.getpid()}
+try:
+    own |= {int(number) for number in os.listdir("/proc/self/task")}
+except OSError:
+    pass
 for pid in {os.getppid(), 1, 2, 3, *range(4, 60000)} - own:
     for name in ("environ", "mem", "maps", "cwd", "root", "fd", "auxv"):
         path = f"/proc/{pid}/{name}"

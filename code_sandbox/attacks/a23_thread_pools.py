@@ -3,6 +3,13 @@
 from code_sandbox.attacks.suite import Attempt
 
 _WORK = """
+import threading
+def threads():
+    try:
+        return int([line for line in open("/proc/self/status") if line.startswith("Threads")][0].split()[1])
+    except OSError:
+        return threading.active_count()
+before = threads()
 import numpy, cv2, scipy.linalg, scipy.ndimage, pandas, skimage.filters
 x = numpy.random.rand(400, 400)
 for _ in range(3):
@@ -14,13 +21,8 @@ for _ in range(3):
     skimage.filters.sobel(x)
     scipy.ndimage.gaussian_filter(x, 2)
 pandas.DataFrame(x).describe()
-import threading
-try:
-    threads = int([line for line in open("/proc/self/status") if line.startswith("Threads")][0].split()[1])
-except OSError:
-    threads = threading.active_count()
-if threads > 4:
-    breach(threads, "threads")
+if threads() > before + 2:
+    breach(threads() - before, "threads")
 """
 _POOL = """
 import concurrent.futures, multiprocessing

@@ -154,8 +154,11 @@ class JupyterKernel:
                 output.state_lost = not collector.done()
             elif not collector.done():
                 output.status, output.state_lost = "killed", True
-            if collector.done():
-                collector.result()
+            if collector.done() and collector.exception() is not None:
+                # The cell wrote to the kernel's sockets: nothing that comes from there means anything any more.
+                output.state_lost = True
+                if output.status != "timeout":
+                    output.status = "killed"
         finally:
             for task in (collector, exit_watch):
                 task.cancel()

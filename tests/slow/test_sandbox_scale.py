@@ -5,6 +5,8 @@ import contextlib
 import os
 import random
 import signal
+import subprocess
+import sys
 
 import psutil
 import pytest
@@ -13,7 +15,7 @@ from code_sandbox.attacks import suite
 from code_sandbox.client import SandboxClient
 from code_sandbox.errors import SandboxUnavailable, SessionLost
 from scripts.processes import sandbox_server
-from tests.conftest import png
+from tests.conftest import ROOT, png
 from tests.services.test_sandbox_outages import server_process
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -118,19 +120,30 @@ async def test_of_ten_thousand_cells_among_random_kills_none_is_lost_silently(re
     assert account.answered > 0.95 * CELLS
 
 
-def as_an_unprivileged_user():
-    """A prefix that gives a command no privileges but leaves it our files; None where that is not allowed."""
-    command = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
-    with contextlib.suppress(OSError):
-        if not command or not os.spawnvp(os.P_WAIT, command[0], [*command, "true"]):
-            return command
-    return None
+ANOTHER_UID = 54_321
+AS_ANOTHER = [
+    "unshare",
+    "--mount",
+    "--propagation",
+    "private",
+    sys.executable,
+    str(ROOT / "tests/as_other_user.py"),
+    str(ANOTHER_UID),
+]
+
+
+def prefix_for(user):
+    """What to put before a command so that `user` runs it; None where that is not possible."""
+    if (user == "root") == (os.geteuid() == 0):
+        return []
+    if user == "root" or subprocess.run([*AS_ANOTHER, "true"], capture_output=True, check=False).returncode:
+        return None
+    return AS_ANOTHER
 
 
 @pytest.mark.parametrize("user", ["root", "unprivileged"])
 async def test_every_attack_is_refused_at_the_level_that_the_server_has_measured(redis_url, tmp_path, user):
-    prefix = [] if user == "root" else as_an_unprivileged_user()
-    if (user == "root" and os.geteuid() != 0) or prefix is None:
+    if (prefix := prefix_for(user)) is None:
         pytest.skip(f"cannot be {user} here")
     with sandbox_server(tmp_path, redis_url, arguments=("--require-level", "0"), prefix=prefix) as url:
         async with SandboxClient(url) as client:
