@@ -195,7 +195,7 @@ class Confinement:
         os.chdir(home)
         _standard_streams(os.path.join(own, "output"))
         os.environ.update(
-            HOME=home, TMPDIR=home, IPYTHONDIR=os.path.join(home, ".ipython"), MPLCONFIGDIR=os.path.join(home, ".matplotlib")
+            HOME=home, TMPDIR=home, IPYTHONDIR=os.path.join(own, "ipython"), MPLCONFIGDIR=os.path.join(own, "matplotlib")
         )
         writable = [_open_path(own)]
         readable = [*self._rules, _open_path("/proc")] if inside else self._rules

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import base64
 import builtins
+import getpass
 import io
 import os
 import random
@@ -34,6 +35,7 @@ from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.error import StdinNotImplementedError
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.external.pickleshare import PickleShareDB
 from traitlets import Type
 from traitlets.config import Config
 
@@ -51,7 +53,7 @@ class _BoundedText(io.TextIOBase):
         self._parts: list[str] = []
         self._room = room
 
-    encoding = "utf-8"
+    encoding = "UTF-8"
 
     def writable(self) -> bool:
         return True
@@ -126,6 +128,10 @@ def _no_input(_: object = "") -> str:
     raise StdinNotImplementedError("raw_input was called, but this frontend does not support input requests.")
 
 
+def _no_password(*_: object, **__: object) -> str:
+    raise StdinNotImplementedError("getpass was called, but this frontend does not support input requests.")
+
+
 def build_shell() -> CellShell:
     """Make the shell that every session inherits. Once a process, before any fork."""
     config = Config()
@@ -136,6 +142,7 @@ def build_shell() -> CellShell:
     config.InlineBackend.print_figure_kwargs = FIGURE_OPTIONS
     shell: CellShell = CellShell.instance(config=config)
     builtins.input = _no_input
+    getpass.getpass = _no_password
     import matplotlib.pyplot  # noqa: F401  registers the inline backend's hooks with the shell
 
     shell.encoder.install(shell)
@@ -201,7 +208,9 @@ def _open(shell: CellShell, request: Mapping[str, Any], descriptors: list[int]) 
     # session's name, so that a session replayed on another server draws what it drew.
     random.seed(request["seed"])
     numpy.random.seed(request["seed"] % 2**32)
-    shell.push({f"image_{number}": QuestionImage(fd) for number, fd in enumerate(descriptors, start=1)}, interactive=False)
+    shell.push({f"image_{number}": QuestionImage(fd) for number, fd in enumerate(descriptors, start=1)})
+    # Where magics keep what they remember; the shell was built in the zygote, with another directory.
+    shell.db = PickleShareDB(f"{os.environ['IPYTHONDIR']}/db")
     return {}
 
 
