@@ -56,8 +56,9 @@ def _add_sandbox(commands: Commands[argparse.ArgumentParser]) -> None:
     serve.add_argument("--backend", choices=("fork", "jupyter"))
     serve.add_argument("--max-sessions", type=int)
     serve.add_argument("--spare-kernels", type=int, help="kept ready for sessions to come")
-    serve.add_argument("--require-level", type=int, choices=(0, 1, 2), help="refuse to start with less isolation")
+    serve.add_argument("--require-level", type=int, choices=(0, 1, 2, 3), help="refuse to start with less isolation")
     serve.add_argument("--without", action="append", help="leave a layer of isolation out, to compare; may be repeated")
+    serve.add_argument("--cgroup", action="append", dest="cgroups", help="a control group set aside for this server")
     serve.add_argument("--lease-s", type=float)
     serve.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     serve.add_argument("--log-code", action="store_true", default=None, help="write every cell's code into the log")
@@ -65,13 +66,14 @@ def _add_sandbox(commands: Commands[argparse.ArgumentParser]) -> None:
     attack = actions.add_parser("attack", help="attack a server that is yours, and see what holds")
     attack.add_argument("name", nargs="*", help="of attacks in code_sandbox/attacks; all by default")
     attack.add_argument("--url", default=os.environ.get("CODE_SANDBOX_URL", "http://127.0.0.1:8000"))
-    attack.add_argument("--level", type=int, choices=(0, 1, 2), help="to hold it to; by default what it says it reached")
+    attack.add_argument("--level", type=int, choices=(0, 1, 2, 3), help="to hold it to; by default what it says it reached")
     attack.set_defaults(handler=_sandbox_attack)
     bench = actions.add_parser("bench", help="what sessions and cells cost here; options of benchmarks/sandbox_sessions.py")
     bench.add_argument("options", nargs=argparse.REMAINDER)
     bench.set_defaults(handler=_sandbox_bench)
     doctor = actions.add_parser("doctor", help="which isolation this machine allows, and what is missing")
     doctor.add_argument("--without", action="append", default=[], help="leave a layer out")
+    doctor.add_argument("--cgroup", action="append", default=[], help="a control group set aside for sandboxes")
     doctor.set_defaults(handler=_sandbox_doctor)
     run = actions.add_parser("run", help="run one file of Python in a session")
     run.add_argument("file", type=Path, help="`-` for standard input")
@@ -86,7 +88,7 @@ def _sandbox_serve(options: argparse.Namespace) -> None:
 
     names = (
         "host", "port", "uds", "redis_url", "backend", "max_sessions", "spare_kernels", "require_level", "without",
-        "lease_s", "log_level", "log_code",
+        "cgroups", "lease_s", "log_level", "log_code",
     )  # fmt: skip
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     serve(load_settings(options.config, given))
@@ -104,7 +106,7 @@ def _sandbox_doctor(options: argparse.Namespace) -> int:
     from code_sandbox.server.serving import measure_here
     from code_sandbox.server.settings import load_settings
 
-    isolation = asyncio.run(measure_here(load_settings(None, {"without": options.without})))
+    isolation = asyncio.run(measure_here(load_settings(None, {"without": options.without, "cgroups": options.cgroup})))
     print(f"isolation level {isolation.level} ({isolation.name}), through {', '.join(isolation.layers) or 'limits only'}")
     print(f"cells cannot: {', '.join(isolation.refused) or 'nothing'}")
     for attempt in isolation.allowed:

@@ -7,6 +7,7 @@
     namespaces    its own processes, mounts and System V IPC; a root file system that holds the interpreter, the
                   libraries, a few devices and a size-capped directory to write to (view.py); no network interface.
                   Unprivileged through a user namespace
+    cgroups       memory and processes of a session limited together, where the operator has set groups aside (cgroups.py)
 
 Whatever the system forbids is left out and said (`Layers.missing`); what is left is measured by probes.py, which alone
 decides the level. Nothing here is imported by the server's own process except names and types.
@@ -21,15 +22,15 @@ import signal
 import stat
 import struct
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from code_sandbox.server import landlock, linux, seccomp, view
+from code_sandbox.server import cgroups, landlock, linux, seccomp, view
 
-LAYERS = ("seccomp", "landlock", "uids", "namespaces")
+LAYERS = ("seccomp", "landlock", "uids", "namespaces", "cgroups")
 SESSION_SOCKET = 3
 LENGTH = struct.Struct(">I")
 """Before every message on a session's socket."""
@@ -47,6 +48,7 @@ class Layers:
     """First user id of the sessions; 0 where they run as the server's user."""
     namespaces: bool = False
     user_namespace: bool = False
+    cgroups: bool = False
     missing: dict[str, str] = field(default_factory=dict)
     """Layer -> why not."""
 
@@ -57,7 +59,7 @@ class Layers:
     @property
     def names(self) -> tuple[str, ...]:
         """Those that are there."""
-        present = (self.seccomp, self.landlock_abi > 0, self.uid_base > 0, self.namespaces)
+        present = (self.seccomp, self.landlock_abi > 0, self.uid_base > 0, self.namespaces, self.cgroups)
         return tuple(name for name, there in zip(LAYERS, present, strict=True) if there)
 
 
@@ -75,6 +77,8 @@ class SessionRequest:
     processes: int = 64
     open_files: int = 1024
     cpu_s: int = 3600
+    cgroup: str = ""
+    """Name of its control group; empty if there is none."""
     connection_file: str = ""
     """Jupyter only, as the kernel sees it."""
 
@@ -82,12 +86,15 @@ class SessionRequest:
 class Confinement:
     """Made once in the zygote, before anything is forked from it."""
 
-    def __init__(self, server_root: str, *, uid_base: int, without: Collection[str]) -> None:
+    def __init__(self, server_root: str, *, uid_base: int, without: Collection[str], groups: Sequence[str] = ()) -> None:
         self._server_root = server_root
         missing = dict.fromkeys(without, "switched off")
         self._readable = view.readable_paths()
         self._parent = os.geteuid(), os.getegid()
         uid_base = self._usable_uids(uid_base, without, missing)
+        self._cgroups = [] if "cgroups" in without else [_open_path(root) for root in groups]
+        if not self._cgroups:
+            missing.setdefault("cgroups", "none was set aside (--cgroup)")
         namespaces, user_namespace = self._usable_namespaces(without, missing)
         landlock_abi = 0 if "landlock" in without else landlock.abi()
         if not landlock_abi:
@@ -98,6 +105,7 @@ class Confinement:
             uid_base=uid_base,
             namespaces=namespaces,
             user_namespace=user_namespace,
+            cgroups=bool(self._cgroups),
             missing=missing,
         )
         if namespaces:
@@ -173,6 +181,9 @@ class Confinement:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         linux.die_with_parent()
         _be_first_to_go()
+        for root in self._cgroups:
+            # Its init counts too.
+            cgroups.join(root, request.cgroup, memory_bytes=request.memory_bytes, processes=request.processes + 1)
         if self.layers.namespaces:
             self._own_mounts(request, self.layers.user_namespace)
         else:

@@ -44,13 +44,12 @@ class ForkedKernel:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         directory = None if zygote.layers.namespaces else make_directory(root)
-        pid, uid = 0, 0
         try:
-            pid, uid = await zygote.fork(connection=theirs, directory=directory)
-        finally:
-            if not pid:
-                ours.close()
-        kernel = cls(SessionProcess(zygote, pid=pid, uid=uid, directory=directory), ours)
+            process = await zygote.fork(connection=theirs, directory=directory)
+        except BaseException:
+            ours.close()
+            raise
+        kernel = cls(process, ours)
         try:
             async with asyncio.timeout(timeout_s):
                 first = await kernel._receive()

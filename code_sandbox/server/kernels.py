@@ -74,10 +74,9 @@ class JupyterKernel:
             Path(path).chmod(0o644)
             ours, theirs = socket.socketpair()
             with ours:
-                pid, uid = await zygote.fork(
+                process = await zygote.fork(
                     connection=theirs, directory=directory, connection_file=f"{inner}/connection.json"
                 )
-            process = SessionProcess(zygote, pid=pid, uid=uid, directory=directory)
             client = AsyncKernelClient(context=context)
             client.load_connection_info(json.loads(Path(path).read_text()) | {"ip": str(directory / "s")})
             kernel = cls(process, client, inner)

@@ -31,6 +31,7 @@ class KernelPool:
             limits=settings.session_limits(),
             uid_base=settings.uid_base,
             without=settings.without,
+            groups=settings.cgroups,
         )
         self._context = zmq.asyncio.Context()
         self._context.max_sockets = 65_535

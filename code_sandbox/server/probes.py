@@ -17,14 +17,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from code_sandbox.server import cgroups
 from code_sandbox.server.pool import KernelPool
 from code_sandbox.server.settings import Settings
 from code_sandbox.server.zygotes import Cell, KernelStartFailed
 from code_sandbox.wire import Isolation
 
-LEVELS = ("open", "confined", "isolated")
+LEVELS = ("open", "confined", "isolated", "metered")
 _CONFINED = ("network", "files", "signals", "introspection", "privileges", "memory", "file size")
 _ISOLATED = ("processes", "seeing processes", "disk", "outliving")
+_METERED = ("memory together",)
 _TIMEOUT_S = 60.0
 # The first processes of a process namespace have these numbers, which then say nothing about the host's.
 _NAMESPACE_PIDS = 3
@@ -122,6 +124,10 @@ async def measure(pool: KernelPool, settings: Settings, root: Path) -> Isolation
             await kernel.open([], seed=0, timeout_s=settings.start_timeout_s)
             code = _PROGRAM.format(given=json.dumps(given))
             output = await kernel.execute(Cell(code, timeout_s=_TIMEOUT_S, max_chars=4000))
+            process = kernel.process
+            metered = cgroups.limited(
+                settings.cgroups, process.cgroup, memory_bytes=settings.memory_limit_bytes, pid=process.pid
+            )
     finally:
         await asyncio.gather(kernel.kill(), sibling.kill())
         canary.unlink()
@@ -131,15 +137,18 @@ async def measure(pool: KernelPool, settings: Settings, root: Path) -> Isolation
         reason = output.error[2] if output.error else "".join(output.stderr)
         raise KernelStartFailed(f"isolation could not be measured: {output.status}, {reason}") from error
     outcome["outliving"] = await asyncio.to_thread(_is_running, mark)
-    refused = [name for name in (*_CONFINED, *_ISOLATED) if outcome[name] is False]
+    outcome["memory together"] = not metered
+    steps = (_CONFINED, _ISOLATED, _METERED)
+    attempts = [name for step in steps for name in step]
+    refused = [name for name in attempts if outcome[name] is False]
     level = 0
-    if all(name in refused for name in _CONFINED):
-        level = 2 if all(name in refused for name in _ISOLATED) else 1
+    while level < len(steps) and all(name in refused for name in steps[level]):
+        level += 1
     return Isolation(
         level=level,
         name=LEVELS[level],
         refused=refused,
-        allowed=[name for name in (*_CONFINED, *_ISOLATED) if name not in refused],
+        allowed=[name for name in attempts if name not in refused],
         layers=list(pool.zygote.layers.names),
         missing=pool.zygote.layers.missing,
     )

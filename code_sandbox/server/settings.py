@@ -33,9 +33,11 @@ class Settings:
     backend: str = "fork"
     """`fork`: IPython in a forked process. `jupyter`: a Jupyter kernel through jupyter_client, the reference."""
     require_level: int = 1
-    """Refuse to start where less isolation is measured: 0 open, 1 confined, 2 isolated."""
+    """Refuse to start where less isolation is measured: 0 open, 1 confined, 2 isolated, 3 metered."""
     without: tuple[str, ...] = ()
     """Layers to leave out, to see what a weaker system would give."""
+    cgroups: tuple[str, ...] = ()
+    """Control groups (version 1 or 2) set aside for this server, such as /sys/fs/cgroup/deepeyes; each session gets one."""
     uid_base: int = 1_700_000_000
     """As root, sessions run as this user id and those that follow; nothing else may use them."""
     max_sessions: int = 256
@@ -87,8 +89,8 @@ class Settings:
             raise ValueError(f"backend is {self.backend!r}; expected one of {', '.join(BACKENDS)}")
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise ValueError(f"log_level is {self.log_level!r}; expected debug, info, warning or error")
-        if not 0 <= self.require_level <= 2:
-            raise ValueError(f"require_level is {self.require_level}; expected 0, 1 or 2")
+        if not 0 <= self.require_level <= 3:
+            raise ValueError(f"require_level is {self.require_level}; expected 0 to 3")
         if unknown := [name for name in self.without if name not in LAYERS]:
             raise ValueError(f"without names {', '.join(unknown)}; expected some of {', '.join(LAYERS)}")
         for name in ("max_sessions", "max_running_cells", "max_starting_kernels", "max_images", "process_limit"):

@@ -8,9 +8,9 @@ Protocol, over a SOCK_SEQPACKET Unix socket that is inherited as descriptor CONT
 fields of `confinement.SessionRequest`) with one end of a socket pair attached, and gets `{"pid": int}` or `{"error": str}`.
 The first message is `{"ready": true, "layers": {...}}`. When the server hangs up, the process ends, its sessions with it.
 
-    python -m code_sandbox.server.zygote CONTROL BACKEND SERVER_ROOT UID_BASE WITHOUT
+    python -m code_sandbox.server.zygote CONTROL BACKEND SERVER_ROOT UID_BASE WITHOUT CGROUPS
 
-WITHOUT: layers to leave out, comma-separated.
+WITHOUT: layers to leave out, comma-separated. CGROUPS: directories, separated by colons.
 """
 
 from __future__ import annotations
@@ -124,13 +124,18 @@ def _fork(backend: str, confinement: Confinement, message: dict[str, Any], conne
 def main() -> None:
     """Serve fork requests until the server hangs up."""
     linux.die_with_parent()
-    control_fd, backend, root, uid_base, without = sys.argv[1:]
+    control_fd, backend, root, uid_base, without, groups = sys.argv[1:]
     warm_up(backend)
     if backend == "fork":
         from code_sandbox.server import worker
 
         worker.build_shell()
-    confinement = Confinement(root, uid_base=int(uid_base), without=[name for name in without.split(",") if name])
+    confinement = Confinement(
+        root,
+        uid_base=int(uid_base),
+        without=[name for name in without.split(",") if name],
+        groups=[path for path in groups.split(":") if path],
+    )
     # A child's exit is seen by the server through its pidfd; nobody waits for the status here.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from code_sandbox.server import cgroups
 from code_sandbox.server.confinement import Layers, SessionRequest
 
 _MAX_MESSAGE_BYTES = 1 << 16
@@ -66,16 +68,26 @@ class Zygote:
         limits: Of every session.
         uid_base: First of a range of user ids that nothing else on the machine uses.
         without: Layers of `confinement.LAYERS` to leave out.
+        groups: Control groups that are ours alone; every session gets one below each.
     """
 
     def __init__(
-        self, root: Path, *, backend: str, limits: SessionRequest, uid_base: int, without: tuple[str, ...] = ()
+        self,
+        root: Path,
+        *,
+        backend: str,
+        limits: SessionRequest,
+        uid_base: int,
+        without: tuple[str, ...] = (),
+        groups: tuple[str, ...] = (),
     ) -> None:
         self._root = root
         self._backend = backend
         self._limits = limits
         self._uid_base = uid_base
         self._without = without
+        self.groups = groups
+        self._forked = itertools.count()
         self._free_uids: list[int] = []
         self._next_uid = uid_base
         self.layers = Layers()
@@ -116,12 +128,13 @@ class Zygote:
         environment |= {"MPLCONFIGDIR": str(self._root / "matplotlib"), "IPYTHONDIR": str(self._root / "ipython")}
         # PyArrow comes with pandas, and its allocator would start a thread, which does not survive a fork.
         environment |= {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
+        cgroups.prepare(self.groups)
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control.setblocking(False)
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "code_sandbox.server.zygote", str(theirs.fileno())),
-                *(self._backend, str(self._root), str(self._uid_base), ",".join(self._without)),
+                *(self._backend, str(self._root), str(self._uid_base), ",".join(self._without), ":".join(self.groups)),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 # A signal to the server's group must not end it while running cells may still finish.
@@ -143,16 +156,13 @@ class Zygote:
         self._process, self._control = process, control
         return control
 
-    async def fork(self, *, connection: socket.socket, directory: Path | None, connection_file: str = "") -> tuple[int, int]:
+    async def fork(self, *, connection: socket.socket, directory: Path | None, connection_file: str = "") -> SessionProcess:
         """Fork one session.
 
         Args:
             connection: The session's end of its connection to the server; closed here.
             directory: That both sides see, or None.
             connection_file: For a Jupyter kernel.
-
-        Returns:
-            Process id, and user id to give back (`free_uid`) when the process has ended.
 
         Raises:
             KernelStartFailed: It could not be forked.
@@ -161,8 +171,13 @@ class Zygote:
             with connection:
                 control = await self._ensure()
                 uid = self._take_uid()
+                group = f"s{os.getpid()}-{next(self._forked)}" if self.layers.cgroups else ""
                 request = replace(
-                    self._limits, uid=uid, directory=str(directory) if directory else "", connection_file=connection_file
+                    self._limits,
+                    uid=uid,
+                    directory=str(directory) if directory else "",
+                    connection_file=connection_file,
+                    cgroup=group,
                 )
                 try:
                     if directory is not None and uid:
@@ -179,7 +194,7 @@ class Zygote:
                 raise KernelStartFailed(
                     "the zygote ended while forking; the next start makes a new one" if reply is None else reply["error"]
                 )
-        return int(reply["pid"]), uid
+        return SessionProcess(self, pid=int(reply["pid"]), uid=uid, directory=directory, cgroup=group)
 
     def _take_uid(self) -> int:
         if not self.layers.uid_base:
@@ -228,8 +243,10 @@ async def _receive(control: socket.socket) -> dict[str, Any] | None:
 class SessionProcess:
     """A forked session: seen to exit at once through a pidfd, killed with all it started."""
 
-    def __init__(self, zygote: Zygote, *, pid: int, uid: int, directory: Path | None) -> None:
+    def __init__(self, zygote: Zygote, *, pid: int, uid: int, directory: Path | None, cgroup: str) -> None:
         self._zygote = zygote
+        self.cgroup = cgroup
+        """Name of its control group; empty if it has none."""
         self._uid = uid
         self.directory = directory
         self.pid = pid
@@ -273,6 +290,8 @@ class SessionProcess:
         directory, self.directory = self.directory, None
         if directory is not None:
             await asyncio.to_thread(shutil.rmtree, directory, True)
+        if self.cgroup:
+            await asyncio.to_thread(cgroups.remove, self._zygote.groups, self.cgroup)
 
     async def _wait(self) -> None:
         with contextlib.suppress(TimeoutError):

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from pathlib import Path
 
 import httpx
 import msgpack
@@ -300,3 +301,53 @@ async def test_a_session_ends_with_the_server_even_if_that_is_killed(redis_url, 
         await asyncio.sleep(1.0)
         assert not any(os.path.exists(f"/proc/{pid}/exe") for pid in pids)
         assert not any(mark in process.cmdline() for process in psutil.process_iter() if process.name() == "sleep")
+
+
+@pytest.fixture
+def control_groups():
+    """Empty groups that are ours, of whichever version the machine has."""
+    version_1 = [Path("/sys/fs/cgroup") / controller for controller in ("memory", "pids")]
+    parents = version_1 if version_1[0].is_dir() else [Path("/sys/fs/cgroup")]
+    roots = [parent / f"deepeyes-test-{os.getpid()}" for parent in parents]
+    try:
+        for root in roots:
+            root.mkdir()
+    except OSError as error:
+        pytest.skip(f"needs control groups that may be written to: {error}")
+    yield [str(root) for root in roots]
+    for root in roots:
+        root.rmdir()
+
+
+async def test_in_a_control_group_the_kernel_limits_what_a_sessions_processes_use_together(
+    redis_url, tmp_path, control_groups
+):
+    config = tmp_path / "sandbox.yaml"
+    config.write_text(f"memory_limit_bytes: {2 << 30}\n")
+    groups = [part for path in control_groups for part in ("--cgroup", path)]
+    arguments = ("--require-level", "0", "--spare-kernels", "1", "--config", str(config), *groups)
+    with sandbox_server(tmp_path, redis_url, arguments=arguments) as url:
+        async with SandboxClient(url) as client:
+            (state,) = await client.health()
+            assert "cgroups" in state.isolation.layers
+            assert "memory together" in state.isolation.refused
+            session = await client.open()
+            code = """
+import os, time
+children = []
+for _ in range(3):
+    if (pid := os.fork()) == 0:
+        data = bytearray(800 << 20)
+        data[::4096] = b"x" * len(data[::4096])
+        time.sleep(20)
+        os._exit(0)
+    children.append(pid)
+os.waitpid(-1, 0)
+"""
+            started = time.monotonic()
+            result = await session.execute(code, timeout_s=15)
+            # The kernel takes one of the processes: the cell's own, or a child whose end it notices.
+            assert result.status in ("killed", "ok")
+            assert time.monotonic() - started < 12
+            await session.close()
+    assert all(len([entry for entry in Path(path).iterdir() if entry.is_dir()]) == 0 for path in control_groups)
