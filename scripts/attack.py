@@ -22,7 +22,9 @@ async def report(url: str, names: Sequence[str], level: int | None) -> int:
     """
     outcomes: list[Outcome] = []
     try:
-        if level is None:
+        if url.endswith(suite.LEGACY_ROUTES):
+            level = 1 if level is None else level
+        elif level is None:
             async with SandboxClient(url) as client:
                 (state,) = await client.health()
             level = state.isolation.level

@@ -74,7 +74,9 @@ def _sandbox() -> str:
         async with SandboxClient(os.environ.get("CODE_SANDBOX_URL", "http://127.0.0.1:8000")) as client:
             states = await client.health()
         return "; ".join(
-            f"{state.server_id}: {state.status}, {state.sessions}/{state.max_sessions} sessions" for state in states
+            f"{state.server_id}: {state.status}, {state.sessions}/{state.max_sessions} sessions, "
+            f"isolation level {state.isolation.level} ({state.isolation.name})"
+            for state in states
         )
 
     try:

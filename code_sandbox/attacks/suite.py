@@ -29,7 +29,8 @@ from code_sandbox.wire import CellError, CellImage, ExecuteResult, Health
 
 _SIBLING_WITHIN_S = 10.0
 _PRELUDE = "def breach(*what): print('BREACH', *what)\n"
-_LEGACY_ROUTES = ("/jupyter_sandbox", "/run_jupyter")
+LEGACY_ROUTES = ("/jupyter_sandbox", "/run_jupyter")
+"""Of servers that have nothing else; attacks that need more than cells are left out there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Target:
 
     async def session(self) -> Session:
         """A new session with one image."""
-        if self.url.endswith(_LEGACY_ROUTES):
+        if self.url.endswith(LEGACY_ROUTES):
             return LegacySession(self.url)
         return await self.client.open([self.image])
 
@@ -214,7 +215,7 @@ async def run(url: str, names: Iterable[str] = (), *, level: int | None = None) 
         LookupError: A name is unknown.
     """
     modules = [(name, load(name)) for name in (names or attack_names())]
-    legacy = url.endswith(_LEGACY_ROUTES)
+    legacy = url.endswith(LEGACY_ROUTES)
     async with SandboxClient(url, wait_s=20.0) as client:
         if level is None:
             states: Sequence[Health] = [] if legacy else await client.health()

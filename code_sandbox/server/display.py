@@ -27,7 +27,9 @@ class ImageEncoder:
         self.mime = "image/png"
 
     def encode(self, image: Image.Image) -> bytes | None:
-        """The image's file, or None for a mode that cannot be shown (such as 32-bit floats), as Pillow does."""
+        """The image's file, or None for one that cannot be shown (32-bit floats, no pixels), as Pillow does."""
+        if not image.width or not image.height:
+            return None
         if image.mode in _CONVERTED:
             image = image.convert("RGB")
         elif image.mode not in _PLAIN:
@@ -49,11 +51,17 @@ class ImageEncoder:
         return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
 
     def bounded(self, data: bytes) -> bytes:
-        """A file that something else encoded, such as a figure: encoded again only if it is too large."""
-        with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height <= self.max_pixels:
-                return data
-            return self.encode(image) or data
+        """A file that something else encoded, such as a figure: encoded again only if it is too large.
+
+        What cannot be read stays as it is; the server drops it and says why.
+        """
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                if image.width * image.height <= self.max_pixels:
+                    return data
+                return self.encode(image) or data
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return data
 
     def install(self, shell: Any) -> None:
         """Make a shell's `display` use this encoder for Pillow images and quick compression for figures."""

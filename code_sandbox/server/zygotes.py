@@ -59,6 +59,34 @@ class CellOutput:
     execution_time_s: float = 0.0
 
 
+class UidBlock:
+    """A range of user ids that no other sandbox server of this machine uses.
+
+    Limits on processes are counted by user, so two servers must not share one. A name in the abstract socket namespace is
+    the lock: it goes with its process, however that ends.
+    """
+
+    _SIZE = 65_536
+    _BLOCKS = 4096
+
+    def __init__(self, base: int) -> None:
+        self._lock = socket.socket(socket.AF_UNIX)
+        for number in range(self._BLOCKS):
+            try:
+                self._lock.bind(f"\0deepeyes-sandbox-uids-{base}-{number}")
+            except OSError:
+                continue
+            self.first = base + number * self._SIZE
+            """The first of them."""
+            return
+        self._lock.close()
+        raise KernelStartFailed(f"all {self._BLOCKS} ranges of user ids from {base} on are taken; choose another uid_base")
+
+    def release(self) -> None:
+        """Let another server have it. Safe to call twice."""
+        self._lock.close()
+
+
 class Zygote:
     """The process that sessions are forked from. Restarted by the next fork if it died.
 
@@ -84,12 +112,12 @@ class Zygote:
         self._root = root
         self._backend = backend
         self._limits = limits
-        self._uid_base = uid_base
+        self._uids = UidBlock(uid_base) if os.geteuid() == 0 else None
         self._without = without
         self.groups = groups
         self._forked = itertools.count()
         self._free_uids: list[int] = []
-        self._next_uid = uid_base
+        self._next_uid = self._uids.first if self._uids else 0
         self.layers = Layers()
         """What keeps sessions from the host; known once started."""
         self._process: asyncio.subprocess.Process | None = None
@@ -134,7 +162,13 @@ class Zygote:
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "code_sandbox.server.zygote", str(theirs.fileno())),
-                *(self._backend, str(self._root), str(self._uid_base), ",".join(self._without), ":".join(self.groups)),
+                *(
+                    self._backend,
+                    str(self._root),
+                    str(self._uids.first if self._uids else 0),
+                    ",".join(self._without),
+                    ":".join(self.groups),
+                ),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 # A signal to the server's group must not end it while running cells may still finish.
@@ -152,7 +186,12 @@ class Zygote:
             raise KernelStartFailed("the zygote ended before it was ready; what it wrote is in this server's output above")
         if first["threads"] != 1:
             raise KernelStartFailed(f"the zygote has {first['threads']} threads and cannot be forked safely")
-        self.layers = Layers(**first["layers"])
+        layers = Layers(**first["layers"])
+        if self._process is not None and layers.names != self.layers.names:
+            # What was measured at start must hold for every session.
+            control.close()
+            raise KernelStartFailed(f"a new zygote has only {', '.join(layers.names)}: {layers.missing}; restart the server")
+        self.layers = layers
         self._process, self._control = process, control
         return control
 
@@ -211,6 +250,8 @@ class Zygote:
 
     async def stop(self) -> None:
         """End the zygote and all its sessions."""
+        if self._uids is not None:
+            self._uids.release()
         process, self._process = self._process, None
         if self._control is not None:
             self._control.close()

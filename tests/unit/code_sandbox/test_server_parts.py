@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import json
+import logging
 import struct
 
 import pytest
@@ -15,6 +17,7 @@ from code_sandbox.server.display import ImageEncoder, QuestionImage
 from code_sandbox.server.errors import NotReplayable
 from code_sandbox.server.journal import to_replay
 from code_sandbox.server.results import bounded, digest, truncate
+from code_sandbox.server.serving import JsonFormatter
 from code_sandbox.server.settings import Settings, load_settings
 from code_sandbox.server.store import JournalEntry, Registered
 from code_sandbox.server.zygotes import CellOutput
@@ -90,7 +93,7 @@ def test_a_session_whose_cells_are_not_all_there_is_lost_and_not_faked(known, ce
 @pytest.mark.parametrize(
     "bad",
     [
-        {"max_sessions": 0}, {"lease_s": 0}, {"max_images": 0}, {"require_level": 3}, {"without": ["walls"]},
+        {"max_sessions": 0}, {"lease_s": 0}, {"max_images": 0}, {"require_level": 4}, {"without": ["walls"]},
         {"log_level": "loud"}, {"backend": "docker"}, {"max_sessions": "many"}, {"max_sessions": True},
     ],
 )  # fmt: skip
@@ -238,3 +241,13 @@ def test_an_image_of_the_question_is_like_any_other_before_and_after_it_is_looke
         assert type(lazy) is Image.Image
         assert QuestionImage(file.fileno()) == eager == QuestionImage(file.fileno())
         assert Image.merge("RGB", QuestionImage(file.fileno()).split()) == eager
+
+
+def test_a_log_line_is_one_json_object_with_what_was_given():
+    record = logging.makeLogRecord({"name": "a", "levelno": 20, "levelname": "INFO", "msg": "cell %d", "args": (3,)})
+    record.__dict__["session"] = "s1"
+    line = json.loads(JsonFormatter().format(record))
+    assert {name: line[name] for name in ("level", "logger", "message", "session")} == {
+        "level": "INFO", "logger": "a", "message": "cell 3", "session": "s1",
+    }  # fmt: skip
+    assert "code" not in line
