@@ -81,7 +81,7 @@ class _Server:
         """
         try:
             response = await self._http.request(method, self._base + path, content=body, timeout=timeout_s)
-        except httpx.ConnectError as error:
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise _Later(f"{self.url}: cannot connect: {error}") from error
         except httpx.TransportError as error:
             message = f"{self.url}: {error or type(error).__name__}"

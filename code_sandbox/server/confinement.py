@@ -15,6 +15,7 @@ decides the level. Nothing here is imported by the server's own process except n
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import resource
@@ -295,11 +296,15 @@ def _supervise(worker: int, *, alone: bool) -> NoReturn:
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
     os.closerange(0, 4096)
 
-    def stop(*_: object) -> None:
-        os.kill(worker, signal.SIGKILL)
+    def pass_on(number: int, as_number: int) -> None:
+        def handle(*_: object) -> None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, as_number)
 
-    signal.signal(signal.SIGINT, lambda *_: os.kill(worker, signal.SIGINT))
-    signal.signal(signal.SIGTERM, stop)
+        signal.signal(number, handle)
+
+    pass_on(signal.SIGINT, signal.SIGINT)
+    pass_on(signal.SIGTERM, signal.SIGKILL)
     try:
         while os.wait()[0] != worker:
             pass

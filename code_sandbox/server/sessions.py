@@ -285,6 +285,9 @@ class SessionManager:
                 await self._store.trim(session_id, cells=len(entries))
             except BaseException:
                 await self._discard(session)
+                with contextlib.suppress(StoreUnavailable):
+                    # Not ours after all, so that another call may try again.
+                    await self._store.claim(session_id, held_by=self.instance, server=known.server)
                 raise
         except NotReplayable:
             self.metrics.moved("lost")

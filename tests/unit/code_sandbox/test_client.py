@@ -106,8 +106,9 @@ async def test_code_is_never_sent_twice():
     assert len(seen) == 2
 
 
-async def test_code_that_cannot_have_arrived_is_sent_again():
-    sandbox, seen = client(ok(), httpx.ConnectError("refused"), ran("x"))
+@pytest.mark.parametrize("fault", [httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout])
+async def test_code_that_cannot_have_arrived_is_sent_again(fault):
+    sandbox, seen = client(ok(), fault("refused"), ran("x"))
     session = await sandbox.open()
     assert (await session.execute("x")).stdout == "x"
     assert len(seen) == 3
