@@ -121,10 +121,18 @@ def mount(source: str, target: str, kind: str | None, flags: int = 0, data: str 
     _check(result, f"mount {kind or source} on {target}")
 
 
-def make_read_only(target: str) -> None:
-    """Make a mount and those below it read-only, without set-uid programs; its other flags stay as they are."""
+def make_read_only(target: str, *, below: bool = True) -> None:
+    """Make a mount, and those below it, read-only and without set-uid programs; other flags stay as they are."""
     attributes = struct.pack("QQQQ", MS_RDONLY | MS_NOSUID, 0, 0, 0)
-    syscall(_MOUNT_SETATTR, _AT_FDCWD, target.encode(), _AT_RECURSIVE, attributes, len(attributes), what="mount_setattr")
+    syscall(
+        _MOUNT_SETATTR,
+        _AT_FDCWD,
+        target.encode(),
+        _AT_RECURSIVE if below else 0,
+        attributes,
+        len(attributes),
+        what="mount_setattr",
+    )
 
 
 def pivot_root(new_root: str) -> None:

@@ -79,6 +79,8 @@ def enter(server_root: str, readable: Sequence[str], *, user_namespace: bool) ->
     linux.mount("/proc", view + "/proc", None, linux.MS_BIND | linux.MS_REC)
     linux.mount(os.path.join(server_root, "sessions"), view + _SRV, None, linux.MS_BIND)
     linux.pivot_root(view)
+    # Sessions without a user of their own would own it, and all of them share it.
+    linux.make_read_only("/", below=False)
     return os.geteuid(), os.getegid()
 
 

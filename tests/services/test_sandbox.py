@@ -7,10 +7,8 @@ import io
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
-from pathlib import Path
 
 import httpx
 import psutil
@@ -267,8 +265,9 @@ def test_a_server_that_cannot_start_says_why_and_what_to_do(tmp_path):
 def test_a_stopped_server_leaves_no_process_and_no_file(redis_url, tmp_path):
     port = str(free_port())
     command = [sys.executable, "-m", "scripts.cli", "sandbox", "serve", "--port", port, "--redis-url", redis_url]
-    before = set(Path(tempfile.gettempdir()).glob("dsb-*"))
-    process = start([*command, "--spare-kernels", "2"], log=tmp_path / "log")
+    temporary = tmp_path / "t"
+    temporary.mkdir()
+    process = start([*command, "--spare-kernels", "2"], log=tmp_path / "log", env={"TMPDIR": str(temporary)})
     for _ in range(100):
         try:
             httpx.get(f"http://127.0.0.1:{port}/health", timeout=1).raise_for_status()
@@ -276,7 +275,7 @@ def test_a_stopped_server_leaves_no_process_and_no_file(redis_url, tmp_path):
         except httpx.HTTPError:
             time.sleep(0.1)
     time.sleep(1)
-    (directory,) = set(Path(tempfile.gettempdir()).glob("dsb-*")) - before
+    (directory,) = temporary.iterdir()
     processes = psutil.Process(process.pid).children(recursive=True)
     assert len(processes) == 5  # the zygote, and two spares of an init and a worker each
     stop(process)
