@@ -30,6 +30,8 @@ from code_sandbox.wire import (
 
 _TRANSPORT_MARGIN_S = 30.0
 """Added to what the server may take: process restart and transfer."""
+_CLOSE_WAIT_S = 2.0
+"""A server that cannot be reached has most likely taken its sessions with it, and a lease ends what it has not."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _HEADERS = {"Content-Type": MSGPACK, "Accept": MSGPACK}
@@ -200,9 +202,11 @@ class SandboxClient:
         *,
         timeout_s: float,
         repeatable: bool,
+        wait_s: float | None = None,
     ) -> tuple[_Server, httpx.Response]:
         """Ask one server after the other until one does it; what may have run is not asked again unless `repeatable`."""
-        deadline_s = asyncio.get_running_loop().time() + self._wait_s
+        wait_s = self._wait_s if wait_s is None else min(wait_s, self._wait_s)
+        deadline_s = asyncio.get_running_loop().time() + wait_s
         pauses = _pauses()
         while True:
             for server in servers:
@@ -213,7 +217,7 @@ class SandboxClient:
                     last = error
             pause_s = next(pauses)
             if asyncio.get_running_loop().time() + pause_s > deadline_s:
-                raise SandboxUnavailable(f"no server did it within {self._wait_s:g} s: {last}") from last
+                raise SandboxUnavailable(f"no server did it within {wait_s:g} s: {last}") from last
             await asyncio.sleep(pause_s)
 
     @staticmethod
@@ -283,10 +287,8 @@ class SandboxSession:
             image_format=image_format,
             cell=self._cells,
         )
-        ours = self._server
-        servers = [ours, *(server for server in self._client._order(self.session_id) if server is not ours)]
         self._server, response = await self._client._ask(
-            servers,
+            self._servers(),
             "POST",
             f"/v1/sessions/{self.session_id}/execute",
             _pack(request),
@@ -298,13 +300,20 @@ class SandboxSession:
         return ExecuteResult.model_validate(msgpack.unpackb(response.content))
 
     async def close(self) -> None:
-        """Close the session; closing one that is gone is no error.
+        """Close the session; closing one that is gone is no error. Any server can forget the session of a dead one.
 
         Raises:
-            SandboxUnavailable: The server did not answer; the lease ends the session.
+            SandboxUnavailable: No server answered; the lease ends the session.
         """
         path = f"/v1/sessions/{self.session_id}"
-        await self._client._ask([self._server], "DELETE", path, None, {}, timeout_s=_TRANSPORT_MARGIN_S, repeatable=True)
+        await self._client._ask(
+            self._servers(), "DELETE", path, None, {}, timeout_s=_TRANSPORT_MARGIN_S, repeatable=True, wait_s=_CLOSE_WAIT_S
+        )
+
+    def _servers(self) -> list[_Server]:
+        """The one that has it, then those that could take it over."""
+        others = (server for server in self._client._order(self.session_id) if server is not self._server)
+        return [self._server, *others]
 
 
 def _pack(model: BaseModel) -> bytes:

@@ -126,3 +126,10 @@ async def test_answers_become_typed_errors(status, error):
 def test_what_is_no_url_of_a_sandbox_is_refused(urls):
     with pytest.raises(ValueError, match="sandbox URL"):
         SandboxClient(urls)
+
+
+async def test_the_session_of_a_dead_server_is_closed_at_another_one_and_not_waited_for_long():
+    sandbox, seen = client(ok(), httpx.ConnectError("refused"), httpx.Response(204))
+    await (await sandbox.open()).close()
+    assert [request.method for request in seen] == ["POST", "DELETE", "DELETE"]
+    assert seen[0].url.host == seen[1].url.host != seen[2].url.host
