@@ -2,7 +2,7 @@
 
     SandboxError
     +-- SandboxUnavailable    no server answered, or none had room within the time allowed
-    +-- SessionLost           the server no longer knows the session: lease ended or server restarted
+    +-- SessionLost           the session is gone: lease ended, an answer missed, or it could not be made again elsewhere
     +-- SandboxRequestRefused the server refused the request itself; a bug of the caller
 
 All of them are *our* outages. What the model's program does wrong (an exception, a timeout, a killed kernel) is no
@@ -19,7 +19,8 @@ class SandboxUnavailable(SandboxError):
 
 
 class SessionLost(SandboxError):
-    """The session is gone, with its variables: its lease ended or its server was restarted."""
+    """The session is gone, with its variables: closed, its lease ended, an answer was missed, or its server died and its
+    cells did not do the same again on another one."""
 
 
 class SandboxRequestRefused(SandboxError):

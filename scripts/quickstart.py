@@ -24,7 +24,7 @@ SUCCESS_ACCURACY = 0.90
 """Held-out accuracy that a healthy run passes after RL; see docs/results.md for the seeds behind it."""
 _MIN_FREE_DISK_BYTES = 2 << 30
 _MIN_FREE_MEMORY_BYTES = 10 << 30
-# In a plain container the network cannot be cut; the toy model's code may run all the same.
+# The toy model's code may run with whatever isolation the machine allows.
 _SANDBOX_ARGUMENTS = ("--max-sessions", "128", "--spare-kernels", "48", "--require-level", "0")
 _MODELS = ("base", "sft", "rl")
 _STAGE_TIMEOUT_S = 3600.0

@@ -37,6 +37,7 @@ LENGTH = struct.Struct(">I")
 """Before every message on a session's socket."""
 OUTPUT = 1
 _DESCRIPTORS_FROM = 64
+_TRIAL_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +65,20 @@ class Layers:
         return tuple(name for name, there in zip(LAYERS, present, strict=True) if there)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SessionRequest:
-    """What the server asks the zygote for."""
+    """What the server asks the zygote for. The limits and their defaults are those of `settings.Settings`."""
 
+    memory_bytes: int
+    file_bytes: int
+    tmp_bytes: int
+    processes: int
+    cpu_s: int
+    open_files: int = 1024
     directory: str = ""
     """On the host, for files that both sides see; empty if none is needed."""
     uid: int = 0
     """0: stay who we are."""
-    memory_bytes: int = 4 << 30
-    file_bytes: int = 256 << 20
-    tmp_bytes: int = 256 << 20
-    processes: int = 64
-    open_files: int = 1024
-    cpu_s: int = 3600
     cgroup: str = ""
     """Name of its control group; empty if there is none."""
     connection_file: str = ""
@@ -144,9 +145,14 @@ class Confinement:
     def _try_view(self, user_namespace: bool) -> None:
         """A whole session's worth of namespaces, in a process that is thrown away."""
         self._parent = view.enter(self._server_root, self._readable, user_namespace=user_namespace)
-        reason = linux.failure_in_child(
-            lambda: self._own_mounts(SessionRequest(), user_namespace), flags=view.session_flags(user_namespace)
+        mounts = partial(
+            view.add_own_mounts,
+            directory="",
+            uid=0,
+            tmp_bytes=_TRIAL_BYTES,
+            parent=self._parent if user_namespace else None,
         )
+        reason = linux.failure_in_child(mounts, flags=view.session_flags(user_namespace))
         if reason is not None:
             raise OSError(reason)
 
@@ -154,14 +160,6 @@ class Confinement:
     def _try_seccomp() -> None:
         linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
         seccomp.install(seccomp.Allowed(unix_sockets=False, connecting=False, signalling=False))
-
-    def _own_mounts(self, request: SessionRequest, user_namespace: bool) -> None:
-        view.add_own_mounts(
-            directory=request.directory,
-            uid=request.uid,
-            tmp_bytes=request.tmp_bytes,
-            parent=self._parent if user_namespace else None,
-        )
 
     def fork_session(self, request: SessionRequest, connection: int) -> int:
         """Fork a session's first process. In the parent returns its id; in the session's worker returns 0, confined.
@@ -186,7 +184,12 @@ class Confinement:
             # Its init counts too.
             cgroups.join(root, request.cgroup, memory_bytes=request.memory_bytes, processes=request.processes + 1)
         if self.layers.namespaces:
-            self._own_mounts(request, self.layers.user_namespace)
+            view.add_own_mounts(
+                directory=request.directory,
+                uid=request.uid,
+                tmp_bytes=request.tmp_bytes,
+                parent=self._parent if self.layers.user_namespace else None,
+            )
         else:
             linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
         worker = os.fork()

@@ -313,7 +313,7 @@ def control_groups():
         for root in roots:
             root.mkdir()
     except OSError as error:
-        pytest.skip(f"needs control groups that may be written to: {error}")
+        pytest.skip(f"needs control groups below /sys/fs/cgroup that this user may make: {error}")
     yield [str(root) for root in roots]
     for root in roots:
         root.rmdir()

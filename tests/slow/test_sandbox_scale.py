@@ -36,7 +36,7 @@ def memory_of(process):
 
 async def test_a_thousand_sessions_live_on_one_server_and_all_of_them_answer(redis_url, tmp_path):
     if psutil.virtual_memory().available < 14 << 30:
-        pytest.skip(f"needs 14 GiB of free memory, there are {psutil.virtual_memory().available >> 30}")
+        pytest.skip(f"needs 14 GiB of free memory, there are {psutil.virtual_memory().available >> 30} GiB")
     arguments = ("--require-level", "0", "--max-sessions", str(SESSIONS), "--spare-kernels", "1")
     image = png(640, 480)
     with sandbox_server(tmp_path, redis_url, arguments=arguments) as url:
@@ -144,7 +144,11 @@ def prefix_for(user):
 @pytest.mark.parametrize("user", ["root", "unprivileged"])
 async def test_every_attack_is_refused_at_the_level_that_the_server_has_measured(redis_url, tmp_path, user):
     if (prefix := prefix_for(user)) is None:
-        pytest.skip(f"cannot be {user} here")
+        pytest.skip(
+            "needs to run as root"
+            if user == "root"
+            else "needs another user: to be none, or root that may mount (CAP_SYS_ADMIN)"
+        )
     with sandbox_server(tmp_path, redis_url, arguments=("--require-level", "0"), prefix=prefix) as url:
         async with SandboxClient(url) as client:
             (state,) = await client.health()
