@@ -213,6 +213,24 @@ def test_the_upstream_route_speaks_the_published_fields(any_sandbox_url):
     assert "NameError" in call("image_1")["output"]["stderr"]
 
 
+def test_the_second_upstream_route_speaks_the_published_fields(sandbox_url):
+    def call(code, **more):
+        body = {"session_id": "legacy-2", "code": code, **more}
+        return httpx.post(f"{sandbox_url}/run_jupyter", json=body, timeout=60).json()
+
+    reply = call("from PIL import Image\nprint(1)\ndisplay(Image.new('RGB', (30, 20)))\n6 * 7")
+    assert set(reply) == {"output", "status", "execution_time"}
+    assert set(reply["output"]) == {"stdout", "stderr", "stdout_raw", "stderr_raw", "images"}
+    assert reply["output"]["stdout"] == reply["output"]["stdout_raw"] == "1\n42"
+    prefix, _, data = reply["output"]["images"][0].partition(",")
+    assert prefix == "data:image/png;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (30, 20)
+    assert "ZeroDivisionError" in call("1/0")["output"]["stderr_raw"]
+    assert "TimeOutError" in call("while True: pass", timeout=0.5)["output"]["stderr"]
+    assert call("Image.__name__")["status"] == "success"
+    assert call("")["status"] == "error"
+
+
 async def test_a_full_server_answers_429_and_a_lease_ends_a_session(redis_url, tmp_path):
     with sandbox_server(tmp_path, redis_url, arguments=("--max-sessions", "1", "--lease-s", "1")) as url:
         async with SandboxClient(url, wait_s=0.3) as client:
