@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from agent.errors import ContextFull, EpisodeFailure, ToolError
+from agent.errors import ContextFull, EpisodeFailure, ToolError, ToolUnavailable
 from agent.messages import Message
 from agent.policy import Policy, Reply
-from agent.protocol import Action, FinalAnswer, Malformed, ToolCall, parse_action, render_error_observation
+from agent.protocol import (
+    MAX_OBSERVATION_IMAGES,
+    Action,
+    FinalAnswer,
+    Malformed,
+    ToolCall,
+    bound_observation,
+    parse_action,
+    render_error_observation,
+)
+from agent.scheduling import POLICY, Slots
 from agent.tools import Tool
+
+_CLOSE_S = 30.0
+_log = logging.getLogger(__name__)
 
 
 class StopReason(StrEnum):
@@ -29,6 +44,8 @@ class StopReason(StrEnum):
     """A reply was cut by its token limit, or was empty."""
     CONTEXT_FULL = "context_full"
     """The next observation did not fit the context."""
+    TOKEN_BUDGET = "token_budget"  # noqa: S105 - no password
+    """All tokens that the model may write in an episode were written."""
     DEADLINE = "deadline"
     """The episode ran longer than it may."""
     FAILED = "failed"
@@ -41,14 +58,25 @@ class EpisodeLimits:
 
     max_turns: int = 9
     """Model replies, the answer included. Source: DeepEyesV2 0373e6e, run_qwen2_5_vl-7b_final_allin.sh."""
+    max_calls: Mapping[str, int] = field(default_factory=lambda: {"image_search": 1})
+    """Calls by name of the tool that may succeed; further ones are refused to the model. One image search is published."""
+    max_tokens: int | None = None
+    """Tokens that the model may write in all its replies together."""
     deadline_s: float | None = None
-    """Wall time of the whole episode, in seconds."""
+    """Wall time of the whole episode, waiting included, in seconds."""
+    tool_deadline_s: float | None = 900.0
+    """Wall time of one call, in seconds. Tools have shorter limits of their own: longer than this is an outage."""
+    max_observation_chars: int = 20_000
+    """Of one observation; the middle of what is longer is left out, visibly."""
+    max_observation_images: int = MAX_OBSERVATION_IMAGES
 
     def __post_init__(self) -> None:
         if self.max_turns < 1:
             raise ValueError(f"max_turns is {self.max_turns}; an episode needs at least 1")
-        if self.deadline_s is not None and self.deadline_s <= 0:
-            raise ValueError(f"deadline_s is {self.deadline_s}; expected more than 0, or null for none")
+        for name in ("deadline_s", "tool_deadline_s", "max_tokens", "max_observation_chars"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is {value}; expected more than 0, or null for none")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,8 +88,12 @@ class Turn:
     observation: Message | None = None
     tool_error: str = ""
     """Why the call was refused or its program failed; empty if all went well."""
+    at_s: float = 0.0
+    """When the model was asked, since the episode began."""
     reply_s: float = 0.0
     tool_s: float = 0.0
+    waited_s: float = 0.0
+    """For a free slot of the model and the tool; not part of the two above."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -74,7 +106,12 @@ class Episode:
     answer: str | None = None
     failure: str = ""
     """What broke, if `stop_reason` is FAILED."""
+    ends_run: bool = False
+    """Whether what broke will break every episode to come."""
     episode_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    started_at: float = field(default_factory=time.time)
+    """Unix time, in seconds."""
+    wall_s: float = 0.0
 
     @property
     def replies(self) -> list[str]:
@@ -85,6 +122,11 @@ class Episode:
     def failed(self) -> bool:
         """Whether an outage of ours ended it."""
         return self.stop_reason is StopReason.FAILED
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that the model wrote."""
+        return sum(turn.reply.num_tokens for turn in self.turns)
 
     def calls(self, tool: str | None = None) -> int:
         """How often the model called a tool, or one named tool."""
@@ -102,6 +144,7 @@ async def run_episode(
     policy: Policy,
     tools: Mapping[str, Tool],
     limits: EpisodeLimits | None = None,
+    slots: Slots | None = None,
     episode_id: str | None = None,
 ) -> Episode:
     """Let the model work on a question until it answers or is stopped.
@@ -111,6 +154,7 @@ async def run_episode(
         policy: A model that has seen nothing yet.
         tools: By the name the model calls them; closed at the end.
         limits: The published ones by default.
+        slots: How many episodes may use the model and each tool at once; no bound by default.
         episode_id: For the record; random by default.
 
     Returns:
@@ -118,74 +162,141 @@ async def run_episode(
     """
     limits = limits or EpisodeLimits()
     episode = Episode(opening=tuple(opening), episode_id=episode_id or uuid.uuid4().hex)
+    started = time.monotonic()
+    deadline = asyncio.timeout(limits.deadline_s)
     try:
-        async with asyncio.timeout(limits.deadline_s):
-            await _run(episode, policy, tools, limits)
+        async with deadline:
+            episode.stop_reason = await _Run(episode, policy, tools, limits, slots or Slots({}), started).play()
     except TimeoutError:
+        if not deadline.expired():
+            raise
         episode.stop_reason = StopReason.DEADLINE
+    except ContextFull:
+        episode.stop_reason = StopReason.CONTEXT_FULL
     except EpisodeFailure as error:
-        episode.stop_reason, episode.failure = StopReason.FAILED, f"{type(error).__name__}: {error}"
+        episode.failure, episode.ends_run = f"{type(error).__name__}: {error}", error.ends_run
     finally:
+        episode.wall_s = time.monotonic() - started
         # Closing must happen even when the episode is being cancelled, and its own failure changes nothing.
-        await asyncio.shield(asyncio.gather(*(tool.close() for tool in tools.values()), return_exceptions=True))
+        await asyncio.shield(asyncio.gather(*(_close(tool) for tool in tools.values()), return_exceptions=True))
     return episode
 
 
-async def _run(episode: Episode, policy: Policy, tools: Mapping[str, Tool], limits: EpisodeLimits) -> None:
-    new_messages: Sequence[Message] = episode.opening
-    for number in range(1, limits.max_turns + 1):
-        started = time.monotonic()
-        try:
-            reply = await policy.reply(new_messages)
-        except ContextFull:
-            episode.stop_reason = StopReason.CONTEXT_FULL
-            return
-        reply_s = time.monotonic() - started
-        action = parse_action(reply.text)
-        stop = _stop_before_tools(reply, action, last=number == limits.max_turns)
-        if stop is not None:
-            episode.turns.append(Turn(reply=reply, action=action, reply_s=reply_s))
-            episode.stop_reason = stop
-            if stop is StopReason.ANSWERED and isinstance(action, FinalAnswer):
-                episode.answer = action.text
-            return
-        started = time.monotonic()
-        observation, tool_error = await _observe(action, tools)
-        episode.turns.append(
-            Turn(
-                reply=reply,
-                action=action,
-                observation=observation,
-                tool_error=tool_error,
-                reply_s=reply_s,
-                tool_s=time.monotonic() - started,
-            )
+async def _close(tool: Tool) -> None:
+    async with asyncio.timeout(_CLOSE_S):
+        await tool.close()
+
+
+class _Run:
+    """One episode under way."""
+
+    def __init__(
+        self,
+        episode: Episode,
+        policy: Policy,
+        tools: Mapping[str, Tool],
+        limits: EpisodeLimits,
+        slots: Slots,
+        started: float,
+    ) -> None:
+        self._episode = episode
+        self._policy = policy
+        self._tools = tools
+        self._limits = limits
+        self._slots = slots
+        self._started = started
+        self._succeeded: Counter[str] = Counter()
+
+    async def play(self) -> StopReason:
+        new_messages: Sequence[Message] = self._episode.opening
+        for number in range(1, self._limits.max_turns + 1):
+            turn = await self._ask(new_messages)
+            # Kept before the call is made: a turn whose tool fails or never returns is part of the record.
+            self._episode.turns.append(turn)
+            stop = self._stop_before_tools(turn, last=number == self._limits.max_turns)
+            if stop is not None:
+                if isinstance(turn.action, FinalAnswer):
+                    self._episode.answer = turn.action.text
+                return stop
+            turn = await self._observe(turn)
+            self._episode.turns[-1] = turn
+            assert turn.observation is not None
+            new_messages = [turn.observation]
+        raise AssertionError("the last turn always stops")
+
+    async def _ask(self, new_messages: Sequence[Message]) -> Turn:
+        left = None if self._limits.max_tokens is None else self._limits.max_tokens - self._episode.num_tokens
+        async with self._slots.use(POLICY) as waited_s:
+            asked = time.monotonic()
+            reply = await self._policy.reply(new_messages, max_tokens=left)
+        return Turn(
+            reply=reply,
+            action=parse_action(reply.primer + reply.text),
+            at_s=asked - self._started,
+            reply_s=time.monotonic() - asked,
+            waited_s=waited_s,
         )
-        new_messages = [observation]
 
+    def _stop_before_tools(self, turn: Turn, *, last: bool) -> StopReason | None:
+        if isinstance(turn.action, FinalAnswer):
+            return StopReason.ANSWERED
+        if self._limits.max_tokens is not None and self._episode.num_tokens >= self._limits.max_tokens:
+            return StopReason.TOKEN_BUDGET
+        if turn.reply.finish == "length" or not turn.reply.text:
+            return StopReason.LENGTH
+        if isinstance(turn.action, Malformed) and turn.action.observation is None:
+            return StopReason.NO_ACTION
+        return StopReason.MAX_TURNS if last else None
 
-def _stop_before_tools(reply: Reply, action: Action, *, last: bool) -> StopReason | None:
-    if isinstance(action, FinalAnswer):
-        return StopReason.ANSWERED
-    if reply.finish == "length" or not reply.text:
-        return StopReason.LENGTH
-    if isinstance(action, Malformed) and action.observation is None:
-        return StopReason.NO_ACTION
-    return StopReason.MAX_TURNS if last else None
+    async def _observe(self, turn: Turn) -> Turn:
+        """The turn with its observation and, if the model erred, why."""
+        action = turn.action
+        if isinstance(action, Malformed):
+            assert action.observation is not None
+            return replace(turn, observation=self._refusal(action.observation), tool_error=action.reason)
+        assert isinstance(action, ToolCall)
+        tool = self._tools.get(action.name)
+        if tool is None:
+            names = ", ".join(sorted(self._tools)) or "no tools"
+            text = f"Error: Invalid tool call name: {action.name!r} is not one of {names}"
+            return replace(turn, observation=self._refusal(text), tool_error="unknown tool")
+        allowed = self._limits.max_calls.get(action.name)
+        if allowed is not None and self._succeeded[action.name] >= allowed:
+            times = "only once" if allowed == 1 else f"at most {allowed} times"
+            text = f"Error: {action.name} can be used {times}"
+            return replace(turn, observation=self._refusal(text), tool_error="too many calls")
+        async with self._slots.use(action.name) as waited_s:
+            called = time.monotonic()
+            observation, error = await self._call(action, tool)
+        return replace(
+            turn,
+            observation=observation,
+            tool_error=error,
+            tool_s=time.monotonic() - called,
+            waited_s=turn.waited_s + waited_s,
+        )
 
+    async def _call(self, action: ToolCall, tool: Tool) -> tuple[Message, str]:
+        deadline = asyncio.timeout(self._limits.tool_deadline_s)
+        try:
+            async with deadline:
+                result = await tool.run(action.arguments)
+        except ToolError as error:
+            return self._refusal(f"Error: {error}"), str(error)
+        except EpisodeFailure:
+            raise
+        except Exception as error:
+            if deadline.expired():
+                raise ToolUnavailable(f"{action.name} did not return in {self._limits.tool_deadline_s:g} s") from error
+            # A fault in a tool is ours. It must neither be scored nor take the other episodes with it.
+            _log.exception("tool %s broke in episode %s", action.name, self._episode.episode_id)
+            raise ToolUnavailable(f"{action.name} broke: {type(error).__name__}: {error}") from error
+        self._succeeded[action.name] += 1
+        return self._bounded(result.observation), result.error
 
-async def _observe(action: Action, tools: Mapping[str, Tool]) -> tuple[Message, str]:
-    """Run the call; returns the observation and, if the model erred, why."""
-    if isinstance(action, Malformed):
-        assert action.observation is not None
-        return render_error_observation(action.observation), action.reason
-    assert isinstance(action, ToolCall)
-    tool = tools.get(action.name)
-    if tool is None:
-        text = f"Error: Invalid tool call name: {action.name!r} is not one of {', '.join(sorted(tools)) or 'no tools'}"
-        return render_error_observation(text), "unknown tool"
-    try:
-        result = await tool.run(action.arguments)
-    except ToolError as error:
-        return render_error_observation(f"Error: {error}"), str(error)
-    return result.observation, result.error
+    def _refusal(self, text: str) -> Message:
+        return self._bounded(render_error_observation(text))
+
+    def _bounded(self, message: Message) -> Message:
+        limits = self._limits
+        return bound_observation(message, max_chars=limits.max_observation_chars, max_images=limits.max_observation_images)

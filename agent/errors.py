@@ -3,6 +3,8 @@
 ToolError               the model's mistake: becomes an observation, the episode goes on
 EpisodeFailure          our outage: ends the episode as FAILED, never scored, counted
 +-- ToolUnavailable     a tool's server is down (sandbox, search)
+|   +-- ReplayMiss      a recorded run asks what was never recorded
+|   +-- BudgetExhausted the money or calls set aside for a run are spent: no further episode is begun
 +-- PolicyUnavailable   the model server is down or answered nonsense
 ContextFull             the next observation does not fit the model's context: the episode ends, scored as it stands
 """
@@ -15,9 +17,22 @@ class ToolError(Exception):
 class EpisodeFailure(Exception):
     """Our machinery broke; says nothing about the model."""
 
+    ends_run = False
+    """Whether going on with other episodes is pointless."""
+
 
 class ToolUnavailable(EpisodeFailure):
     """A tool could not do its work for a reason outside the episode."""
+
+
+class ReplayMiss(ToolUnavailable):
+    """The recording does not hold what was asked."""
+
+
+class BudgetExhausted(ToolUnavailable):
+    """The calls or the money set aside for a run are spent."""
+
+    ends_run = True
 
 
 class PolicyUnavailable(EpisodeFailure):

@@ -42,7 +42,8 @@ class Message:
 
 
 def escape(text: str) -> str:
-    """Make foreign text harmless: no image placeholder and no special token of the tokenizer is left in it."""
+    """Make foreign text harmless: no image placeholder, special token of the tokenizer or half surrogate is left in it."""
+    text = text.encode("utf-8", "replace").decode()
     return _SPECIAL_TOKEN.sub(r"<| \1 |>", text).replace(IMAGE_PLACEHOLDER, "[image]")
 
 

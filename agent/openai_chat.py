@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import httpx
@@ -39,6 +40,12 @@ class ChatSettings(BaseModel):
     timeout_s: float = Field(600.0, gt=0)
     attempts: int = Field(5, ge=1)
     """Times a request is sent before the server counts as down."""
+    record_tokens: bool = False
+    """Ask a vLLM server for token ids and log-probabilities, for the record."""
+
+
+OnText = Callable[[str], None]
+"""Called with each piece of a reply as it arrives."""
 
 
 class ChatClient:
@@ -59,8 +66,26 @@ class ChatClient:
         """Close the connections."""
         await self._http.aclose()
 
-    async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
+    async def models(self) -> list[str]:
+        """Names of the models that the server has.
+
+        Raises:
+            PolicyUnavailable: It does not answer, or not in the usual form.
+        """
+        url = f"{self.settings.base_url.rstrip('/')}/models"
+        try:
+            response = await self._http.get(url)
+            response.raise_for_status()
+            return [str(model["id"]) for model in response.json()["data"]]
+        except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+            raise PolicyUnavailable(f"{url} lists no models ({type(error).__name__}: {error}); is the server up?") from error
+
+    async def complete(self, body: dict[str, Any], on_text: OnText | None = None) -> dict[str, Any]:
         """Send one chat request.
+
+        Args:
+            body: As the API wants it.
+            on_text: Streams the answer; a stream that breaks off after its first piece is not sent again.
 
         Raises:
             ContextFull: The server says the prompt is too long.
@@ -72,7 +97,10 @@ class ChatClient:
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
                 pause_s = min(2 * pause_s, 10.0)
             try:
-                response = await self._http.post(url, json=body)
+                async with self._http.stream("POST", url, json=body) as response:
+                    if response.status_code == 200 and on_text is not None:
+                        return await _read_stream(response, on_text)
+                    await response.aread()
                 if response.status_code == 200:
                     answer: dict[str, Any] = response.json()
                     return answer
@@ -92,11 +120,12 @@ class ChatClient:
 class ChatPolicy:
     """One conversation. Keeps the history, and sends all of it each turn: a chat server has no memory."""
 
-    def __init__(self, client: ChatClient) -> None:
+    def __init__(self, client: ChatClient, *, on_text: OnText | None = None) -> None:
         self._client = client
+        self._on_text = on_text
         self._history: list[dict[str, Any]] = []
 
-    async def reply(self, new_messages: Sequence[Message]) -> Reply:
+    async def reply(self, new_messages: Sequence[Message], *, max_tokens: int | None = None) -> Reply:
         """Append the new messages and ask."""
         settings = self._client.settings
         self._history += [_to_chat(message) for message in new_messages]
@@ -108,17 +137,22 @@ class ChatPolicy:
             "top_p": settings.top_p,
             "stop": list(STOP_STRINGS),
         }
-        if settings.max_reply_tokens is not None:
-            body["max_tokens"] = settings.max_reply_tokens
+        bounds = [bound for bound in (settings.max_reply_tokens, max_tokens) if bound is not None]
+        if bounds:
+            body["max_tokens"] = min(bounds)
         if settings.seed is not None:
             body["seed"] = settings.seed
         if settings.dialect == "vllm":
             # Structural tokens that the tokenizer holds as special must not be dropped from what the model wrote.
             body |= {"include_stop_str_in_output": True, "skip_special_tokens": False}
+            if settings.record_tokens:
+                body |= {"logprobs": True, "return_token_ids": True}
         if primer:
             body["messages"] = [*self._history, {"role": "assistant", "content": primer}]
             body |= {"add_generation_prompt": False, "continue_final_message": True}
-        answer = await self._client.complete(body)
+        if self._on_text is not None:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        answer = await self._client.complete(body, self._on_text)
         reply = self._read(answer, primer)
         self._history.append({"role": "assistant", "content": primer + reply.text})
         return reply
@@ -128,13 +162,46 @@ class ChatPolicy:
             choice = answer["choices"][0]
             text = choice["message"]["content"] or ""
             finish = choice["finish_reason"]
-            num_tokens = int((answer.get("usage") or {}).get("completion_tokens") or 0)
+            usage = answer.get("usage") or {}
+            num_tokens = int(usage.get("completion_tokens") or 0)
+            token_ids = tuple(choice.get("token_ids") or ())
+            logprobs = tuple(float(entry["logprob"]) for entry in (choice.get("logprobs") or {}).get("content") or ())
         except (LookupError, TypeError, ValueError) as error:
             raise PolicyUnavailable(f"the model server's answer is no chat completion: {str(answer)[:300]}") from error
         text = text.removesuffix("<|im_end|>")
         if finish != "length":
             text = _restore_stop_string(text)
-        return Reply(text=text, finish="length" if finish == "length" else "stop", primer=primer, num_tokens=num_tokens)
+        return Reply(
+            text=text,
+            finish="length" if finish == "length" else "stop",
+            primer=primer,
+            token_ids=token_ids,
+            logprobs=logprobs if len(logprobs) == len(token_ids) else (),
+            num_tokens=num_tokens,
+            num_prompt_tokens=int(usage.get("prompt_tokens") or 0),
+        )
+
+
+async def _read_stream(response: httpx.Response, on_text: OnText) -> dict[str, Any]:
+    """The whole answer out of server-sent events, in the form of an answer that was not streamed."""
+    text, finish, usage = "", None, None
+    try:
+        async for line in response.aiter_lines():
+            if not line.startswith("data:") or line.strip() == "data: [DONE]":
+                continue
+            event = json.loads(line.removeprefix("data:"))
+            usage = event.get("usage") or usage
+            for choice in event.get("choices") or ():
+                piece = (choice.get("delta") or {}).get("content") or ""
+                finish = choice.get("finish_reason") or finish
+                if piece:
+                    text += piece
+                    on_text(piece)
+    except (httpx.TransportError, ValueError, AttributeError) as error:
+        if text:
+            raise PolicyUnavailable(f"the model server's stream broke off ({type(error).__name__}: {error})") from error
+        raise ValueError(f"the stream cannot be read: {error}") from error
+    return {"choices": [{"message": {"content": text}, "finish_reason": finish}], "usage": usage}
 
 
 def _restore_stop_string(text: str) -> str:

@@ -23,6 +23,10 @@ class Reply:
     """What was sampled, exactly; empty where the server does not tell."""
     logprobs: tuple[float, ...] = field(default=())  # [num_tokens]
     num_tokens: int = 0
+    context_ids: tuple[int, ...] = field(default=())  # [num_new_context_tokens]
+    """What was put between the last reply and this one, primer included; empty where the server does not tell."""
+    num_prompt_tokens: int = 0
+    """All that the model had before it when it wrote; 0 where the server does not tell."""
 
 
 class Policy(Protocol):
@@ -32,8 +36,12 @@ class Policy(Protocol):
     tokenised again.
     """
 
-    async def reply(self, new_messages: Sequence[Message]) -> Reply:
+    async def reply(self, new_messages: Sequence[Message], *, max_tokens: int | None = None) -> Reply:
         """Read the new messages and answer.
+
+        Args:
+            new_messages: Since the last reply.
+            max_tokens: What is left of the episode's budget; None is no bound of the episode's.
 
         Raises:
             ContextFull: The messages do not fit.

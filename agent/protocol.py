@@ -6,6 +6,7 @@ depend on them, so a change is a change of protocol.
 
 from __future__ import annotations
 
+import bisect
 import json
 import re
 from collections.abc import Sequence
@@ -23,9 +24,9 @@ MAX_OBSERVATION_IMAGES = 10
 PYTHON = "python"
 """Name of the tool that `<code>` calls."""
 
-_CODE = re.compile(r"<code>(.*?)</code>", re.DOTALL)
-_FENCE = re.compile(r"```python\n(.*?)\n?```", re.DOTALL)
-_TOOL_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+_TAG = re.compile(r"<(/think|think|code|tool_call|answer)>")
+_FENCE_OPENED = re.compile(r"```python[^\S\n]*\n")
+_FENCE_CLOSED = re.compile(r"^[^\S\n]*```[^\S\n]*$", re.MULTILINE)
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
@@ -57,30 +58,73 @@ Action = FinalAnswer | ToolCall | Malformed
 
 
 def parse_action(reply: str) -> Action:
-    """Read the action out of one reply. Never raises.
+    """Read the last complete action out of one reply. Never raises.
 
-    Only text after the last `</think>` counts, so that tags quoted while thinking do nothing. In order: the last
-    non-empty `<answer>`, the last `<code>` with a ```` ```python ```` block, the last `<tool_call>`.
+    The reply is read from left to right: what stands inside `<think>` does nothing, and inside an element nothing but
+    its own end counts. A `<think>` that is never closed hides nothing. agent/README.md lists how the odd cases are
+    decided, and tests/unit/agent/golden holds each.
+
+    Args:
+        reply: The primer and what the model wrote after it.
     """
-    acting = reply.rpartition("</think>")[2]
-    answers = [text for text in _ANSWER.findall(acting) if text.strip()]
-    if answers:
-        return FinalAnswer(answers[-1].strip())
-    codes = _CODE.findall(acting)
-    if codes:
-        blocks = _FENCE.findall(codes[-1])
-        if blocks:
-            return ToolCall(PYTHON, {"code": blocks[-1]})
+    action: Action = Malformed("neither an answer, nor code, nor a tool call")
+    for name, body in _elements(reply):
+        found = _READERS[name](body)
+        # What is broken does not undo what was complete; the model is told only if there is nothing else to do.
+        if not isinstance(found, Malformed) or isinstance(action, Malformed):
+            action = found
+    return action
+
+
+def _elements(reply: str) -> list[tuple[str, str]]:
+    """(name, body) of the complete elements outside thinking, in order."""
+    found: list[tuple[str, str]] = []
+    position = 0
+    unclosed: set[str] = set()
+    while (tag := _TAG.search(reply, position)) is not None:
+        name, position = tag[1], tag.end()
+        if name == "/think":
+            found.clear()  # the reply began inside thinking, as after a primer
+            continue
+        if name in unclosed:
+            continue
+        closing = reply.find(f"</{name}>", position)
+        if closing < 0:
+            unclosed.add(name)
+            continue
+        if name != "think":
+            found.append((name, reply[position:closing]))
+        position = closing + len(name) + 3
+    return found
+
+
+def _read_answer(body: str) -> Action:
+    text = body.rpartition("<answer>")[2].strip()  # an answer that was begun twice is the second one
+    return FinalAnswer(text) if text else Malformed("an empty answer")
+
+
+def _read_code(body: str) -> Action:
+    """The last Python block, up to the last fence after it: a fence inside a string does not end it."""
+    closings = [match.start() for match in _FENCE_CLOSED.finditer(body)]
+    start = -1
+    for opening in _FENCE_OPENED.finditer(body):
+        # What looks like an opening before the block was closed is a string in the program.
+        after = bisect.bisect_left(closings, start)
+        if start < 0 or (after < len(closings) and closings[after] < opening.start()):
+            start = opening.end()
+    if start < 0:
         return Malformed("<code> without a ```python block")
-    calls = _TOOL_CALL.findall(acting)
-    if calls:
-        return _parse_tool_call(calls[-1])
-    return Malformed("neither an answer, nor code, nor a tool call")
+    end = closings[-1] if closings and closings[-1] >= start else body.rfind("```", start)
+    if end < 0:
+        return Malformed("<code> with a ```python block that is not closed")
+    return ToolCall(PYTHON, {"code": body[start:end].removesuffix("\n")})
 
 
-def _parse_tool_call(text: str) -> Action:
+def _read_tool_call(body: str) -> Action:
     try:
-        call = json.loads(text, strict=False)
+        call = json.loads(body, strict=False)
+        # Half a surrogate pair can be written in JSON, but neither sent, hashed nor stored; NaN is no JSON at all.
+        call = json.loads(json.dumps(call, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:
         return Malformed("bad JSON in <tool_call>", f"Error: Invalid tool call format: {error}")
     name = call.get("name") if isinstance(call, dict) else None
@@ -91,6 +135,9 @@ def _parse_tool_call(text: str) -> Action:
             'Error: Invalid tool call format: expected {"name": string, "arguments": object}',
         )
     return ToolCall(name, arguments or {})
+
+
+_READERS = {"answer": _read_answer, "code": _read_code, "tool_call": _read_tool_call}
 
 
 def render_code_observation(*, stdout: str, stderr: str, images: Sequence[ImageFile] = ()) -> Message:
@@ -123,8 +170,7 @@ def render_search_observation(query: str, results: Sequence[WebResult]) -> Messa
             lines.append(escape(result.snippet))
         blocks.append("\n".join(lines))
     head = f"A Google search for '{escape(query)}' found {len(results)} results:"
-    content = "\n\n".join([head, "## Web Results", *blocks])
-    return Message("user", f"<tool_response>\n{content}\n</tool_response>")
+    return render_tool_response("\n\n".join([head, "## Web Results", *blocks]))
 
 
 def render_image_search_observation(titles: Sequence[str], images: Sequence[ImageFile]) -> Message:
@@ -141,8 +187,31 @@ def render_image_search_observation(titles: Sequence[str], images: Sequence[Imag
         for number, (title, _) in enumerate(zip(titles, shown, strict=False), start=1)
     ]
     head = f"A Google image search for the image found {len(shown)} results:"
-    content = "\n\n".join([head, "## Web Results", *blocks])
-    return Message("user", f"<tool_response>\n{content}\n</tool_response>", shown)
+    return render_tool_response("\n\n".join([head, "## Web Results", *blocks]), shown)
+
+
+def render_tool_response(content: str, images: Sequence[ImageFile] = ()) -> Message:
+    """What the model sees after any other tool. Foreign text must be escaped already; it cannot end the response."""
+    content = re.sub(r"<(/?tool_response)>", r"< \1 >", content)
+    return Message("user", f"<tool_response>\n{content}\n</tool_response>", tuple(images))
+
+
+def bound_observation(message: Message, *, max_chars: int, max_images: int) -> Message:
+    """Cut what is too long out of the middle of its longest texts, and images beyond the limit; both leave a mark."""
+    images = message.images[:max_images]
+    texts = message.text.split(IMAGE_PLACEHOLDER)
+    texts[len(images) :] = ["[an image was left out]".join(texts[len(images) :])]
+    surplus = sum(map(len, texts)) - max_chars
+    while surplus > 0:
+        longest = max(range(len(texts)), key=lambda index: len(texts[index]))
+        text = texts[longest]
+        keep = max(len(text) - surplus, max_chars // (2 * len(texts)))
+        if keep >= len(text):
+            break
+        mark = f"\n[… {len(text) - keep:,} characters were left out …]\n"
+        texts[longest] = text[: keep - keep // 4] + mark + text[len(text) - keep // 4 :]
+        surplus -= len(text) - keep
+    return Message(message.role, IMAGE_PLACEHOLDER.join(texts), images)
 
 
 def render_error_observation(text: str) -> Message:

@@ -10,7 +10,7 @@ from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
 from agent.protocol import WebResult, render_error_observation
-from agent.search import ImageHit
+from agent.search import ImageHit, Page
 from agent.tools import ToolResult
 
 
@@ -21,7 +21,7 @@ class ScriptedPolicy:
         self._replies = list(replies)
         self.seen: list[Message] = []
 
-    async def reply(self, new_messages: Sequence[Message]) -> Reply:
+    async def reply(self, new_messages: Sequence[Message], *, max_tokens: int | None = None) -> Reply:
         self.seen += new_messages
         if not self._replies:
             raise AssertionError("the script has no more replies; the episode went on longer than expected")
@@ -57,11 +57,14 @@ class LostTool:
 
 
 class FakeSearch:
-    """Finds the same pages for every query, and the same hits for every image."""
+    """Finds the same pages for every query, the same hits for every image, and the same text behind every link."""
 
-    def __init__(self, results: Sequence[WebResult] = (), hits: Sequence[ImageHit] = ()) -> None:
-        self._results, self._hits = list(results), list(hits)
+    def __init__(
+        self, results: Sequence[WebResult] = (), hits: Sequence[ImageHit] = (), *, page: Page | None = None
+    ) -> None:
+        self._results, self._hits, self._page = list(results), list(hits), page or Page("", "", "no page")
         self.queries: list[str] = []
+        self.images: list[ImageFile] = []
 
     async def search(self, query: str, *, max_hits: int) -> list[WebResult]:
         self.queries.append(query)
@@ -69,4 +72,21 @@ class FakeSearch:
 
     async def search_image(self, image: ImageFile, *, item_id: str, max_hits: int) -> list[ImageHit]:
         self.queries.append(item_id)
+        self.images.append(image)
         return self._hits[:max_hits]
+
+    async def open_page(self, link: str) -> Page:
+        return self._page
+
+
+class LostSearch:
+    """A source that is down."""
+
+    async def search(self, query: str, *, max_hits: int) -> list[WebResult]:
+        raise ToolUnavailable("the source is down")
+
+    async def search_image(self, image: ImageFile, *, item_id: str, max_hits: int) -> list[ImageHit]:
+        raise ToolUnavailable("the source is down")
+
+    async def open_page(self, link: str) -> Page:
+        raise ToolUnavailable("the source is down")

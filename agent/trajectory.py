@@ -3,14 +3,19 @@
     <directory>/episodes.jsonl
     <directory>/images/<sha256>
 
-Reading gives back an equal episode. A line cut off by a kill is skipped and reported, never an obstacle.
+Reading gives back an equal episode. A line cut off by a kill is skipped, never an obstacle. Token ids and log-probabilities
+are packed (zlib, base64): thousands of image placeholders in a prompt then take a few bytes.
 """
 
 from __future__ import annotations
 
+import array
+import base64
 import json
 import os
-from collections.abc import Iterator, Mapping
+import sys
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +26,8 @@ from agent.messages import Message
 from agent.policy import Reply
 from agent.protocol import FinalAnswer, Malformed, ToolCall
 
-VERSION = 1
+VERSION = 2
+"""1 had plain lists of ids, and neither context ids nor times; it is still read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +55,42 @@ class TrajectoryWriter:
                     partial = path.with_name(f"{path.name}.{os.getpid()}")
                     partial.write_bytes(image.data)
                     partial.replace(path)
-        line = json.dumps({"version": VERSION, **_to_dict(episode), "facts": facts}, ensure_ascii=False) + "\n"
+        line = _line({"version": VERSION, **_to_dict(episode), "facts": facts})
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             size = os.fstat(descriptor).st_size
             # A kill in the middle of a write leaves half a line; the next line must not be glued to it.
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                line = "\n" + line
-            os.write(descriptor, line.encode())
+                line = b"\n" + line
+            os.write(descriptor, line)
         finally:
             os.close(descriptor)
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:
+        # Half a surrogate pair, which a model server may send, has no bytes; as an escape it is kept.
+        return json.dumps(row).encode() + b"\n"
+
+
+def _pack(kind: str, values: Sequence[float]) -> str:
+    """`i` for ids, `d` for log-probabilities."""
+    packed = array.array(kind, values)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return base64.b64encode(zlib.compress(packed.tobytes())).decode() if values else ""
+
+
+def _unpack(kind: str, packed: str | Sequence[float]) -> tuple[Any, ...]:
+    if not isinstance(packed, str):
+        return tuple(packed)
+    values = array.array(kind)
+    values.frombytes(zlib.decompress(base64.b64decode(packed)) if packed else b"")
+    if sys.byteorder == "big":
+        values.byteswap()
+    return tuple(values)
 
 
 def read_records(directory: Path) -> Iterator[Record]:
@@ -71,17 +103,28 @@ def read_records(directory: Path) -> Iterator[Record]:
     path = directory / "episodes.jsonl"
     if not path.exists():
         raise FileNotFoundError(f"no episodes in {directory}; expected {path.name} there")
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    with path.open("rb") as lines:
         for line in lines:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if not isinstance(row, dict):
-                continue
-            if row["version"] > VERSION:
-                raise ValueError(f"{path} has version {row['version']}, this code reads up to {VERSION}; update it")
-            yield Record(_from_dict(row, directory / "images"), row["facts"])
+            row = parse_line(line, path)
+            if row is not None:
+                yield Record(episode_from_row(row, directory), row["facts"])
+
+
+def parse_line(line: bytes, path: Path) -> dict[str, Any] | None:
+    """One line of the file, or None if it is broken.
+
+    Raises:
+        ValueError: It was written by a newer version.
+    """
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(row, dict):
+        return None
+    if row["version"] > VERSION:
+        raise ValueError(f"{path} has version {row['version']}, this code reads up to {VERSION}; update it")
+    return row
 
 
 def _messages(episode: Episode) -> Iterator[Message]:
@@ -101,6 +144,8 @@ def _to_dict(episode: Episode) -> dict[str, Any]:
         "stop_reason": episode.stop_reason.value,
         "answer": episode.answer,
         "failure": episode.failure,
+        "started_at": round(episode.started_at, 3),
+        "wall_s": round(episode.wall_s, 4),
         "opening": [_message_to_dict(message) for message in episode.opening],
         "turns": [_turn_to_dict(turn) for turn in episode.turns],
     }
@@ -119,17 +164,24 @@ def _turn_to_dict(turn: Turn) -> dict[str, Any]:
         "primer": turn.reply.primer,
         "finish": turn.reply.finish,
         "num_tokens": turn.reply.num_tokens,
-        "token_ids": list(turn.reply.token_ids),
-        "logprobs": [round(value, 5) for value in turn.reply.logprobs],
+        "num_prompt_tokens": turn.reply.num_prompt_tokens,
+        "context_ids": _pack("i", turn.reply.context_ids),
+        "token_ids": _pack("i", turn.reply.token_ids),
+        "logprobs": _pack("d", turn.reply.logprobs),
         "action": described,
         "observation": None if turn.observation is None else _message_to_dict(turn.observation),
         "tool_error": turn.tool_error,
+        "at_s": round(turn.at_s, 4),
         "reply_s": round(turn.reply_s, 4),
         "tool_s": round(turn.tool_s, 4),
+        "waited_s": round(turn.waited_s, 4),
     }
 
 
-def _from_dict(row: Mapping[str, Any], images: Path) -> Episode:
+def episode_from_row(row: Mapping[str, Any], directory: Path) -> Episode:
+    """The episode of a parsed line."""
+    images = directory / "images"
+
     def message(saved: Mapping[str, Any]) -> Message:
         files = tuple(ImageFile((images / sha256).read_bytes()) for sha256 in saved["images"])
         return Message(saved["role"], saved["text"], files)
@@ -140,6 +192,8 @@ def _from_dict(row: Mapping[str, Any], images: Path) -> Episode:
         answer=row["answer"],
         failure=row["failure"],
         episode_id=row["episode_id"],
+        started_at=row.get("started_at", 0.0),
+        wall_s=row.get("wall_s", 0.0),
     )
     for turn in row["turns"]:
         described = turn["action"]
@@ -153,9 +207,11 @@ def _from_dict(row: Mapping[str, Any], images: Path) -> Episode:
             text=turn["text"],
             finish=turn["finish"],
             primer=turn["primer"],
-            token_ids=tuple(turn["token_ids"]),
-            logprobs=tuple(turn["logprobs"]),
+            token_ids=_unpack("i", turn["token_ids"]),
+            logprobs=_unpack("d", turn["logprobs"]),
             num_tokens=turn["num_tokens"],
+            context_ids=_unpack("i", turn.get("context_ids", "")),
+            num_prompt_tokens=turn.get("num_prompt_tokens", 0),
         )
         episode.turns.append(
             Turn(
@@ -163,8 +219,43 @@ def _from_dict(row: Mapping[str, Any], images: Path) -> Episode:
                 action=action,
                 observation=None if turn["observation"] is None else message(turn["observation"]),
                 tool_error=turn["tool_error"],
+                at_s=turn.get("at_s", 0.0),
                 reply_s=turn["reply_s"],
                 tool_s=turn["tool_s"],
+                waited_s=turn.get("waited_s", 0.0),
             )
         )
     return episode
+
+
+def tokens(episode: Episode) -> tuple[list[int], list[int], list[float]]:
+    """What the model saw and wrote as one stream; empty where its server does not tell ids.
+
+    Returns:
+        (ids, mask, log-probabilities), each [num_tokens]; the mask is 1 where the model sampled, and only there a
+        log-probability means anything.
+    """
+    ids: list[int] = []
+    mask: list[int] = []
+    logprobs: list[float] = []
+    for turn in episode.turns:
+        for part, sampled in ((turn.reply.context_ids, 0), (turn.reply.token_ids, 1)):
+            ids += part
+            mask += [sampled] * len(part)
+        logprobs += [0.0] * len(turn.reply.context_ids)
+        logprobs += turn.reply.logprobs or [0.0] * len(turn.reply.token_ids)
+    return ids, mask, logprobs
+
+
+def transcript(episode: Episode) -> str:
+    """The conversation in ChatML, `<image>` for each image: what the model saw, made again from a record."""
+
+    def said(role: str, text: str) -> str:
+        return f"<|im_start|>{role}\n{text}<|im_end|>\n"
+
+    text = "".join(said(message.role, message.text) for message in episode.opening)
+    for turn in episode.turns:
+        text += said("assistant", turn.reply.primer + turn.reply.text)
+        if turn.observation is not None:
+            text += said(turn.observation.role, turn.observation.text)
+    return text

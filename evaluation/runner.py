@@ -9,7 +9,6 @@ A run's folder explains itself:
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 from collections import Counter, defaultdict
@@ -24,7 +23,8 @@ from agent.episode import Episode, EpisodeLimits, run_episode
 from agent.messages import IMAGE_PLACEHOLDER, Message
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
 from agent.prompts import Prompt, load_prompt
-from agent.tools import Tool, ToolContext, build_tools
+from agent.scheduling import for_each
+from agent.tools import ToolContext, ToolSettings, build_tools
 from agent.trajectory import TrajectoryWriter, read_records
 from code_sandbox.client import SandboxClient
 from evaluation.benchmarks import Benchmark, Grade, Item
@@ -51,6 +51,11 @@ class RunSettings(BaseModel):
     python_timeout_s: float = Field(60.0, gt=0)
     limit: int | None = Field(None, ge=1)
     """First so many items only."""
+
+    @property
+    def tool_settings(self) -> ToolSettings:
+        """What tools keep and the prompt promises."""
+        return ToolSettings(python_timeout_s=self.python_timeout_s)
 
 
 class RunMismatch(ValueError):
@@ -79,7 +84,7 @@ def open_run(directory: Path, settings: RunSettings) -> None:
 
 def _prompt(settings: RunSettings) -> Prompt:
     name = "direct" if settings.mode == "direct" else settings.prompt
-    return load_prompt(name, python_timeout_s=settings.python_timeout_s)
+    return load_prompt(name, tools=settings.tools, settings=settings.tool_settings)
 
 
 def opening(item: Item, prompt: Prompt) -> tuple[Message, ...]:
@@ -134,38 +139,29 @@ async def infer(
     )
     names = settings.tools if settings.mode == "agent" else ()
     sandbox = SandboxClient(sandbox_url) if sandbox_url and "python" in names else None
-    slots = asyncio.Semaphore(max_in_flight)
     count = len(done)
 
-    async def one(item: Item) -> None:
+    async def one(item: Item) -> bool:
         nonlocal count
-        try:
-            messages = opening(item, prompt)
-            tools: dict[str, Tool] = build_tools(
-                names,
-                ToolContext(
-                    images=messages[-1].images,
-                    item_id=item.item_id,
-                    sandbox=sandbox,
-                    python_timeout_s=settings.python_timeout_s,
-                ),
-            )
-            episode = await run_episode(
-                messages, policy=ChatPolicy(client), tools=tools, limits=EpisodeLimits(max_turns=settings.max_turns)
-            )
-            writer.write(episode, item_id=item.item_id, category=item.category, gold=item.gold)
-            count += 1
-            if on_done is not None:
-                on_done(count)
-        finally:
-            slots.release()
+        messages = opening(item, prompt)
+        context = ToolContext(
+            images=messages[-1].images, item_id=item.item_id, sandbox=sandbox, settings=settings.tool_settings
+        )
+        episode = await run_episode(
+            messages,
+            policy=ChatPolicy(client),
+            tools=build_tools(names, context),
+            limits=EpisodeLimits(max_turns=settings.max_turns),
+        )
+        writer.write(episode, item_id=item.item_id, category=item.category, gold=item.gold)
+        count += 1
+        if on_done is not None:
+            on_done(count)
+        return not episode.ends_run
 
+    missing = (item for item in itertools.islice(items, settings.limit) if item.item_id not in done)
     try:
-        async with asyncio.TaskGroup() as group:
-            for item in itertools.islice(items, settings.limit):
-                if item.item_id not in done:
-                    await slots.acquire()
-                    group.create_task(one(item))
+        await for_each(missing, one, max_in_flight=max_in_flight)
     finally:
         await client.aclose()
         if sandbox is not None:

@@ -160,11 +160,12 @@ def _check_judge(recipe: Recipe) -> str:
 
 
 def _check_search(tool: str, block: dict[str, Any] | None) -> str:
-    from agent.loading import load_plugin
+    from agent.search.gateway import open_search
 
-    if not block or "provider" not in block:
+    if not block:
         raise RecipeError(f"the tool {tool!r} needs agent.{tool}: {{provider: …}}, or take it out of agent.tools")
-    settings = {key: value for key, value in block.items() if key != "provider"}
-    module = load_plugin("agent.search", block["provider"])
-    module.Provider(module.Settings(**settings))
-    return str(block["provider"])
+    search = open_search(block)
+    if search is None:
+        return "off"
+    asyncio.run(search.aclose())
+    return f"{block['provider']} ({search.settings.mode})"

@@ -6,6 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.episode import EpisodeLimits
+from agent.tools import ToolSettings
+
 
 class JudgeBlock(BaseModel):
     """`agent.judge:`. Addresses come from LLM_AS_A_JUDGE_BASE."""
@@ -34,6 +37,18 @@ class AgentSettings(BaseModel):
     """Put before each reply that follows an observation; empty for none."""
     image_max_pixels: int | None = Field(None, ge=3136)
     """Larger images are shrunk before the model sees them; the sandbox always gets the original."""
+    max_episode_tokens: int | None = Field(None, ge=1)
+    """Sampled tokens of all replies of an episode; None leaves it to verl.data.max_response_length."""
+    max_calls: dict[str, int] = {"image_search": 1}
+    """Calls of a tool that may succeed in an episode."""
+    max_in_flight: dict[str, int] = {}
+    """Uses at once per rollout worker: `policy`, or a tool's name."""
+    prompt: str | None = None
+    """Of agent/prompts, for rows that bring no system message of their own; None leaves rows as they are."""
+    any_image: bool = False
+    """Lets `image_search` take other images than the first; see agent/tools/image_search.py."""
+    page_chars: int = Field(6000, ge=100)
+    """Of a page opened with `fetch_page`."""
     python_timeout_s: float = Field(200.0, gt=0)
     max_hits: int = Field(5, ge=1)
     sandbox_urls: tuple[str, ...] = ("http://127.0.0.1:8000",)
@@ -47,3 +62,32 @@ class AgentSettings(BaseModel):
     judge: JudgeBlock = JudgeBlock()
     record_directory: str | None = None
     """Every rollout is written here; None records nothing."""
+
+    @property
+    def tool_settings(self) -> ToolSettings:
+        """What tools keep and prompts promise."""
+        return ToolSettings(
+            python_timeout_s=self.python_timeout_s,
+            max_hits=self.max_hits,
+            page_chars=self.page_chars,
+            any_image=self.any_image,
+            max_calls=self.max_calls,
+        )
+
+    @property
+    def tools_on(self) -> tuple[str, ...]:
+        """The tools without those whose source has `mode: off`."""
+        off = {name for name in ("search", "image_search") if (getattr(self, name) or {}).get("mode") == "off"}
+        if "search" in off:
+            off.add("fetch_page")
+        return tuple(name for name in self.tools if name not in off)
+
+    @property
+    def episode_limits(self) -> EpisodeLimits:
+        """When a rollout is cut short."""
+        return EpisodeLimits(
+            max_turns=self.max_turns,
+            max_calls=self.max_calls,
+            max_tokens=self.max_episode_tokens,
+            deadline_s=self.episode_deadline_s,
+        )

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from agent.errors import EpisodeFailure
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
@@ -26,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(handler(options) or 0)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (OSError, ValueError, LookupError, RuntimeError) as error:
+    except (OSError, ValueError, LookupError, RuntimeError, EpisodeFailure) as error:
         sys.exit(f"deepeyes {options.command}: {error}")
 
 
@@ -155,34 +157,64 @@ def _sandbox_run(options: argparse.Namespace) -> int:
 
 
 def _add_search(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("search", help="search a local index, or build one")
+    parser = commands.add_parser("search", help="build a local index; ask a provider; look after recordings")
     actions = parser.add_subparsers(dest="action", required=True)
-    index = actions.add_parser("index", help="build an index from JSON lines of title, text and link")
-    index.add_argument("source", type=Path)
-    index.add_argument("target", type=Path, help="a .sqlite file")
+    index = actions.add_parser("index", help="build an index; run it again to go on after an interruption")
+    index.add_argument(
+        "source", type=Path, help="JSON lines, Markdown or a MediaWiki dump, plain, .gz or .bz2; or a folder of them"
+    )
+    index.add_argument("--out", type=Path, help="folder of the index; by default beside the source, with .index added")
     index.set_defaults(handler=_search_index)
-    query = actions.add_parser("query", help="ask an index, and print what the model would see")
-    query.add_argument("index", type=Path)
+    query = actions.add_parser("query", help="ask a provider, and print what the model would see")
     query.add_argument("query")
+    query.add_argument("--index", type=Path, help="a local index, or a .jsonl file")
+    query.add_argument("--provider", default="local", help="of agent/search/providers; a key comes from the environment")
+    query.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the block, such as mode=record"
+    )
     query.add_argument("--max-hits", type=int, default=5)
     query.set_defaults(handler=_search_query)
+    stats = actions.add_parser("stats", help="what a recording holds, and what it cost")
+    stats.add_argument("recording", type=Path)
+    stats.set_defaults(handler=_search_stats)
+    export = actions.add_parser("export", help="write a recording as JSON lines")
+    export.add_argument("recording", type=Path)
+    export.add_argument("--out", type=Path, help="by default standard output")
+    export.set_defaults(handler=_search_export)
+    merge = actions.add_parser("merge", help="take over what other recordings hold; what is there already stays")
+    merge.add_argument("target", type=Path)
+    merge.add_argument("source", type=Path, nargs="+")
+    merge.set_defaults(handler=_search_merge)
 
 
 def _search_index(options: argparse.Namespace) -> None:
-    from agent.search.local import build_index
+    from scripts.search import index
 
-    if options.target.suffix != ".sqlite":
-        raise ValueError(f"{options.target} should end in .sqlite")
-    print(f"{build_index(options.source, options.target):,} pages in {options.target}")
+    index(options.source, options.out)
 
 
 def _search_query(options: argparse.Namespace) -> None:
-    from agent.protocol import render_search_observation
-    from agent.search.local import Provider, Settings
+    from scripts.search import query
 
-    provider = Provider(Settings(path=options.index))
-    results = asyncio.run(provider.search(options.query, max_hits=options.max_hits))
-    print(render_search_observation(options.query, results).text)
+    asyncio.run(query(options.query, options.provider, options.index, options.set, options.max_hits))
+
+
+def _search_stats(options: argparse.Namespace) -> None:
+    from scripts.search import stats
+
+    stats(options.recording)
+
+
+def _search_export(options: argparse.Namespace) -> None:
+    from scripts.search import export
+
+    export(options.recording, options.out)
+
+
+def _search_merge(options: argparse.Namespace) -> None:
+    from scripts.search import merge
+
+    merge(options.target, options.source)
 
 
 def _add_judge(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -226,16 +258,28 @@ def _data_tiles(options: argparse.Namespace) -> None:
 
 
 def _add_chat(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("chat", help="ask a served model one question, with the sandbox")
+    parser = commands.add_parser("chat", help="ask a served model one question, with the sandbox and, if named, search")
     parser.add_argument("question")
     parser.add_argument("--image", type=Path, action="append", default=[])
-    parser.add_argument("--model", required=True, help="name at the server")
-    parser.add_argument("--base-url", default="http://127.0.0.1:8001/v1")
+    parser.add_argument("--model", help="name at the server; by default the first it lists")
+    parser.add_argument(
+        "--base-url", default="http://127.0.0.1:8001/v1", help="any OpenAI-compatible server; key: OPENAI_API_KEY"
+    )
+    parser.add_argument(
+        "--dialect", choices=("vllm", "openai"), default="vllm", help="`openai` for servers that are not vLLM"
+    )
     parser.add_argument("--sandbox-url", default=os.environ.get("CODE_SANDBOX_URL", "http://127.0.0.1:8000"))
-    parser.add_argument("--prompt", default="deepeyesv2_code")
+    parser.add_argument("--search-index", type=Path, help="a local index; adds the tools `search` and `fetch_page`")
+    parser.add_argument("--search", metavar="PROVIDER", help="a live provider instead, such as serper; needs its key")
+    parser.add_argument("--prompt", default="deepeyesv2", help="of agent/prompts")
+    parser.add_argument("--any-image", action="store_true", help="see agent/tools/image_search.py")
     parser.add_argument("--max-reply-tokens", type=int, help="by default whatever the server's context holds")
-    parser.add_argument("--search-index", type=Path, help="a local index; adds the tool `search`")
     parser.add_argument("--max-turns", type=int, default=9)
+    parser.add_argument("--deadline-s", type=float)
+    parser.add_argument("--python-timeout-s", type=float, default=200.0)
+    parser.add_argument(
+        "--out", type=Path, help="record the episode here, for `deepeyes view`, with the images that were shown"
+    )
     parser.set_defaults(handler=_chat)
 
 
@@ -246,19 +290,25 @@ def _chat(options: argparse.Namespace) -> int:
 
 
 def _add_view(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("view", help="write recorded episodes as one web page")
-    parser.add_argument("directory", type=Path, help="a folder with episodes.jsonl")
-    parser.add_argument("--out", type=Path, help="by default episodes.html in the folder")
-    parser.add_argument("--limit", type=int, default=200)
+    parser = commands.add_parser("view", help="look at recorded episodes in a browser")
+    parser.add_argument("directory", type=Path, nargs="+", help="a folder with episodes.jsonl; two are shown side by side")
+    parser.add_argument("--port", type=int, default=8765)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--out", type=Path, help="write one page to this file instead of serving")
+    parser.add_argument("--limit", type=int, default=200, help="episodes in that file")
     parser.set_defaults(handler=_view)
 
 
 def _view(options: argparse.Namespace) -> None:
-    from evaluation.html import write_episodes_page
+    if options.out:
+        from evaluation.html import write_episodes_page
 
-    path = options.out or options.directory / "episodes.html"
-    count = write_episodes_page(options.directory, path, limit=options.limit)
-    print(f"{count} episodes in {path}")
+        count = write_episodes_page(options.directory[0], options.out, limit=options.limit)
+        print(f"{count} episodes in {options.out}")
+        return
+    from scripts.viewer.app import serve
+
+    serve(options.directory, host=options.host, port=options.port)
 
 
 def _add_eval(commands: Commands[argparse.ArgumentParser]) -> None:

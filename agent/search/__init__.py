@@ -1,4 +1,14 @@
-"""Sources of search results. One file a provider: `agent/search/<name>.py` with `Settings` and `Provider`."""
+"""Search of the web, of images, or of what stands for them.
+
+__init__.py     what a provider is
+providers/      one file a source, with `Settings` and `Provider`
+gateway.py      what tools talk to: modes (live, record, replay, off), one request for equal questions, counters
+web.py          asking other people's servers: rate, retries, deadline, budget
+recording.py    a recorded run, one SQLite file
+cache.py        what several nodes share, in Redis
+pages.py        opening a page: readable text of what a link leads to
+corpus.py       reading what a local index is built from
+"""
 
 from __future__ import annotations
 
@@ -15,6 +25,16 @@ class ImageHit:
 
     title: str
     thumbnail: ImageFile
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a link leads to."""
+
+    title: str
+    text: str
+    problem: str = ""
+    """Why there is no text, such as HTTP 404 of that site; the model is told so, for the web is like that."""
 
 
 class SearchProvider(Protocol):
@@ -42,5 +62,17 @@ class ImageSearchProvider(Protocol):
 
         Raises:
             ToolUnavailable: The source does not answer.
+        """
+        ...
+
+
+class PageProvider(Protocol):
+    """A link in, text out."""
+
+    async def open_page(self, link: str) -> Page:
+        """Read a page; one that cannot be read has a `problem`.
+
+        Raises:
+            ToolUnavailable: The fault is ours, not the page's.
         """
         ...

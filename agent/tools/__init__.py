@@ -1,17 +1,21 @@
-"""Tools the model can call. One file a tool: `agent/tools/<name>.py` with `build(context) -> Tool`."""
+"""Tools the model can call. One file a tool: `agent/tools/<name>.py` with `build(context) -> Tool`.
+
+`describe(settings) -> str` beside it, if there is one, is the tool's line in a prompt that lists tools.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.images import ImageFile
 from agent.loading import load_plugin
 from agent.messages import Message
+from agent.protocol import WebResult
 
 if TYPE_CHECKING:
-    from agent.search import ImageSearchProvider, SearchProvider
+    from agent.search import ImageSearchProvider, PageProvider, SearchProvider
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,34 @@ class Sandbox(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ToolSettings:
+    """Numbers that tools keep and prompts promise: both read them here."""
+
+    python_timeout_s: float = 200.0
+    """Per cell. Source: DeepEyesV2 0373e6e, envs/deepeyesv2/deepeyesv2.py."""
+    max_hits: int = 5
+    """Results of one search."""
+    page_chars: int = 6000
+    """Of a page that is opened; the rest is read in further parts."""
+    any_image: bool = False
+    """Lets `image_search` take another image of the question, or one that the code saved; off in the published protocol."""
+    max_calls: Mapping[str, int] = field(default_factory=lambda: {"image_search": 1})
+    """Calls of a tool that may succeed in an episode."""
+
+
+@dataclass(slots=True)
+class EpisodeState:
+    """What the tools of one episode tell each other."""
+
+    results: list[WebResult] = field(default_factory=list)
+    """Of the last search."""
+    links: set[str] = field(default_factory=set)
+    """Of all searches."""
+    read_image: Callable[[str], Awaitable[ImageFile]] | None = None
+    """Reads an image file that the code saved; raises ToolError if there is none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ToolContext:
     """What tools of one episode are built from."""
 
@@ -65,9 +97,9 @@ class ToolContext:
     sandbox: Sandbox | None = None
     search: SearchProvider | None = None
     image_search: ImageSearchProvider | None = None
-    python_timeout_s: float = 200.0
-    """Per cell. Source: DeepEyesV2 0373e6e, envs/deepeyesv2/deepeyesv2.py."""
-    max_hits: int = 5
+    pages: PageProvider | None = None
+    settings: ToolSettings = field(default_factory=ToolSettings)
+    state: EpisodeState = field(default_factory=EpisodeState)
     extra: Mapping[str, Any] = field(default_factory=dict)
     """For tools of others."""
 
@@ -80,3 +112,13 @@ def build_tools(names: Sequence[str], context: ToolContext) -> dict[str, Tool]:
         ValueError: A tool lacks what it needs, such as a sandbox.
     """
     return {name: load_plugin("agent.tools", name).build(context) for name in names}
+
+
+def describe_tools(names: Sequence[str], settings: ToolSettings) -> str:
+    """The lines of a prompt that lists tools; a tool without `describe` is explained by the prompt itself.
+
+    Raises:
+        LookupError: No tool of that name.
+    """
+    modules = ((name, load_plugin("agent.tools", name)) for name in names)
+    return "\n".join(f"- {name}: {module.describe(settings)}" for name, module in modules if hasattr(module, "describe"))

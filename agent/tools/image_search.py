@@ -1,4 +1,8 @@
-"""`image_search`: pages that show the question's first image. Once an episode, without arguments, as published."""
+"""`image_search`: pages that show the question's image.
+
+As published it takes no arguments and looks up the first image. With `any_image` it takes `image`: the number of an image of
+the question, or the file name of one that the code saved.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +13,20 @@ from agent.errors import ToolError
 from agent.images import ImageFile, UnreadableImage, fit_observation
 from agent.protocol import render_image_search_observation
 from agent.search import ImageSearchProvider
-from agent.tools import Tool, ToolContext, ToolResult
+from agent.tools import Tool, ToolContext, ToolResult, ToolSettings
 
 
 class ImageSearchTool:
-    """Looks up the original image, never a crop."""
+    """Looks up an image."""
 
-    def __init__(self, provider: ImageSearchProvider, *, image: ImageFile | None, item_id: str, max_hits: int) -> None:
+    def __init__(self, provider: ImageSearchProvider, context: ToolContext) -> None:
         self._provider = provider
-        self._image = image
-        self._item_id = item_id
-        self._max_hits = max_hits
-        self._used = False
+        self._context = context
 
     async def run(self, arguments: Mapping[str, Any]) -> ToolResult:
-        """Search once."""
-        if arguments:
-            raise ToolError("Invalid tool call parameters: image_search takes no arguments")
-        if self._used:
-            raise ToolError("image_search can be used only once")
-        if self._image is None:
-            raise ToolError("image_search needs an image, and the question has none")
-        self._used = True
-        hits = await self._provider.search_image(self._image, item_id=self._item_id, max_hits=self._max_hits)
+        """Search; `arguments` is `{}`, or with `any_image` `{"image": number or file name}`."""
+        image, item_id = await self._chosen(arguments)
+        hits = await self._provider.search_image(image, item_id=item_id, max_hits=self._context.settings.max_hits)
         titles, images = [], []
         for hit in hits:
             try:
@@ -40,6 +35,30 @@ class ImageSearchTool:
             except UnreadableImage:
                 continue
         return ToolResult(render_image_search_observation(titles, images))
+
+    async def _chosen(self, arguments: Mapping[str, Any]) -> tuple[ImageFile, str]:
+        """The image, and the question's key if it is the question's first image: that is what recorded searches hold."""
+        context = self._context
+        if not context.settings.any_image and arguments:
+            raise ToolError("Invalid tool call parameters: image_search takes no arguments")
+        if set(arguments) - {"image"}:
+            raise ToolError("Invalid tool call parameters: image_search takes `image` only")
+        wanted = arguments.get("image", 1)
+        if isinstance(wanted, str):
+            if context.state.read_image is None:
+                raise ToolError("Invalid tool call parameters: `image` must be a number, for no code can be run here")
+            return await context.state.read_image(wanted), ""
+        if isinstance(wanted, bool) or not isinstance(wanted, int):
+            raise ToolError(
+                "Invalid tool call parameters: `image` must be the number of an image or the name of a saved file"
+            )
+        if not context.images:
+            raise ToolError("image_search needs an image, and the question has none")
+        if not 1 <= wanted <= len(context.images):
+            raise ToolError(
+                f"Invalid tool call parameters: there is no image {wanted}; the question has {len(context.images)}"
+            )
+        return context.images[wanted - 1], context.item_id if wanted == 1 else ""
 
     async def close(self) -> None:
         """Nothing to free: the provider is shared."""
@@ -51,9 +70,23 @@ def build(context: ToolContext) -> Tool:
     """
     if context.image_search is None:
         raise ValueError("the tool `image_search` needs `image_search:` in the recipe, or leave it out of `tools`")
-    return ImageSearchTool(
-        context.image_search,
-        image=context.images[0] if context.images else None,
-        item_id=context.item_id,
-        max_hits=context.max_hits,
+    return ImageSearchTool(context.image_search, context)
+
+
+def describe(settings: ToolSettings) -> str:
+    """For a prompt."""
+    if settings.any_image:
+        what = (
+            "finds pages that show an image. `image` is the number of an image of the question (1, 2, ...) or the name of a "
+            "file that your code saved, such as a crop"
+        )
+    else:
+        what = (
+            "finds pages that show the question's original image. It takes no arguments "
+            '({"name": "image_search", "arguments": {}})'
+        )
+    allowed = settings.max_calls.get("image_search")
+    often = (
+        "" if allowed is None else ", and can be used only once" if allowed == 1 else f", and can be used {allowed} times"
     )
+    return f"{what}, returns up to {settings.max_hits} results{often}."

@@ -12,6 +12,9 @@ from agent.tools import Sandbox, Session, Tool, ToolContext, ToolResult
 from code_sandbox.errors import SandboxError
 from code_sandbox.wire import ExecuteResult
 
+_SHOW = "__import__('IPython.display').display.display(__import__('PIL.Image').Image.open({path!r}).convert('RGB'))"
+"""Leaves no name behind in the model's namespace."""
+
 
 class PythonTool:
     """One stateful session, opened at the first call: an episode that never computes costs no kernel."""
@@ -34,6 +37,24 @@ class PythonTool:
         except SandboxError as error:
             raise ToolUnavailable(f"sandbox: {error}") from error
         return self._render(result)
+
+    async def read_image(self, path: str) -> ImageFile:
+        """An image file that the code saved, at most 16 MP as the model would see it.
+
+        Raises:
+            ToolError: There is none.
+            ToolUnavailable: Our outage.
+        """
+        if self._session is None:
+            raise ToolError(f"no image {path!r}: no code was run yet")
+        try:
+            result: ExecuteResult = await self._session.execute(_SHOW.format(path=path), timeout_s=self._timeout_s)
+        except SandboxError as error:
+            raise ToolUnavailable(f"sandbox: {error}") from error
+        if result.error is not None or not result.images:
+            reason = result.error.name if result.error is not None else result.status
+            raise ToolError(f"no image {path!r} in the notebook ({reason})")
+        return ImageFile(result.images[0].data)
 
     def _render(self, result: ExecuteResult) -> ToolResult:
         stderr = [result.stderr.rstrip("\n")]
@@ -73,4 +94,6 @@ def build(context: ToolContext) -> Tool:
     """
     if context.sandbox is None:
         raise ValueError("the tool `python` needs a sandbox: set CODE_SANDBOX_URL or leave it out of `tools`")
-    return PythonTool(context.sandbox, images=context.images, timeout_s=context.python_timeout_s)
+    tool = PythonTool(context.sandbox, images=context.images, timeout_s=context.settings.python_timeout_s)
+    context.state.read_image = tool.read_image
+    return tool

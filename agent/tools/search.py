@@ -8,7 +8,7 @@ from typing import Any
 from agent.errors import ToolError
 from agent.protocol import render_search_observation
 from agent.search import SearchProvider
-from agent.tools import Tool, ToolContext, ToolResult
+from agent.tools import EpisodeState, Tool, ToolContext, ToolResult, ToolSettings
 
 MAX_QUERY_CHARS = 500
 
@@ -16,9 +16,10 @@ MAX_QUERY_CHARS = 500
 class SearchTool:
     """One query a call."""
 
-    def __init__(self, provider: SearchProvider, *, max_hits: int) -> None:
+    def __init__(self, provider: SearchProvider, *, max_hits: int, state: EpisodeState | None = None) -> None:
         self._provider = provider
         self._max_hits = max_hits
+        self._state = state or EpisodeState()
 
     async def run(self, arguments: Mapping[str, Any]) -> ToolResult:
         """Search; `arguments` is `{"query": string}`."""
@@ -28,6 +29,8 @@ class SearchTool:
         if len(query) > MAX_QUERY_CHARS:
             raise ToolError(f"Invalid tool call parameters: `query` has {len(query)} characters; at most {MAX_QUERY_CHARS}")
         results = await self._provider.search(query.strip(), max_hits=self._max_hits)
+        self._state.results = results
+        self._state.links.update(result.link for result in results)
         return ToolResult(render_search_observation(query.strip(), results))
 
     async def close(self) -> None:
@@ -40,4 +43,9 @@ def build(context: ToolContext) -> Tool:
     """
     if context.search is None:
         raise ValueError("the tool `search` needs a provider: set `search:` in the recipe or leave it out of `tools`")
-    return SearchTool(context.search, max_hits=context.max_hits)
+    return SearchTool(context.search, max_hits=context.settings.max_hits, state=context.state)
+
+
+def describe(settings: ToolSettings) -> str:
+    """For a prompt."""
+    return f"text search of the web. `query` is one string. Returns up to {settings.max_hits} pages."

@@ -8,7 +8,7 @@ from uuid import uuid4
 from PIL import Image
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 
-from agent.episode import Episode, EpisodeLimits, run_episode
+from agent.episode import Episode, run_episode
 from agent.errors import EpisodeFailure
 from agent.images import ImageFile
 from agent.messages import messages_from_rows
@@ -43,10 +43,11 @@ class EpisodeAgentLoop(AgentLoopBase):
         task = _task(row)
         policy = self._policy(sampling_params, priority)
         episode = await run_episode(
-            messages_from_rows(row["raw_prompt"], images),
+            self._services.opening(messages_from_rows(row["raw_prompt"], images)),
             policy=policy,
             tools=self._services.tools(images, task.item_id),
-            limits=EpisodeLimits(max_turns=settings.max_turns, deadline_s=settings.episode_deadline_s),
+            limits=settings.episode_limits,
+            slots=self._services.slots,
         )
         reward = None if episode.failed else await self._score(episode, task)
         self._record(episode, task, reward, row)

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from agent.images import ImageFile
-from agent.loading import load_plugin
-from agent.search import ImageSearchProvider, SearchProvider
+from agent.messages import Message
+from agent.prompts import load_prompt
+from agent.scheduling import Slots
+from agent.search.gateway import Search, open_search
 from agent.tools import Tool, ToolContext, build_tools
 from agent.trajectory import TrajectoryWriter
 from code_sandbox.client import SandboxClient
 from judge.client import Judge, JudgeSettings
 from reinforcement_learning.settings import AgentSettings
-
-
-def load_provider(package: str, block: dict[str, Any] | None) -> Any:
-    """Build a search provider from its block, or None from None."""
-    if block is None:
-        return None
-    settings = dict(block)
-    module = load_plugin(package, settings.pop("provider", ""))
-    return module.Provider(module.Settings(**settings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +25,20 @@ class Services:
 
     settings: AgentSettings
     sandbox: SandboxClient | None
-    search: SearchProvider | None
-    image_search: ImageSearchProvider | None
+    search: Search | None
+    image_search: Search | None
     judge: Judge
     recorder: TrajectoryWriter | None
+    slots: Slots
+
+    def opening(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        """The row's messages; one without a system message gets the recipe's prompt, if it has one."""
+        settings = self.settings
+        if settings.prompt is None or messages[0].role == "system":
+            return messages
+        prompt = load_prompt(settings.prompt, tools=settings.tools_on, settings=settings.tool_settings)
+        last = replace(messages[-1], text=prompt.question(messages[-1].text))
+        return (Message("system", prompt.system), *messages[:-1], last)
 
     def tools(self, images: tuple[ImageFile, ...], item_id: str) -> dict[str, Tool]:
         """One episode's tools."""
@@ -46,10 +48,10 @@ class Services:
             sandbox=self.sandbox,
             search=self.search,
             image_search=self.image_search,
-            python_timeout_s=self.settings.python_timeout_s,
-            max_hits=self.settings.max_hits,
+            pages=self.search if self.search is not None and self.search.can("open_page") else None,
+            settings=self.settings.tool_settings,
         )
-        return build_tools(self.settings.tools, context)
+        return build_tools(self.settings.tools_on, context)
 
 
 @functools.cache
@@ -62,8 +64,8 @@ def services(settings_path: str) -> Services:
         sandbox=SandboxClient(list(settings.sandbox_urls), max_in_flight=settings.max_sandbox_calls)
         if "python" in settings.tools
         else None,
-        search=load_provider("agent.search", settings.search),
-        image_search=load_provider("agent.search", settings.image_search),
+        search=open_search(settings.search),
+        image_search=open_search(settings.image_search),
         judge=Judge(
             JudgeSettings(
                 base_urls=judge.base_urls,
@@ -75,4 +77,5 @@ def services(settings_path: str) -> Services:
             )
         ),
         recorder=TrajectoryWriter(Path(settings.record_directory)) if settings.record_directory else None,
+        slots=Slots(settings.max_in_flight),
     )

@@ -100,8 +100,9 @@ class TokenPolicy:
         self._logit_bias = {token_id: -100.0 for token_id in ids if token_id is not None and token_id != unknown}
         self.buffer = TokenBuffer()
 
-    async def reply(self, new_messages: Sequence[Message]) -> Reply:
+    async def reply(self, new_messages: Sequence[Message], *, max_tokens: int | None = None) -> Reply:
         """Append the new messages, sample, append what was sampled."""
+        known = len(self.buffer.prompt_ids) + len(self.buffer.response_ids)
         if not self.buffer.prompt_ids:
             self._open(new_messages)
             primer = ""
@@ -109,11 +110,12 @@ class TokenPolicy:
             self._observe(new_messages)
             primer = self._primer
         room = self._limits.max_response_tokens - len(self.buffer.response_ids)
-        max_tokens = min(self._limits.max_reply_tokens, room)
+        read_ids = self.buffer.prompt_ids + self.buffer.response_ids
+        bounds = [self._limits.max_reply_tokens, room] + ([] if max_tokens is None else [max_tokens])
         sampled = await self._generate(
-            self.buffer.prompt_ids + self.buffer.response_ids,
+            read_ids,
             self.buffer.images,
-            max_tokens=max_tokens,
+            max_tokens=min(bounds),
             logit_bias=self._logit_bias,
         )
         ids = list(sampled.token_ids)
@@ -131,6 +133,8 @@ class TokenPolicy:
             token_ids=tuple(ids),
             logprobs=tuple(sampled.logprobs),
             num_tokens=len(ids),
+            context_ids=tuple(read_ids[known:]),
+            num_prompt_tokens=len(read_ids),
         )
 
     def _open(self, messages: Sequence[Message]) -> None:

@@ -56,22 +56,39 @@ def test_judge_answers_by_its_exit_status_too(capsys, answer, code, word):
 
 def test_search_builds_an_index_and_shows_what_the_model_would_see(capsys, tmp_path):
     (tmp_path / "p.jsonl").write_text(json.dumps({"title": "T", "text": "about pandas", "link": "l"}))
-    assert call(capsys, "search", "index", str(tmp_path / "p.jsonl"), str(tmp_path / "i.sqlite"))[0] == 0
-    code, output = call(capsys, "search", "query", str(tmp_path / "i.sqlite"), "panda")
+    assert call(capsys, "search", "index", str(tmp_path / "p.jsonl"))[0] == 0
+    code, output = call(capsys, "search", "query", "panda", "--index", str(tmp_path / "p.jsonl.index"))
     assert code == 0
     assert "A Google search for 'panda' found 1 results:" in output
 
 
+def test_a_recording_is_made_shown_exported_and_merged(capsys, tmp_path):
+    (tmp_path / "p.jsonl").write_text(json.dumps({"title": "T", "text": "about pandas", "link": "l"}))
+    first, second = tmp_path / "a.sqlite", tmp_path / "b.sqlite"
+    for recording, query in ((first, "panda"), (second, "bear"), (second, "panda")):
+        settings = ["--set", "mode=record", "--set", f"recording={recording}"]
+        assert call(capsys, "search", "query", query, "--index", str(tmp_path / "p.jsonl"), *settings)[0] == 0
+    replay = ["--set", "mode=replay", "--set", f"recording={first}", "--set", f"path={tmp_path / 'gone'}"]
+    assert "about pandas" in call(capsys, "search", "query", "PANDA", *replay)[1]
+    assert str(call(capsys, "search", "query", "bear", *replay)[0]).startswith(
+        "deepeyes search: 'bear' (search, local) is not in"
+    )
+    assert "1 added, 0 kept as they were" in call(capsys, "search", "merge", str(first), str(second))[1]
+    assert "local          search          2" in call(capsys, "search", "stats", str(first))[1]
+    assert call(capsys, "search", "export", str(first), "--out", str(tmp_path / "e.jsonl"))[0] == 0
+    assert {json.loads(line)["query"] for line in (tmp_path / "e.jsonl").read_text().splitlines()} == {"panda", "bear"}
+
+
 def test_an_error_is_one_line_and_no_traceback(capsys, tmp_path):
     code, _ = call(capsys, "view", str(tmp_path))
-    assert str(code).startswith("deepeyes view: no episodes in")
+    assert str(code).startswith("deepeyes view: no episodes.jsonl in")
     code, _ = call(capsys, "sandbox", "run", str(tmp_path / "none.py"))
     assert "No such file" in str(code)
 
 
 def test_view_shows_code_output_and_images_and_escapes_them(capsys, tmp_path):
     recorded(tmp_path, item_id="i", gold="a", reward=0.5, step=3, accuracy=0.0)
-    assert call(capsys, "view", str(tmp_path))[0] == 0
+    assert call(capsys, "view", str(tmp_path), "--out", str(tmp_path / "episodes.html"))[0] == 0
     page = (tmp_path / "episodes.html").read_text()
     assert "<pre>1 &lt; 2</pre>" in page
     assert "&lt;b&gt;" in page

@@ -47,7 +47,8 @@ def test_every_deepeyes_command_a_document_names_is_understood(name):
         words = (
             [command, action]
             if command in ("sandbox", "search", "data")
-            and action in ("serve", "run", "attack", "bench", "doctor", "index", "query", "tiles")
+            and action
+            in ("serve", "run", "attack", "bench", "doctor", "index", "query", "stats", "export", "merge", "tiles")
             else [command]
         )
         with pytest.raises(SystemExit) as exit_:

@@ -10,6 +10,7 @@ from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
 from agent.protocol import FinalAnswer
+from agent.scheduling import Slots
 from agent.testing import EchoTool, LostTool, ScriptedPolicy
 from agent.tools.python import PythonTool
 from code_sandbox.testing import FakeSandbox, LostSandbox
@@ -91,7 +92,7 @@ async def test_a_tool_that_cannot_be_closed_changes_nothing():
 
 async def test_the_deadline_ends_an_episode_and_closes_its_tools():
     class Slow:
-        async def reply(self, new_messages):
+        async def reply(self, new_messages, *, max_tokens=None):
             await asyncio.sleep(60)
 
     echo = EchoTool()
@@ -102,7 +103,7 @@ async def test_the_deadline_ends_an_episode_and_closes_its_tools():
 
 async def test_cancelling_an_episode_closes_its_session():
     class Slow:
-        async def reply(self, new_messages):
+        async def reply(self, new_messages, *, max_tokens=None):
             await asyncio.sleep(60)
 
     echo = EchoTool()
@@ -146,10 +147,100 @@ async def test_what_a_program_does_wrong_becomes_an_observation(result, shown, e
     assert outcome.error == error
 
 
-@pytest.mark.parametrize("bad", [{"max_turns": 0}, {"deadline_s": 0.0}])
+@pytest.mark.parametrize(
+    "bad",
+    [{"max_turns": 0}, {"deadline_s": 0.0}, {"max_tokens": 0}, {"tool_deadline_s": -1.0}, {"max_observation_chars": 0}],
+)
 def test_impossible_limits_are_refused(bad):
     with pytest.raises(ValueError, match="expected more than 0|needs at least 1"):
         EpisodeLimits(**bad)
+
+
+class Slow(EchoTool):
+    def __init__(self, seconds):
+        super().__init__()
+        self.seconds = seconds
+
+    async def run(self, arguments):
+        await asyncio.sleep(self.seconds)
+        return await super().run(arguments)
+
+
+class Broken(EchoTool):
+    async def run(self, arguments):
+        raise KeyError("a bug of ours")
+
+
+async def test_the_token_budget_is_of_all_replies_together_and_never_exceeded():
+    asked = []
+
+    class Counting(ScriptedPolicy):
+        async def reply(self, new_messages, *, max_tokens=None):
+            asked.append(max_tokens)
+            return await super().reply(new_messages)
+
+    policy = Counting(*[Reply(text=SEARCH, finish="stop", num_tokens=40)] * 9)
+    limits = EpisodeLimits(max_tokens=100)
+    episode = await run_episode(OPENING, policy=policy, tools={"echo": EchoTool()}, limits=limits)
+    assert episode.stop_reason is StopReason.TOKEN_BUDGET
+    assert asked == [100, 60, 20]
+
+
+async def test_an_answer_within_the_token_budget_counts_even_if_it_uses_it_up():
+    episode, _ = await play(Reply(text=ANSWER, finish="stop", num_tokens=10), max_tokens=10)
+    assert episode.stop_reason is StopReason.ANSWERED
+
+
+async def test_calls_of_a_tool_beyond_its_limit_are_refused_to_the_model():
+    echo = EchoTool()
+    episode, policy = await play(SEARCH, SEARCH, SEARCH, ANSWER, tools={"echo": echo}, max_calls={"echo": 2})
+    assert len(echo.calls) == 2
+    assert policy.seen[-1].text == "Error: echo can be used at most 2 times"
+    assert (episode.stop_reason, episode.tool_errors) == (StopReason.ANSWERED, 1)
+
+
+@pytest.mark.parametrize(("tool", "said"), [(Slow(60), "did not return in 0.05 s"), (Broken(), "KeyError: 'a bug of ours'")])
+async def test_a_tool_that_hangs_or_breaks_ends_its_episode_as_failed_and_the_turn_is_kept(tool, said):
+    episode, _ = await play(SEARCH, ANSWER, tools={"echo": tool}, tool_deadline_s=0.05)
+    assert episode.stop_reason is StopReason.FAILED
+    assert said in episode.failure
+    assert (len(episode.turns), episode.turns[0].observation, episode.tool_errors) == (1, None, 0)
+    assert tool.closed
+
+
+async def test_a_deadline_in_a_tool_keeps_the_reply():
+    episode, _ = await play(SEARCH, ANSWER, tools={"echo": Slow(60)}, deadline_s=0.05)
+    assert (episode.stop_reason, len(episode.turns)) == (StopReason.DEADLINE, 1)
+
+
+async def test_a_timeout_error_of_someone_else_is_not_the_deadline():
+    with pytest.raises(TimeoutError):
+        await play(TimeoutError("not ours"), deadline_s=60)
+
+
+async def test_a_tool_that_does_not_close_holds_nothing_up(monkeypatch):
+    class Stuck(EchoTool):
+        async def close(self):
+            await asyncio.sleep(60)
+
+    monkeypatch.setattr("agent.episode._CLOSE_S", 0.05)
+    episode, _ = await play(ANSWER, tools={"echo": Stuck()})
+    assert episode.stop_reason is StopReason.ANSWERED
+
+
+async def test_every_turn_is_timed_and_waiting_is_counted_apart():
+    slots = Slots({"echo": 1, "policy": 8})
+    episodes = await asyncio.gather(
+        *(
+            run_episode(OPENING, policy=ScriptedPolicy(SEARCH, ANSWER), tools={"echo": Slow(0.05)}, slots=slots)
+            for _ in range(3)
+        )
+    )
+    turns = [episode.turns[0] for episode in episodes]
+    assert all(0.04 < turn.tool_s < 0.5 for turn in turns)
+    assert sorted(round(turn.waited_s / 0.05) for turn in turns) == [0, 1, 2]
+    assert all(episode.turns[1].at_s > 0.04 for episode in episodes)
+    assert all(episode.wall_s >= episode.turns[1].at_s for episode in episodes)
 
 
 @given(

@@ -1,7 +1,9 @@
 import json
 import re
+from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,61 +21,59 @@ from agent.protocol import (
 )
 from tests.conftest import png
 
+HERE = Path(__file__).parent
+GOLDEN = yaml.safe_load((HERE / "golden/parser.yaml").read_text(encoding="utf-8"))
+CORPUS = [json.loads(line) for line in (HERE / "golden/fuzz_corpus.jsonl").read_text(encoding="utf-8").splitlines()]
 CODE = "<think>crop</think>\n<code>\n```python\nx = 1\nprint(x)\n```\n</code>"
 
 
-@pytest.mark.parametrize(
-    ("reply", "action"),
-    [
-        ("<think>t</think>\n<answer>red</answer>", FinalAnswer("red")),
-        ("<answer> a </answer> then <answer>b</answer>", FinalAnswer("b")),
-        ("<answer>b</answer><answer>  </answer>", FinalAnswer("b")),
-        (CODE, ToolCall("python", {"code": "x = 1\nprint(x)"})),
-        (CODE + ">\n", ToolCall("python", {"code": "x = 1\nprint(x)"})),
-        ("<code>```python\na\n```</code> <code>```python\nb\n```</code>", ToolCall("python", {"code": "b"})),
-        (
-            "<code>```python\nfor i in x:\n    y()\nz()\n```</code>",
-            ToolCall("python", {"code": "for i in x:\n    y()\nz()"}),
-        ),
-        ('<tool_call>\n{"name": "search", "arguments": {"query": "é"}}\n</tool_call>', ToolCall("search", {"query": "é"})),
-        ('<tool_call>{"name": "image_search"}</tool_call>', ToolCall("image_search", {})),
-        (
-            '<tool_call>{"name": "search", "arguments": {"query": "two\nlines"}}</tool_call>',
-            ToolCall("search", {"query": "two\nlines"}),
-        ),
-        (CODE + "<answer>both</answer>", FinalAnswer("both")),
-        ("<think><answer>quoted</answer></think><answer>real</answer>", FinalAnswer("real")),
-    ],
-)
-def test_a_reply_is_read_as_its_last_complete_action(reply, action):
-    assert parse_action(reply) == action
+def expected(case):
+    if "answer" in case:
+        return FinalAnswer(case["answer"])
+    if "code" in case:
+        return ToolCall("python", {"code": case["code"]})
+    if "tool" in case:
+        return ToolCall(case["tool"], case["arguments"])
+    return Malformed(case["malformed"], case.get("told"))
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["case"].replace(" ", "-"))
+def test_every_odd_reply_is_read_as_decided(case):
+    assert parse_action(case["reply"]) == expected(case)
 
 
 @pytest.mark.parametrize(
-    "reply",
-    [
-        "",
-        "just text",
-        "<code>print(1)</code>",
-        "<code>```python\nx\n```",
-        "<answer></answer>",
-        "<think><answer>no</answer></think>",
-    ],
-)
-def test_a_reply_without_an_action_ends_the_episode(reply):
-    action = parse_action(reply)
-    assert isinstance(action, Malformed)
-    assert action.observation is None
-
-
-@pytest.mark.parametrize(
-    "call", ["{", "[]", '{"name": 3}', '{"name": "search", "arguments": ["q"]}', "null", "{'name': 'x'}", "[" * 20_000]
+    "call", ["{", "null", '{"name": 3}', '{"name": "s", "arguments": ["q"]}', "[" * 20_000, "9" * 5000, "{" * 900]
 )
 def test_a_broken_tool_call_tells_the_model_what_is_wrong(call):
     action = parse_action(f"<tool_call>{call}</tool_call>")
     assert isinstance(action, Malformed)
     assert action.observation is not None
     assert action.observation.startswith("Error: Invalid tool call format")
+
+
+def check_action(reply):
+    """What holds for every reply whatsoever."""
+    action = parse_action(reply)
+    if isinstance(action, FinalAnswer):
+        assert action.text
+        assert action.text in reply
+    elif isinstance(action, ToolCall):
+        json.dumps(action.arguments, ensure_ascii=False).encode()
+        assert "</code>" not in action.arguments.get("code", "")
+    else:
+        assert action.reason
+
+
+@pytest.mark.parametrize("reply", CORPUS)
+def test_what_a_fuzzer_once_made_is_read_without_an_exception(reply):
+    check_action(reply)
+
+
+def test_a_reply_of_nothing_but_tags_is_read_in_linear_time():
+    for piece in ("<code>", "<answer>", "<think>", "```python\n", "```\n", "<code>```python\n```\n", "</think>"):
+        check_action(piece * 20_000)
+    check_action("<code>" + "```python\n" * 20_000 + "```\n" * 20_000 + "</code>")
 
 
 _PIECES = st.sampled_from(

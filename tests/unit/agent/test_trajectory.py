@@ -1,13 +1,18 @@
+import asyncio
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.episode import EpisodeLimits, run_episode
 from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
 from agent.testing import EchoTool, ScriptedPolicy
-from agent.trajectory import TrajectoryWriter, read_records
+from agent.trajectory import TrajectoryWriter, read_records, tokens, transcript
 from tests.conftest import png
 
 OPENING = (Message("user", "<image>q", (ImageFile(png()),)),)
@@ -21,6 +26,8 @@ async def an_episode():
             token_ids=(1, 2),
             logprobs=(-0.5, -0.25),
             num_tokens=2,
+            context_ids=(7, 7, 7),
+            num_prompt_tokens=3,
         ),
         "<tool_call>{</tool_call>",
         "<answer>é</answer>",
@@ -37,6 +44,63 @@ async def test_reading_gives_back_an_equal_episode(tmp_path):
     assert [turn.reply for turn in record.episode.turns] == [turn.reply for turn in episode.turns]
     assert [turn.observation for turn in record.episode.turns] == [turn.observation for turn in episode.turns]
     assert (record.episode.answer, record.episode.stop_reason) == (episode.answer, episode.stop_reason)
+    assert tokens(record.episode) == tokens(episode) == ([7, 7, 7, 1, 2], [0, 0, 0, 1, 1], [0, 0, 0, -0.5, -0.25])
+    assert transcript(record.episode) == transcript(episode)
+
+
+class RecordingPolicy(ScriptedPolicy):
+    """Keeps what it was shown and what it said as one text."""
+
+    text = ""
+
+    async def reply(self, new_messages, *, max_tokens=None):
+        reply = await super().reply(new_messages)
+        said = [(message.role, message.text) for message in new_messages] + [("assistant", reply.primer + reply.text)]
+        self.text += "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in said)
+        return reply
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(
+                [
+                    '<tool_call>{"name": "echo"}</tool_call>',
+                    "<tool_call>{</tool_call>",
+                    '<tool_call>{"name": "x"}</tool_call>',
+                ]
+            ),
+            st.text(max_size=20),
+        ),
+        max_size=9,
+    )
+)
+def test_the_text_made_again_from_a_record_is_what_the_policy_saw(replies):
+    async def run():
+        policy = RecordingPolicy(*replies, *["<answer>a</answer>"] * 9)
+        return await run_episode(OPENING, policy=policy, tools={"echo": EchoTool()}), policy
+
+    episode, policy = asyncio.run(run())
+    with tempfile.TemporaryDirectory() as directory:
+        TrajectoryWriter(Path(directory)).write(episode)
+        (record,) = read_records(Path(directory))
+    last = episode.turns[-1].observation
+    assert transcript(record.episode) == policy.text + (f"<|im_start|>user\n{last.text}<|im_end|>\n" if last else "")
+
+
+async def test_half_a_surrogate_pair_in_a_reply_is_kept_and_breaks_nothing(tmp_path):
+    episode = await run_episode(OPENING, policy=ScriptedPolicy("\ud83d <answer>a</answer>"), tools={})
+    TrajectoryWriter(tmp_path).write(episode)
+    (record,) = read_records(tmp_path)
+    assert record.episode.turns[0].reply.text == "\ud83d <answer>a</answer>"
+
+
+async def test_records_of_version_1_are_still_read(tmp_path):
+    (tmp_path / "episodes.jsonl").write_text((Path(__file__).parent / "golden/episode_v1.jsonl").read_text())
+    (record,) = read_records(tmp_path)
+    assert record.episode.turns[0].reply.token_ids == (1, 2)
+    assert record.episode.turns[0].reply.logprobs == (-0.5, -0.25)
+    assert record.episode.answer == "é"
 
 
 async def test_an_image_is_stored_once(tmp_path):

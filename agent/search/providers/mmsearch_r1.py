@@ -11,10 +11,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from agent.images import ImageFile
 from agent.search import ImageHit
+from agent.search.web import WebClient
 
 
 class Settings(BaseModel):
@@ -22,16 +23,16 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: Path
+    path: Path = Field(exclude=True)
     """The cache file."""
-    images_directory: Path | None = None
+    images_directory: Path | None = Field(None, exclude=True)
     """Where relative image paths start; by default the cache file's folder."""
 
 
 class Provider:
     """One cache file, read once."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, web: WebClient | None = None) -> None:
         try:
             cache = json.loads(settings.path.read_text(encoding="utf-8"))
         except FileNotFoundError:

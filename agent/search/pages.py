@@ -1,0 +1,101 @@
+"""Opening a page of the web: fetched within bounds, never from inside our own network, and reduced to readable text."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+
+from agent.search import Page
+from agent.search.web import TryLater, WebClient
+
+MAX_PAGE_BYTES = 3_000_000
+_MAX_REDIRECTS = 5
+_READABLE = ("text/html", "application/xhtml+xml", "text/plain", "text/markdown")
+
+
+class _Unreadable(Exception):
+    """The page's fault; said to the model."""
+
+
+async def read_web_page(web: WebClient, link: str, *, allow_private: bool = False) -> Page:
+    """Fetch a page and take its text out.
+
+    Only http and https, only public addresses (checked for every redirect, and the connection goes to the address that was
+    checked), at most 3 MB, only text.
+
+    Args:
+        web: Whose limits hold.
+        link: As a search returned it.
+        allow_private: Lets tests and intranets through.
+
+    Raises:
+        ToolUnavailable, BudgetExhausted: As `WebClient.attempt`.
+    """
+
+    async def once() -> Page:
+        try:
+            return await _fetch(web.http, link, allow_private=allow_private)
+        except _Unreadable as error:
+            return Page("", "", str(error))
+        except (httpx.TransportError, OSError) as error:
+            # Another site's trouble is a fact of the web, not an outage of ours.
+            return Page("", "", f"the site does not answer ({type(error).__name__})")
+
+    return await web.attempt(once)
+
+
+async def _fetch(http: httpx.AsyncClient, link: str, *, allow_private: bool) -> Page:
+    for _ in range(_MAX_REDIRECTS + 1):
+        url, extensions, headers = await _pinned(link, allow_private=allow_private)
+        async with http.stream("GET", url, headers=headers, extensions=extensions, follow_redirects=False) as response:
+            if response.is_redirect:
+                link = urljoin(link, response.headers["Location"])
+                continue
+            if response.status_code in (429, 503):
+                raise TryLater(f"HTTP {response.status_code} from {urlsplit(link).hostname}")
+            if response.status_code != 200:
+                raise _Unreadable(f"the page answers HTTP {response.status_code}")
+            kind = response.headers.get("Content-Type", "text/html").partition(";")[0].strip().lower()
+            if kind not in _READABLE:
+                raise _Unreadable(f"the page is {kind}, which cannot be read as text")
+            content = bytearray()
+            async for chunk in response.aiter_bytes():
+                content += chunk
+                if len(content) > MAX_PAGE_BYTES:
+                    break
+            text = bytes(content[:MAX_PAGE_BYTES]).decode(response.charset_encoding or "utf-8", "replace")
+        return await asyncio.to_thread(readable, text, link) if "html" in kind else Page(link, text.strip())
+    raise _Unreadable(f"the page redirects more than {_MAX_REDIRECTS} times")
+
+
+async def _pinned(link: str, *, allow_private: bool) -> tuple[httpx.URL, dict[str, str], dict[str, str]]:
+    """The URL with its host's checked address in place of its name, so that no second look-up can lead elsewhere."""
+    try:
+        url = httpx.URL(link)
+    except (httpx.InvalidURL, TypeError) as error:
+        raise _Unreadable("the link is no URL") from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise _Unreadable("only http and https links can be opened")
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(url.host, url.port or None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise _Unreadable("the site's name is unknown") from error
+    addresses = [str(entry[4][0]) for entry in found]
+    if not allow_private and not all(ipaddress.ip_address(address.partition("%")[0]).is_global for address in addresses):
+        raise _Unreadable("the link leads into a private network")
+    return url.copy_with(host=addresses[0]), {"sni_hostname": url.host}, {"Host": url.netloc.decode()}
+
+
+def readable(html: str, link: str) -> Page:
+    """Title and main text of an HTML page."""
+    import trafilatura
+
+    found: Any = trafilatura.bare_extraction(html, url=link, include_comments=False, include_tables=True, favor_recall=True)
+    if found is None or not found.text:
+        return Page("", "", "the page has no readable text")
+    return Page(found.title or link, found.text)

@@ -1,0 +1,7 @@
+"""Sources of search results. One file a source: `Settings`, and `Provider(settings, web)` with what the source can do.
+
+`search(query, *, max_hits)`, `search_image(image, *, item_id, max_hits)` and `open_page(link)` are its abilities; at least
+one. Settings that do not change an answer (keys, addresses, paths) are declared `exclude=True`: a recording's key is made of
+the others.
+`PRICE_USD` is the list price of one request, if there is one.
+"""

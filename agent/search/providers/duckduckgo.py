@@ -1,0 +1,78 @@
+"""DuckDuckGo and others through the `ddgs` library: no key and no price, and no promise either."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.errors import ToolUnavailable
+from agent.protocol import WebResult
+from agent.search import Page
+from agent.search.pages import read_web_page
+from agent.search.results import web_results
+from agent.search.web import TryLater, WebClient
+
+Ask = Callable[..., list[dict[str, Any]]]
+
+
+class Settings(BaseModel):
+    """`provider: duckduckgo`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    region: str = "us-en"
+    backend: str = "duckduckgo"
+    """Of ddgs: `auto`, or comma-separated names."""
+    proxy: str | None = Field(None, exclude=True)
+
+
+class Provider:
+    """Text search, and pages.
+
+    Args:
+        settings: Of this provider.
+        web: Whose limits hold; the library has connections of its own.
+        ask: In place of `DDGS().text`, for tests.
+    """
+
+    def __init__(self, settings: Settings, web: WebClient, *, ask: Ask | None = None) -> None:
+        self._settings = settings
+        self._web = web
+        self._ask = ask or _library(settings, web.settings.timeout_s)
+
+    async def search(self, query: str, *, max_hits: int) -> list[WebResult]:
+        """See `SearchProvider`."""
+        names = {"title": "title", "link": "href", "snippet": "body"}
+
+        async def once() -> list[WebResult]:
+            try:
+                found = await asyncio.to_thread(
+                    self._ask, query, region=self._settings.region, max_results=max_hits, backend=self._settings.backend
+                )
+            except Exception as error:  # the library's own types are there only where it is installed
+                if "No results" in str(error):
+                    return []
+                raise TryLater(f"{type(error).__name__}: {error}") from error
+            return web_results("duckduckgo", {"results": found}, ("results",), names, max_hits=max_hits)
+
+        return await self._web.attempt(once)
+
+    async def open_page(self, link: str) -> Page:
+        """See `PageProvider`."""
+        return await read_web_page(self._web, link)
+
+
+def _library(settings: Settings, timeout_s: float) -> Ask:
+    try:
+        from ddgs import DDGS
+    except ImportError as error:
+        raise ToolUnavailable("provider duckduckgo needs the package ddgs: pip install 'deepeyes[search]'") from error
+
+    def ask(query: str, **options: Any) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = DDGS(proxy=settings.proxy, timeout=int(timeout_s)).text(query, **options)
+        return found
+
+    return ask

@@ -1,0 +1,230 @@
+"""The embedded default: a full-text index on disk or, for a small file, in memory. Needs no network, server or key.
+
+The index is tantivy's; SQLite's FTS5 was slower at questions of several words (benchmarks/local_search.py, docs/results.md).
+Words are stemmed as English; Chinese and Japanese are indexed by character.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.protocol import WebResult
+from agent.search import Page
+from agent.search.corpus import read_corpus
+from agent.search.web import WebClient
+
+if TYPE_CHECKING:
+    import tantivy
+
+VERSION = 1
+_ABOUT = "deepeyes-index.json"
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
+_TOKENS = r"[\p{Han}\p{Hiragana}\p{Katakana}]|[\p{L}\p{M}\p{N}_&&[^\p{Han}\p{Hiragana}\p{Katakana}]]+"
+_TITLE_BOOST = 2.0
+_HEAP_BYTES = 128_000_000
+"""Of each of the two writing threads together: what a commit may hold back in memory."""
+
+
+class Settings(BaseModel):
+    """`provider: local`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: Path = Field(exclude=True)
+    """An index that `deepeyes search index` made, or a `.jsonl` file of title, text and link, read into memory."""
+    corpus: str = ""
+    """A name for what is indexed, if searches are recorded: it tells one index from another."""
+    snippet_chars: int = Field(300, ge=20, le=5000)
+    highlight: str = ""
+    """Put before and after each word that was found, such as `**`; the published format has none."""
+
+
+class Provider:
+    """One index, shared by the episodes of a process. Equal questions have equal answers, ties included."""
+
+    def __init__(self, settings: Settings, web: WebClient | None = None) -> None:
+        self._settings = settings
+        self._index = _open(settings.path)
+        self._searcher = self._index.searcher()
+
+    async def search(self, query: str, *, max_hits: int) -> list[WebResult]:
+        """Pages that hold any of the words, best match first."""
+        return await asyncio.to_thread(self._search, query, max_hits)
+
+    async def open_page(self, link: str) -> Page:
+        """The whole text of a page that was found."""
+        return await asyncio.to_thread(self._open_page, link)
+
+    def _search(self, query: str, max_hits: int) -> list[WebResult]:
+        import tantivy
+
+        # In lower case, words are never taken for the query language's operators.
+        words = _WORD.findall(query.lower())
+        if not words:
+            return []
+        parsed = self._index.parse_query(" ".join(words), ["title", "text"], field_boosts={"title": _TITLE_BOOST})
+        snippets = tantivy.SnippetGenerator.create(self._searcher, parsed, self._index.schema, "text")
+        snippets.set_max_num_chars(self._settings.snippet_chars)
+        results = []
+        for _, address in self._searcher.search(parsed, max_hits).hits:
+            document: Any = self._searcher.doc(address)
+            snippet = _marked(snippets.snippet_from_doc(document), self._settings.highlight)
+            text = document["text"][0]
+            if not snippet:  # found by its title alone
+                snippet = text[: self._settings.snippet_chars]
+            results.append(WebResult(title=document["title"][0], link=document["link"][0], snippet=snippet.strip()))
+        return results
+
+    def _open_page(self, link: str) -> Page:
+        import tantivy
+
+        found = self._searcher.search(tantivy.Query.term_query(self._index.schema, "link", link), 1).hits
+        if not found:
+            return Page("", "", "there is no page of that link in the index")
+        document: Any = self._searcher.doc(found[0][1])
+        return Page(document["title"][0], document["text"][0])
+
+
+def build_index(
+    source: Path, target: Path, *, commit_every: int = 100_000, on_progress: Callable[[int], None] | None = None
+) -> int:
+    """Build an index, or go on with one that was interrupted; what was committed is not read twice.
+
+    Args:
+        source: See `agent.search.corpus.read_corpus`.
+        target: A folder; made if need be.
+        commit_every: Documents after which an interruption loses nothing.
+        on_progress: Called with the number of documents after each commit.
+
+    Returns:
+        Number of documents.
+
+    Raises:
+        ValueError: The folder is something else, or the index of another source.
+        CorpusError: The source cannot be read; what came before is kept, and the next call goes on behind it.
+    """
+    about = {"version": VERSION, "source": source.name, "finished": False}
+    known = _about(target)
+    if known is None:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise ValueError(f"{target} exists and is no index; give another folder")
+        target.mkdir(parents=True, exist_ok=True)
+        _write_about(target, about)
+    elif known["version"] != VERSION or known["source"] != source.name:
+        raise ValueError(
+            f"{target} is an index of {known['source']} (version {known['version']}); delete it or give another folder"
+        )
+    index = _make(target)
+    writer = index.writer(_HEAP_BYTES, num_threads=2)
+    count = index.searcher().num_docs
+    try:
+        done = count
+        for number, document in enumerate(read_corpus(source)):
+            if number < done:
+                continue
+            writer.add_document(_document(document))
+            count += 1
+            if count % commit_every == 0:
+                writer.commit()
+                if on_progress is not None:
+                    on_progress(count)
+    finally:
+        writer.commit()
+        writer.wait_merging_threads()
+    _write_about(target, about | {"finished": True, "documents": count})
+    if on_progress is not None:
+        on_progress(count)
+    return int(count)
+
+
+def remove_index(target: Path) -> None:
+    """Delete an index; nothing that is not one is touched."""
+    if _about(target) is not None:
+        shutil.rmtree(target)
+
+
+def _open(path: Path) -> tantivy.Index:
+    if path.is_dir():
+        known = _about(path)
+        if known is None:
+            raise ValueError(f"{path} is no index; make one with `deepeyes search index SOURCE --out {path}`")
+        if known["version"] != VERSION:
+            raise ValueError(
+                f"{path} is an index of version {known['version']}, this code reads version {VERSION}; build it anew"
+            )
+        if not known["finished"]:
+            raise ValueError(f"{path} is not finished; run `deepeyes search index` on {known['source']} again, it goes on")
+        return _make(path)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no search index at {path}; expected JSON lines of title, text and link, or an index made with "
+            "`deepeyes search index`"
+        )
+    if path.suffix == ".sqlite":
+        raise ValueError(f"{path} is an index of an older kind; build it anew with `deepeyes search index SOURCE`")
+    index = _make(None)
+    writer = index.writer(15_000_000, num_threads=1)
+    for document in read_corpus(path):
+        writer.add_document(_document(document))
+    writer.commit()
+    writer.wait_merging_threads()
+    index.reload()
+    return index
+
+
+def _make(path: Path | None) -> tantivy.Index:
+    try:
+        import tantivy
+    except ImportError as error:
+        raise ValueError("provider local needs the package tantivy: pip install 'deepeyes[search]'") from error
+    schema = tantivy.SchemaBuilder()
+    schema.add_text_field("title", stored=True, tokenizer_name="words")
+    schema.add_text_field("text", stored=True, tokenizer_name="words")
+    schema.add_text_field("link", stored=True, tokenizer_name="raw")
+    index = tantivy.Index(schema.build(), path=None if path is None else str(path))
+    words = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.regex(_TOKENS))
+    words = words.filter(tantivy.Filter.lowercase()).filter(tantivy.Filter.stemmer("english"))
+    index.register_tokenizer("words", words.build())
+    return index
+
+
+def _document(document: WebResult) -> tantivy.Document:
+    import tantivy
+
+    return tantivy.Document(title=document.title, text=document.snippet, link=document.link)
+
+
+def _marked(snippet: tantivy.Snippet, mark: str) -> str:
+    """The snippet with its found words marked; tantivy counts in bytes."""
+    fragment = snippet.fragment().encode()
+    if not mark:
+        return str(fragment.decode())
+    parts, end = [], 0
+    for found in snippet.highlighted():
+        if found.start < end:
+            continue
+        parts += [fragment[end : found.start].decode(), mark, fragment[found.start : found.end].decode(), mark]
+        end = found.end
+    return "".join([*parts, fragment[end:].decode()])
+
+
+def _about(path: Path) -> dict[str, Any] | None:
+    try:
+        about: dict[str, Any] = json.loads((path / _ABOUT).read_text(encoding="utf-8"))
+        return about
+    except (OSError, ValueError):
+        return None
+
+
+def _write_about(path: Path, about: dict[str, Any]) -> None:
+    partial = path / f"{_ABOUT}.partial"
+    partial.write_text(json.dumps(about), encoding="utf-8")
+    partial.replace(path / _ABOUT)

@@ -1,0 +1,45 @@
+"""A SearXNG server of your own; `json` must be among `search.formats` in its settings.yml."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.protocol import WebResult
+from agent.search import Page
+from agent.search.pages import read_web_page
+from agent.search.results import web_results
+from agent.search.web import WebClient
+
+
+class Settings(BaseModel):
+    """`provider: searxng`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_url: str = Field(exclude=True)
+    """Such as http://127.0.0.1:8080."""
+    engines: str = ""
+    """Comma-separated; empty for the server's own choice."""
+    language: str = "en"
+
+
+class Provider:
+    """Text search, and pages."""
+
+    def __init__(self, settings: Settings, web: WebClient) -> None:
+        self._settings = settings
+        self._web = web
+
+    async def search(self, query: str, *, max_hits: int) -> list[WebResult]:
+        """See `SearchProvider`."""
+        settings = self._settings
+        wanted = {"q": query, "format": "json", "language": settings.language}
+        if settings.engines:
+            wanted["engines"] = settings.engines
+        answer = await self._web.json("GET", f"{settings.base_url.rstrip('/')}/search", params=wanted)
+        names = {"title": "title", "link": "url", "snippet": "content", "date": "publishedDate"}
+        return web_results("searxng", answer, ("results",), names, max_hits=max_hits)
+
+    async def open_page(self, link: str) -> Page:
+        """See `PageProvider`."""
+        return await read_web_page(self._web, link)

@@ -1,0 +1,85 @@
+"""`deepeyes search`: indexes, questions and recordings."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agent.protocol import render_search_observation
+from agent.recipes import parse_override
+from agent.search.gateway import open_search
+from agent.search.providers.local import build_index
+from agent.search.recording import Recording
+
+
+def index(source: Path, out: Path | None) -> None:
+    """Build or go on building."""
+    target = out or source.with_name(f"{source.name}.index")
+    started = time.monotonic()
+
+    def progress(count: int) -> None:
+        print(f"{count:,} documents, {time.monotonic() - started:.0f} s", file=sys.stderr)
+
+    count = build_index(source, target, on_progress=progress)
+    size = sum(file.stat().st_size for file in target.iterdir())
+    print(f"{count:,} documents in {target} ({size / 1e6:,.1f} MB)")
+
+
+async def query(text: str, provider: str, index: Path | None, settings: Sequence[str], max_hits: int) -> None:
+    """Ask, and print the observation."""
+    block: dict[str, Any] = {"provider": provider} | dict(parse_override(setting) for setting in settings)
+    if index is not None:
+        block["path"] = index
+    search = open_search(block)
+    if search is None:
+        raise ValueError("mode=off asks nobody")
+    try:
+        results = await search.search(text, max_hits=max_hits)
+        calls, usd = await search.spent()
+    finally:
+        await search.aclose()
+    print(render_search_observation(text, results).text)
+    counts = ", ".join(f"{name} {count}" for name, count in sorted(search.counters.items()))
+    print(f"[{counts}; {calls} calls, ${usd:.3f} spent]", file=sys.stderr)
+
+
+def stats(path: Path) -> None:
+    """Print what a recording holds."""
+    recording = Recording(path, writable=False)
+    found = recording.stats()
+    recording.close()
+
+    def day(seconds: float) -> str:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+
+    for row in found["entries"]:
+        print(f"{row['provider']:14} {row['kind']:7} {row['entries']:>9,}   {day(row['first'])} to {day(row['last'])} UTC")
+    print(f"{found['images']:,} images, {found['image_bytes'] / 1e6:,.1f} MB; {found['calls']:,} calls, ${found['usd']:.2f}")
+
+
+def export(path: Path, out: Path | None) -> None:
+    """Write JSON lines."""
+    recording = Recording(path, writable=False)
+    lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in recording.export())
+    if out is None:
+        sys.stdout.writelines(lines)
+    else:
+        with out.open("w", encoding="utf-8") as file:
+            file.writelines(lines)
+    recording.close()
+
+
+def merge(target: Path, sources: Sequence[Path]) -> None:
+    """Take over entries; print what came of it."""
+    into = Recording(target, writable=True)
+    for path in sources:
+        other = Recording(path, writable=False)
+        added, differing = into.merge(other)
+        other.close()
+        print(f"{path}: {added:,} added, {differing:,} kept as they were although they differ")
+    into.close()
