@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import html
-import io
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -90,8 +89,7 @@ def _read_markdown(path: Path, root: Path) -> Iterator[Document]:
         body.clear()
 
     with _open(path) as lines:
-        for line in io.TextIOWrapper(lines, encoding="utf-8", errors="replace"):
-            line = line.rstrip("\n")
+        for line in (raw.decode("utf-8", "replace").rstrip("\r\n") for raw in lines):
             fenced ^= bool(_FENCE.match(line))
             heading = None if fenced else _HEADING.match(line)
             if heading is None:

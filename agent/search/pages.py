@@ -95,7 +95,7 @@ def readable(html: str, link: str) -> Page:
     """Title and main text of an HTML page."""
     import trafilatura
 
-    found: Any = trafilatura.bare_extraction(html, url=link, include_comments=False, include_tables=True, favor_recall=True)
+    found: Any = trafilatura.bare_extraction(html, url=link, include_comments=False, favor_recall=True, with_metadata=True)
     if found is None or not found.text:
         return Page("", "", "the page has no readable text")
     return Page(found.title or link, found.text)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,10 +75,13 @@ class Provider:
         results = []
         for _, address in self._searcher.search(parsed, max_hits).hits:
             document: Any = self._searcher.doc(address)
-            snippet = _marked(snippets.snippet_from_doc(document), self._settings.highlight)
             text = document["text"][0]
+            found = snippets.snippet_from_doc(document)
+            snippet = _marked(found, self._settings.highlight)
             if not snippet:  # found by its title alone
                 snippet = text[: self._settings.snippet_chars]
+            elif len(text) <= self._settings.snippet_chars and text.startswith(found.fragment()):
+                snippet += text[len(found.fragment()) :]  # tantivy leaves out what stands behind the last word
             results.append(WebResult(title=document["title"][0], link=document["link"][0], snippet=snippet.strip()))
         return results
 
@@ -143,12 +145,6 @@ def build_index(
     if on_progress is not None:
         on_progress(count)
     return int(count)
-
-
-def remove_index(target: Path) -> None:
-    """Delete an index; nothing that is not one is touched."""
-    if _about(target) is not None:
-        shutil.rmtree(target)
 
 
 def _open(path: Path) -> tantivy.Index:

@@ -150,7 +150,7 @@ def test_images_come_lazily_by_hash_and_nothing_else_is_served(run):
             "/page.py",
             "/api/runs/0/episodes/99",
         ):
-            assert asked.get(path).status_code == 404, path
+            assert asked.get(path).status_code in (404, 422), path
         assert asked.get("/api/runs/0/episodes?sort=nothing").status_code == 400
 
 

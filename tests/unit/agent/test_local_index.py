@@ -1,0 +1,151 @@
+"""Building a local index from each kind of source, and asking it."""
+
+import bz2
+import gzip
+import json
+
+import pytest
+
+from agent.search.corpus import CorpusError, plain_wikitext, read_corpus
+from agent.search.providers import local
+
+PAGES = [
+    {"title": "Red panda", "text": "A small mammal of the Himalaya, called 小熊猫 in Chinese.", "link": "p:1"},
+    {"title": "Panda", "text": "A bear that eats bamboo in China.", "link": "p:2"},
+    {"title": "Eiffel Tower", "text": "A tower in Paris, Åland-blue at night.", "link": "p:3"},
+]
+DUMP = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/"><siteinfo><base>https://wiki.test/wiki/Main_Page</base></siteinfo>
+<page><title>Red panda</title><ns>0</ns><revision><text>'''Red panda''' is a [[mammal|small mammal]].&lt;ref&gt;x&lt;/ref&gt; {{Infobox|{{a}}}}
+== Range ==
+[[File:x.jpg|thumb|a [[b]]]] [[Himalaya]] &amp;amp; more</text></revision></page>
+<page><title>Panda, red</title><ns>0</ns><redirect title="Red panda"/><revision><text>#REDIRECT [[Red panda]]</text></revision></page>
+<page><title>Talk:Red panda</title><ns>1</ns><revision><text>chatter</text></revision></page>
+</mediawiki>"""
+
+
+@pytest.fixture
+def pages(tmp_path):
+    path = tmp_path / "pages.jsonl"
+    path.write_text("".join(json.dumps(page) + "\n" for page in PAGES))
+    return path
+
+
+def ask(path, **settings):
+    return local.Provider(local.Settings(path=path, **settings))
+
+
+@pytest.mark.parametrize("built", [False, True])
+async def test_the_best_page_comes_first_and_a_query_is_only_words(pages, tmp_path, built):
+    path = pages
+    if built:
+        path = tmp_path / "index"
+        assert local.build_index(pages, path) == 3
+    provider = ask(path)
+    hits = await provider.search("where do RED pandas live?", max_hits=2)
+    assert [hit.link for hit in hits] == ["p:1", "p:2"]
+    assert [hit.link for hit in await provider.search("小熊猫在哪里", max_hits=5)] == ["p:1"]
+    assert [hit.link for hit in await provider.search("åland", max_hits=5)] == ["p:3"]
+    for query in ('") OR DROP TABLE -- * NEAR(', "title:(", "+-!{}[]^~?:\\/", "AND OR NOT", "...", "\x00", "x" * 10_000):
+        assert await provider.search(query, max_hits=2) == []
+
+
+async def test_equal_questions_have_equal_answers_and_pages_can_be_opened(pages):
+    first, second = ask(pages), ask(pages)
+    assert await first.search("a", max_hits=3) == await second.search("a", max_hits=3)
+    assert (await first.open_page("p:2")).text == PAGES[1]["text"]
+    assert (await first.open_page("p:9")).problem
+
+
+async def test_found_words_are_marked_on_request_and_snippets_are_short(tmp_path):
+    path = tmp_path / "long.jsonl"
+    text = "filler é. " * 500 + "The panda eats bamboo. " + "more. " * 500
+    path.write_text(json.dumps({"title": "T", "text": text}))
+    (hit,) = await ask(path, highlight="**", snippet_chars=80).search("pandas bamboo", max_hits=1)
+    assert "**panda** eats **bamboo**" in hit.snippet
+    assert len(hit.snippet) < 120
+    (hit,) = await ask(path, snippet_chars=80).search("T", max_hits=1)
+    assert hit.snippet.startswith("filler"), "found by its title, it shows how it begins"
+
+
+@pytest.mark.parametrize(("suffix", "opener"), [("", open), (".gz", gzip.open), (".bz2", bz2.open)])
+def test_json_lines_and_dumps_are_read_plain_and_compressed(tmp_path, suffix, opener):
+    with opener(tmp_path / f"a.jsonl{suffix}", "wb") as file:
+        file.write(json.dumps({"title": "T", "text": "x", "url": "u"}).encode() + b"\n\n")
+    with opener(tmp_path / f"b.xml{suffix}", "wb") as file:
+        file.write(DUMP.encode())
+    lines, article = read_corpus(tmp_path)
+    assert (lines.title, lines.snippet, lines.link) == ("T", "x", "u")
+    assert (article.title, article.link) == ("Red panda", "https://wiki.test/wiki/Red_panda")
+    assert article.snippet.split() == "Red panda is a small mammal. Range Himalaya & more".split()
+
+
+def test_markdown_is_one_document_a_section(tmp_path):
+    (tmp_path / "sub dir").mkdir()
+    (tmp_path / "sub dir/guide.md").write_text(
+        "intro\n# Guide\ntop\n## Set up\nrun it\n```\n# not a heading\n```\n### Detail\nmore\n"
+    )
+    found = [(page.title, page.link, page.snippet) for page in read_corpus(tmp_path)]
+    assert found == [
+        ("guide", "sub%20dir/guide.md", "intro"),
+        ("Guide", "sub%20dir/guide.md", "top"),
+        ("Guide: Set up", "sub%20dir/guide.md#set-up", "run it\n```\n# not a heading\n```\n### Detail\nmore"),
+    ]
+
+
+def test_wiki_markup_becomes_text():
+    text = "{| class=x\n| cell\n|}<!-- c -->''it'' [http://x y] <math>a</math>[[Category:Z]]&nbsp;<br/>end"
+    assert plain_wikitext(text).replace("\xa0", " ").split() == ["it", "y", "end"]
+
+
+def test_an_interrupted_build_goes_on_where_it_stopped(pages, tmp_path):
+    target = tmp_path / "index"
+
+    class Killed(Exception):
+        pass
+
+    def kill(count):
+        raise Killed
+
+    with pytest.raises(Killed):
+        local.build_index(pages, target, commit_every=2, on_progress=kill)
+    with pytest.raises(ValueError, match="is not finished; run `deepeyes search index`"):
+        ask(target)
+    assert local.build_index(pages, target, commit_every=2) == 3
+    assert ask(target)._searcher.num_docs == 3
+    assert local.build_index(pages, target) == 3, "a finished index is left as it is"
+
+
+def test_a_broken_line_is_named_and_what_came_before_is_kept(pages, tmp_path):
+    text = pages.read_text()
+    pages.write_text(text + "{oops\n")
+    with pytest.raises(CorpusError, match=r"pages\.jsonl:4 is no page"):
+        local.build_index(pages, tmp_path / "index")
+    pages.write_text(text + json.dumps(PAGES[0]))
+    assert local.build_index(pages, tmp_path / "index") == 4
+    (tmp_path / "x.xml").write_text("<mediawiki><page>")
+    with pytest.raises(CorpusError, match="no MediaWiki dump"):
+        list(read_corpus(tmp_path / "x.xml"))
+
+
+def test_what_is_no_index_is_refused_with_advice(pages, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no search index at"):
+        ask(tmp_path / "none")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match="is no index; make one with"):
+        ask(tmp_path / "folder")
+    (tmp_path / "old.sqlite").write_text("")
+    with pytest.raises(ValueError, match="older kind"):
+        ask(tmp_path / "old.sqlite")
+    (tmp_path / "folder/file").write_text("precious")
+    with pytest.raises(ValueError, match="is no index; give another folder"):
+        local.build_index(pages, tmp_path / "folder")
+    local.build_index(pages, tmp_path / "index")
+    (tmp_path / "other.jsonl").write_text(pages.read_text())
+    with pytest.raises(ValueError, match=r"is an index of pages\.jsonl"):
+        local.build_index(tmp_path / "other.jsonl", tmp_path / "index")
+    with pytest.raises(CorpusError, match="nothing to index"):
+        list(read_corpus(tmp_path / "folder"))
+    about = tmp_path / "index/deepeyes-index.json"
+    about.write_text(about.read_text().replace('"version": 1', '"version": 9'))
+    with pytest.raises(ValueError, match="version 9"):
+        ask(tmp_path / "index")

@@ -1,0 +1,239 @@
+"""The contract of a search provider, held by every file in agent/search/providers.
+
+HTTP providers are asked against answers in `recorded/`, which have the form of each API's documentation; a new provider needs a line in
+`SETTINGS` and, if it has a server, a file there.
+"""
+
+import json
+from pathlib import Path
+
+import httpx
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+
+from agent.errors import ToolUnavailable
+from agent.images import ImageFile
+from agent.loading import load_plugin, plugin_names
+from agent.protocol import WebResult
+from agent.search.gateway import PROVIDERS, open_search
+from agent.search.providers import duckduckgo, local_images
+from agent.search.web import WebClient, WebSettings
+from tests.conftest import png
+
+RECORDED = Path(__file__).parent / "recorded"
+NAMES = plugin_names(PROVIDERS)
+KEYS = {"serper": "SERPER_API_KEY", "tavily": "TAVILY_API_KEY", "brave": "BRAVE_API_KEY"}
+HTTP = [*KEYS, "searxng"]
+KEY = "secret-key-of-a-test"
+FOUND = [
+    WebResult(
+        title="Red panda - Wikipedia",
+        link="https://en.wikipedia.org/wiki/Red_panda",
+        snippet="The red panda inhabits temperate forests & bamboo.",
+    ),
+    WebResult(
+        title="Red Panda Network", link="https://redpandanetwork.org/", snippet="Where they live.", date="Mar 3, 2024"
+    ),
+]
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    """A block for each provider on disk."""
+    (tmp_path / "pages.jsonl").write_text(
+        "".join(json.dumps({"title": page.title, "text": page.snippet, "link": page.link}) + "\n" for page in FOUND)
+    )
+    (tmp_path / "images").mkdir()
+    picture().save(tmp_path / "images/red_panda.png")
+    (tmp_path / "images/titles.jsonl").write_text(json.dumps({"file": "red_panda.png", "title": "Red panda"}))
+    cache = {"q1": {"tool_returned_web_title": ["Red panda"], "cached_images_path": ["images/red_panda.png"]}}
+    (tmp_path / "cache.json").write_text(json.dumps(cache))
+    for variable in KEYS.values():
+        monkeypatch.setenv(variable, KEY)
+    return {
+        "serper": {}, "tavily": {}, "brave": {}, "searxng": {"base_url": "http://searx.test"}, "duckduckgo": {},
+        "local": {"path": tmp_path / "pages.jsonl"}, "local_images": {"path": tmp_path / "images"},
+        "mmsearch_r1": {"path": tmp_path / "cache.json"},
+    }  # fmt: skip
+
+
+def picture(size=(64, 48)) -> Image.Image:
+    image = Image.radial_gradient("L").resize(size).convert("RGB")
+    image.paste((255, 0, 0), (size[0] // 8, size[1] // 8, size[0] // 2, size[1] // 2))
+    return image
+
+
+class Server:
+    """Answers like the provider's API; or as it is told."""
+
+    def __init__(self, name, *answers):
+        self.name = name
+        self.answers = list(answers)
+        self.requests = []
+
+    def __call__(self, request):
+        self.requests.append(request)
+        if self.answers:
+            answer = self.answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+        return httpx.Response(200, content=(RECORDED / f"{self.name}.json").read_bytes())
+
+
+def open_provider(name, settings, *answers, **options):
+    server = Server(name, *answers)
+    fast = {"attempts": 3, "deadline_s": 20.0}
+    search = open_search({"provider": name, **settings[name], **fast, **options}, transport=httpx.MockTransport(server))
+    assert search is not None
+    if name == "duckduckgo":
+        asked = json.loads((RECORDED / "duckduckgo.json").read_text())
+        search._provider = duckduckgo.Provider(duckduckgo.Settings(), search._web, ask=lambda query, **options: asked)
+    return search, server
+
+
+def test_every_provider_on_disk_is_tested(settings):
+    assert set(settings) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_provider_has_at_least_one_ability_and_no_secret_in_its_options(name, settings):
+    search, _ = open_provider(name, settings)
+    assert any(search.can(ability) for ability in ("search", "search_image", "open_page"))
+    options = load_plugin(PROVIDERS, name).Settings(**settings[name]).model_dump(mode="json")
+    assert not {"api_key", "base_url", "path", "proxy"} & set(options), (
+        "a recording's key must not depend on keys and addresses"
+    )
+
+
+@pytest.mark.parametrize("name", [*HTTP, "duckduckgo", "local"])
+async def test_text_search_gives_plain_results_best_first_and_no_more_than_asked(name, settings):
+    search, _ = open_provider(name, settings)
+    found = await search.search("red panda habitat", max_hits=5)
+    wanted = FOUND if name in HTTP else [WebResult(title=page.title, link=page.link, snippet=page.snippet) for page in FOUND]
+    assert found == wanted
+    assert await search.search("red panda habitat", max_hits=1) == wanted[:1]
+    await search.aclose()
+
+
+@pytest.mark.parametrize("name", ["local_images", "mmsearch_r1"])
+async def test_image_search_finds_the_picture_at_another_size(name, settings):
+    search, _ = open_provider(name, settings)
+    asked = ImageFile.from_pil(picture((200, 150)))
+    (hit,) = await search.search_image(asked, item_id="q1", max_hits=5)
+    assert hit.title == "Red panda"
+    assert hit.thumbnail == ImageFile.from_pil(picture()) or hit.thumbnail.size == (64, 48)
+    other = ImageFile.from_pil(Image.linear_gradient("L").convert("RGB"))
+    assert await search.search_image(other, item_id="unknown", max_hits=5) == []
+
+
+@pytest.mark.parametrize("name", HTTP)
+async def test_a_request_carries_query_and_key_where_the_api_wants_them(name, settings):
+    search, server = open_provider(name, settings)
+    await search.search("Köln? & co", max_hits=3)
+    (request,) = server.requests
+    sent = request.url.params.get("q") or json.loads(request.content).get("q") or json.loads(request.content).get("query")
+    assert sent == "Köln? & co"
+    if name in KEYS:
+        assert KEY in " ".join(request.headers.values())
+        assert KEY not in str(request.url)
+
+
+@pytest.mark.parametrize("name", HTTP)
+async def test_an_empty_answer_is_an_empty_list_and_a_changed_api_an_outage(name, settings):
+    empty = {"brave": {"type": "search"}}.get(name, {"organic": [], "results": []})
+    search, _ = open_provider(name, settings, httpx.Response(200, json=empty))
+    assert await search.search("nothing", max_hits=5) == []
+    for changed in (
+        {"organic": "x", "results": "x", "web": []},
+        {"organic": [3], "results": [3], "web": {"results": [3]}},
+        [],
+    ):
+        search, _ = open_provider(name, settings, httpx.Response(200, json=changed))
+        with pytest.raises(ToolUnavailable, match=f"{name}: expected"):
+            await search.search("nothing", max_hits=5)
+
+
+@pytest.mark.parametrize("name", HTTP)
+@pytest.mark.parametrize(("status", "advice"), [(401, "key is missing or wrong"), (402, "no credit"), (400, "settings")])
+async def test_a_refusal_is_not_repeated_and_says_what_to_do(name, settings, status, advice):
+    search, server = open_provider(name, settings, httpx.Response(status, text=f"bad key {KEY}"))
+    with pytest.raises(ToolUnavailable, match=advice) as error:
+        await search.search("q", max_hits=5)
+    assert str(status) in str(error.value)
+    assert (KEY in str(error.value)) == (name not in KEYS)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_a_missing_key_is_named_before_anything_is_asked(name, settings, monkeypatch):
+    monkeypatch.delenv(KEYS[name])
+    with pytest.raises(ValueError, match=KEYS[name]):
+        open_provider(name, settings)
+
+
+def test_an_unknown_provider_or_setting_lists_those_that_are(settings):
+    with pytest.raises(LookupError, match="brave, duckduckgo, local, local_images"):
+        open_search({"provider": "bing"})
+    with pytest.raises(ValueError, match=r"no setting pth; there are: .*max_calls.*path"):
+        open_search({"provider": "local", "pth": "x"})
+    with pytest.raises(ValueError, match="needs `provider:`"):
+        open_search({"path": "x"})
+
+
+async def test_no_results_of_the_ddgs_library_are_an_empty_list_and_its_errors_an_outage(settings):
+    def ask(query, **options):
+        raise RuntimeError(query)
+
+    web = WebClient("duckduckgo", WebSettings(attempts=2, deadline_s=5))
+    provider = duckduckgo.Provider(duckduckgo.Settings(), web, ask=ask)
+    assert await provider.search("No results found.", max_hits=3) == []
+    with pytest.raises(ToolUnavailable, match="RuntimeError: 202 Ratelimit"):
+        await provider.search("202 Ratelimit", max_hits=3)
+
+
+def test_the_ddgs_library_is_there_and_has_what_we_call():
+    assert callable(duckduckgo._library(duckduckgo.Settings(), 5.0))
+
+
+async def test_images_are_found_by_embedding_where_a_model_is_given(tmp_path, settings):
+    """A model that averages each channel: what is red is near what is red, whatever its shape."""
+    node = helper.make_node("GlobalAveragePool", ["pixels"], ["mean"])
+    flat = helper.make_node("Flatten", ["mean"], ["embedding"])
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [1, 3, 32, 32])
+    embedding = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [1, 3])
+    graph = helper.make_graph([node, flat], "mean", [pixels], [embedding])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "mean.onnx")
+    folder = tmp_path / "colours"
+    folder.mkdir()
+    for name, colour in (("red", (220, 20, 20)), ("green", (20, 220, 20)), ("blue", (20, 20, 220))):
+        (folder / f"{name}.png").write_bytes(png(50, 30, colour))
+    (folder / "broken.png").write_bytes(b"x")
+    given = local_images.Settings(path=folder, embedding_model=tmp_path / "mean.onnx", mean=(0.5, 0.5, 0.5), std=(1, 1, 1))
+    for _ in range(2):  # the second time from the file beside the images
+        provider = local_images.Provider(given)
+        hits = await provider.search_image(ImageFile(png(9, 9, (250, 60, 50))), item_id="", max_hits=1)
+        assert [hit.title for hit in hits] == ["red"]
+    assert (folder / ".deepeyes-images.json").exists()
+    with pytest.raises(FileNotFoundError, match="no ONNX model"):
+        local_images.Provider(local_images.Settings(path=folder, embedding_model=tmp_path / "none.onnx"))
+
+
+async def test_the_published_cache_keeps_titles_aligned_and_leaves_out_lost_images(tmp_path):
+    (tmp_path / "a.png").write_bytes(png())
+    titles, paths = ["one", "two", "three"], [None, "a.png", "lost.png"]
+    cache = {"fvqa_train_0": {"tool_returned_web_title": titles, "cached_images_path": paths}, "bad": None}
+    path = tmp_path / "cache.json"
+    path.write_text(json.dumps(cache))
+    search = open_search({"provider": "mmsearch_r1", "path": path})
+    hits = await search.search_image(ImageFile(png()), item_id="fvqa_train_0", max_hits=5)
+    assert [hit.title for hit in hits] == ["two"]
+    for unknown in ("bad", "other"):
+        assert await search.search_image(ImageFile(png()), item_id=unknown, max_hits=5) == []
+    path.write_text("[]")
+    with pytest.raises(ValueError, match="object keyed by question id"):
+        open_search({"provider": "mmsearch_r1", "path": path})
+    with pytest.raises(FileNotFoundError, match="no image-search cache"):
+        open_search({"provider": "mmsearch_r1", "path": tmp_path / "none.json"})
