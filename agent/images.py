@@ -8,6 +8,7 @@ import io
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from weakref import WeakValueDictionary
 
 from PIL import Image
 
@@ -30,6 +31,12 @@ class ImageFile:
 
     def __repr__(self) -> str:
         return f"ImageFile({self.sha256[:8]}, {len(self.data):,} bytes)"
+
+    @classmethod
+    def shared(cls, data: bytes) -> ImageFile:
+        """The one object of this process for these bytes: the rollouts of a group then hold their image once."""
+        image = cls(data)
+        return _SHARED.setdefault(image.sha256, image)
 
     @classmethod
     def from_pil(cls, image: Image.Image) -> ImageFile:
@@ -83,6 +90,9 @@ def _opened(data: bytes) -> Image.Image:
         return Image.open(io.BytesIO(data))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadableImage(f"{len(data):,} bytes are no image: {error}") from error
+
+
+_SHARED: WeakValueDictionary[str, ImageFile] = WeakValueDictionary()
 
 
 def observation_size(width_px: int, height_px: int) -> tuple[int, int]:

@@ -38,7 +38,7 @@ class EpisodeAgentLoop(AgentLoopBase):
             EpisodeFailed: Our outage; never scored.
         """
         settings = self._services.settings
-        images = tuple(ImageFile(data) for data in row["image_bytes"])
+        images = tuple(ImageFile.shared(data) for data in row["image_bytes"])
         self._assert_mm_supported(bool(images))
         task = _task(row)
         policy = self._policy(sampling_params, priority)

@@ -76,7 +76,7 @@ def test_json_lines_and_dumps_are_read_plain_and_compressed(tmp_path, suffix, op
     lines, article = read_corpus(tmp_path)
     assert (lines.title, lines.snippet, lines.link) == ("T", "x", "u")
     assert (article.title, article.link) == ("Red panda", "https://wiki.test/wiki/Red_panda")
-    assert article.snippet.split() == "Red panda is a small mammal. Range Himalaya & more".split()
+    assert article.snippet.split() == ["Red", "panda", "is", "a", "small", "mammal.", "Range", "Himalaya", "&", "more"]
 
 
 def test_markdown_is_one_document_a_section(tmp_path):
