@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakValueDictionary
 
 from PIL import Image
 
@@ -24,9 +25,21 @@ class QwenImageSizer:
         size = image_processor.size
         self._min_pixels, self._max_pixels = int(size["shortest_edge"]), int(size["longest_edge"])
         self._limit = max_pixels
+        self._shared: WeakValueDictionary[str, Image.Image] = WeakValueDictionary()
 
     def __call__(self, image: ImageFile) -> tuple[Image.Image, int]:
-        """Returns: RGB pixels and the number of placeholder tokens."""
+        """Returns: RGB pixels, shared by all who hold the same image, and the number of placeholder tokens."""
+        from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+        pixels = self._shared.get(image.sha256)
+        if pixels is None:
+            pixels = self._shared[image.sha256] = self._decode(image)
+        height, width = smart_resize(
+            pixels.height, pixels.width, self._factor, min_pixels=self._min_pixels, max_pixels=self._max_pixels
+        )
+        return pixels, height * width // self._factor**2
+
+    def _decode(self, image: ImageFile) -> Image.Image:
         from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
         pixels = image.pil()
@@ -35,7 +48,4 @@ class QwenImageSizer:
                 pixels.height, pixels.width, self._factor, min_pixels=self._min_pixels, max_pixels=self._limit
             )
             pixels = pixels.resize((width, height), Image.Resampling.BICUBIC)
-        height, width = smart_resize(
-            pixels.height, pixels.width, self._factor, min_pixels=self._min_pixels, max_pixels=self._max_pixels
-        )
-        return pixels, height * width // self._factor**2
+        return pixels

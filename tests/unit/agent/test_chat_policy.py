@@ -96,3 +96,64 @@ async def test_a_prompt_that_is_too_long_is_the_context_being_full():
 
 def test_a_key_is_not_printed():
     assert "secret" not in repr(ChatSettings(base_url="http://x", model="m", api_key="secret"))
+
+
+def events(*pieces, finish="stop", usage=True):
+    lines = [{"choices": [{"delta": {"role": "assistant", "content": ""}}]}]
+    lines += [{"choices": [{"delta": {"content": piece}}]} for piece in pieces]
+    lines += [{"choices": [{"delta": {}, "finish_reason": finish}]}]
+    lines += [{"choices": [], "usage": {"completion_tokens": 7, "prompt_tokens": 30}}] if usage else []
+    return "".join(f"data: {json.dumps(line)}\n\n" for line in lines) + "data: [DONE]\n\n"
+
+
+def streaming(server, seen, **settings):
+    given = {"base_url": "http://model/v1", "model": "m", **settings}
+    return ChatPolicy(ChatClient(ChatSettings(**given), transport=httpx.MockTransport(server)), on_text=seen.append)
+
+
+async def test_a_streamed_reply_is_shown_piece_by_piece_and_is_the_same_reply():
+    seen = []
+    server = Server(httpx.Response(200, text=events("<think>é</think>", "<code>", "x</code>")))
+    reply = await streaming(server, seen).reply(QUESTION)
+    assert seen == ["<think>é</think>", "<code>", "x</code>"]
+    assert (reply.text, reply.finish, reply.num_tokens, reply.num_prompt_tokens) == ("".join(seen), "stop", 7, 30)
+    assert server.bodies[0]["stream"] is True
+    cut = await streaming(Server(httpx.Response(200, text=events("<code>x", finish="length", usage=False))), []).reply(
+        QUESTION
+    )
+    assert (cut.text, cut.finish) == ("<code>x", "length")
+
+
+async def test_a_stream_that_breaks_off_is_an_outage_and_one_that_never_begins_is_tried_again():
+    half = events("<think>", "hm").split("data: [DONE]")[0] + "data: {broken\n\n"
+    with pytest.raises(PolicyUnavailable, match="broke off"):
+        await streaming(Server(httpx.Response(200, text=half)), []).reply(QUESTION)
+    server = Server(httpx.Response(200, text="data: nonsense\n\n"), httpx.Response(200, text=events("<answer>a</answer>")))
+    assert (await streaming(server, []).reply(QUESTION)).text == "<answer>a</answer>"
+
+
+async def test_token_ids_and_log_probabilities_are_recorded_on_request():
+    answer = completion("<answer>b</answer>").json()
+    answer["choices"][0] |= {"token_ids": [5, 6], "logprobs": {"content": [{"logprob": -0.1}, {"logprob": -0.2}]}}
+    server = Server(httpx.Response(200, json=answer))
+    reply = await server.policy(record_tokens=True).reply(QUESTION)
+    assert (reply.token_ids, reply.logprobs) == ((5, 6), (-0.1, -0.2))
+    assert server.bodies[0]["return_token_ids"] is True
+
+
+async def test_the_episodes_token_budget_bounds_a_request():
+    server = Server(*[completion("<answer>b</answer>")] * 2)
+    await server.policy(max_reply_tokens=100).reply(QUESTION, max_tokens=30)
+    await server.policy(max_reply_tokens=None).reply(QUESTION, max_tokens=40)
+    assert [body["max_tokens"] for body in server.bodies] == [30, 40]
+
+
+async def test_the_models_of_a_server_are_listed_or_it_is_down():
+    answer = httpx.Response(200, json={"data": [{"id": "qwen"}, {"id": "other"}]})
+    client = ChatClient(ChatSettings(base_url="http://model/v1", model=""), transport=httpx.MockTransport(lambda _: answer))
+    assert await client.models() == ["qwen", "other"]
+    down = ChatClient(
+        ChatSettings(base_url="http://model/v1", model=""), transport=httpx.MockTransport(lambda _: httpx.Response(500))
+    )
+    with pytest.raises(PolicyUnavailable, match="is the server up"):
+        await down.models()

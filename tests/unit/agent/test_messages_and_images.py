@@ -1,4 +1,5 @@
 import io
+import zlib
 
 import pytest
 from hypothesis import given
@@ -7,6 +8,7 @@ from PIL import Image
 
 from agent.images import ImageFile, UnreadableImage, fit_observation, observation_size
 from agent.messages import Message, escape, messages_from_rows
+from agent.protocol import bound_observation
 from tests.conftest import png
 
 
@@ -100,3 +102,78 @@ def test_broken_bytes_are_a_typed_error(data):
 def test_mime_and_data_uri_follow_the_content():
     assert ImageFile(encoded("RGB", (4, 4), "JPEG")).mime == "image/jpeg"
     assert ImageFile(png()).data_uri().startswith("data:image/png;base64,iVBOR")
+
+
+def saved(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return ImageFile(buffer.getvalue())
+
+
+def header_of(width, height):
+    """A PNG that claims a size and holds no pixels."""
+    body = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
+    return ImageFile(b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big"))
+
+
+@pytest.mark.parametrize(
+    ("image", "shown"),
+    [
+        (saved(Image.new("RGB", (1, 1)), "PNG"), (32, 32)),
+        (saved(Image.new("RGB", (600, 3)), "PNG"), (6400, 32)),
+        (saved(Image.new("RGB", (3, 603)), "PNG"), (32, 3211)),
+        (saved(Image.new("CMYK", (64, 48)), "JPEG"), (64, 48)),
+        (saved(Image.new("P", (64, 48)), "PNG"), (64, 48)),
+        (saved(Image.new("RGBA", (64, 48)), "PNG"), (64, 48)),
+        (saved(Image.new("I;16", (64, 48)), "PNG"), (64, 48)),
+        (saved(Image.new("1", (20, 64)), "TIFF"), (32, 103)),
+        (
+            saved(Image.new("RGB", (64, 48)), "GIF", save_all=True, append_images=[Image.new("RGB", (64, 48), "red")]),
+            (64, 48),
+        ),
+    ],
+    ids=["1x1", "200:1", "1:201", "cmyk", "palette", "alpha", "16-bit", "1-bit", "animated"],
+)
+def test_images_of_every_kind_are_shown_in_a_decided_size_and_decode_to_rgb(image, shown):
+    fitted = fit_observation(image)
+    assert fitted.size == shown
+    assert fitted.pil().mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        ImageFile(b""),
+        ImageFile(b"x"),
+        ImageFile(png(64, 64)[:60]),
+        header_of(30_000, 30_000),
+        header_of(64, 64),
+        ImageFile(b"<svg/>"),
+    ],
+    ids=["empty", "text", "cut", "30k-x-30k", "no-pixels", "svg"],
+)
+def test_an_image_that_cannot_be_used_is_one_type_of_error(image):
+    with pytest.raises(UnreadableImage):
+        fit_observation(image).pil()
+
+
+def test_equal_bytes_are_one_object_while_somebody_holds_it():
+    first = ImageFile.shared(bytes(png()))
+    assert ImageFile.shared(bytes(bytearray(png()))) is first
+    assert ImageFile(png()) == first
+
+
+@given(st.text(max_size=200), st.integers(0, 12), st.integers(20, 120), st.integers(0, 6))
+def test_a_bounded_observation_keeps_placeholders_equal_to_images_and_says_what_is_missing(
+    text, count, max_chars, max_images
+):
+    body = escape(text)
+    message = Message("user", "<image>".join([body] * (count + 1)), (ImageFile(png()),) * count)
+    bounded = bound_observation(message, max_chars=max_chars, max_images=max_images)
+    assert len(bounded.images) == min(count, max_images)
+    if len(message.text) <= max_chars and count <= max_images:
+        assert bounded == message
+    if count > max_images:
+        assert "[an image was left out]" in bounded.text or "characters were left out" in bounded.text
+    parts = len(bounded.images) + 1
+    assert len(bounded.text.replace("<image>", "")) <= max_chars + 60 * parts

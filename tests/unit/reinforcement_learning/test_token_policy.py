@@ -1,6 +1,7 @@
 """What is trained on is what was sampled. Needs a tokenizer and a processor, no engine."""
 
 import random
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
 from agent.tools.python import PythonTool
+from agent.trajectory import tokens, transcript
 from code_sandbox.testing import FakeSandbox
 from code_sandbox.wire import CellImage, ExecuteResult
 from reinforcement_learning.verl_adapter.images import QwenImageSizer
@@ -62,8 +64,17 @@ def make(processor, engine, primer="", **limits):
     return TokenPolicy(processor.tokenizer, QwenImageSizer(processor), engine, limits=TokenLimits(**limits), primer=primer)
 
 
-def check(policy, engine, processor):
+def check(policy, engine, processor, episode):
     buffer = policy.buffer
+    # A record holds the very stream that is trained on, and its text is what the model saw.
+    ids, mask, logprobs = tokens(episode)
+    assert ids == buffer.prompt_ids + buffer.response_ids
+    assert mask == [0] * len(buffer.prompt_ids) + buffer.response_mask
+    assert logprobs == [0.0] * len(buffer.prompt_ids) + buffer.response_logprobs
+    seen = processor.tokenizer.decode(ids, skip_special_tokens=False)
+    seen = re.sub(r"<\|vision_start\|>(?:<\|image_pad\|>)*<\|vision_end\|>", "<image>", seen)
+    assert transcript(episode).startswith(seen)
+    assert transcript(episode)[len(seen) :] in ("", "\n", "<|im_end|>\n")
     assert len(buffer.response_ids) == len(buffer.response_mask) == len(buffer.response_logprobs)
     trained = [token for token, mask in zip(buffer.response_ids, buffer.response_mask, strict=True) if mask]
     assert trained == [token for reply in engine.sampled for token in reply]
@@ -82,7 +93,7 @@ async def test_tokens_equal_the_chat_template_and_processor_on_the_whole_convers
     python = tool()
     episode = await run_episode(OPENING, policy=policy, tools={"python": python}, limits=EpisodeLimits(max_turns=2))
     assert (episode.stop_reason, episode.answer) == (StopReason.ANSWERED, "red")
-    check(policy, engine, processor)
+    check(policy, engine, processor, episode)
     observation = episode.turns[0].observation
     content = [
         {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in observation.parts()
@@ -127,9 +138,24 @@ def test_mask_one_tokens_are_what_was_sampled_however_the_text_was_split(process
             limits=EpisodeLimits(max_turns=turns + 1),
         )
         assert episode.replies == [CODE] * turns + [ANSWER]
-        check(policy, engine, processor)
+        check(policy, engine, processor, episode)
 
     asyncio.run(run())
+
+
+async def test_the_rollouts_of_a_group_hold_their_pixels_once(processor):
+    sizer = QwenImageSizer(processor)
+    first, again = sizer(ImageFile(png(64, 64)))[0], sizer(ImageFile(png(64, 64)))[0]
+    assert first is again
+    assert sizer(ImageFile(png(65, 64)))[0] is not first
+
+
+async def test_the_episodes_token_budget_bounds_the_next_reply(processor):
+    engine = Engine(processor.tokenizer, [CODE, ANSWER], ["string", "eos"])
+    policy = make(processor, engine)
+    episode = await run_episode(OPENING, policy=policy, tools={"python": tool()}, limits=EpisodeLimits(max_tokens=len(CODE)))
+    assert episode.num_tokens <= len(CODE)
+    assert episode.num_tokens == sum(policy.buffer.response_mask)
 
 
 async def test_a_turn_that_did_not_end_itself_is_closed_with_mask_zero(processor):
