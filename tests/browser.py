@@ -1,0 +1,100 @@
+"""A real headless Chromium, driven through its DevTools protocol."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+from websockets.sync.client import ClientConnection, connect
+
+_FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-port=0", "--window-size=1300,900",
+)  # fmt: skip
+
+
+def chromium() -> str | None:
+    """The program, or None if there is none on this machine."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+class Page:
+    """One tab."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._numbers = count(1)
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        number = next(self._numbers)
+        self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        while True:
+            answer = json.loads(self._socket.recv(timeout=30))
+            if answer.get("id") == number:
+                assert "error" not in answer, answer
+                return answer["result"]
+
+    def run(self, script: str) -> Any:
+        """The value of an expression."""
+        result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def wait_for(self, script: str, *, timeout_s: float = 20.0) -> Any:
+        """Until an expression is true; its value."""
+        until = time.monotonic() + timeout_s
+        while not (value := self.run(script)):
+            assert time.monotonic() < until, (
+                f"{script} was not true in {timeout_s} s; the page: {self.run('document.body.innerText')[:2000]}"
+            )
+            time.sleep(0.05)
+        return value
+
+    def open(self, url: str) -> None:
+        """Load a page that says by `data-ready` that it shows what its address asks for."""
+        self.call("Page.navigate", url="about:blank")
+        self.call("Page.navigate", url=url)
+        self.ready()
+
+    def ready(self) -> None:
+        self.wait_for("document.body && document.body.dataset.ready === (location.hash || '#/')")
+
+    def screenshot(self, path: Path) -> None:
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+
+
+@contextmanager
+def browser(folder: Path) -> Iterator[Page]:
+    """A browser with one tab, ended with the block."""
+    program = chromium()
+    assert program is not None
+    command = [program, *_FLAGS, f"--user-data-dir={folder}", "about:blank"]
+    with (folder / "chromium.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            port_file, until = folder / "DevToolsActivePort", time.monotonic() + 60
+            while not (port_file.exists() and port_file.read_text().count("\n")):
+                assert process.poll() is None, (folder / "chromium.log").read_text()[-2000:]
+                assert time.monotonic() < until, "Chromium did not open its port in 60 s"
+                time.sleep(0.1)
+            port = port_file.read_text().splitlines()[0]
+            tabs = httpx.get(f"http://127.0.0.1:{port}/json/list").json()
+            address = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
+            with connect(address, max_size=None) as socket:
+                page = Page(socket)
+                page.call("Page.enable")
+                yield page
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
