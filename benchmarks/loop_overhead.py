@@ -111,7 +111,7 @@ async def _memory_mib(episodes: int, *, shared: bool) -> float:
     while arrived[0] < episodes:
         await asyncio.sleep(0.01)
     gc.collect()
-    grown = psutil.Process().memory_info().rss - before
+    grown: float = psutil.Process().memory_info().rss - before
     release.set()
     await asyncio.gather(*tasks)
     return grown / 2**20

@@ -133,7 +133,10 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=256)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, marked(), redis_server(Path(folder)) as redis_url:
-        arguments = ("--require-level", "0", "--max-sessions", str(2 * options.episodes))
+        # A sleeping cell stands for one that computes on a core of its own, so the two cores of a small machine are no bound.
+        config = Path(folder) / "sandbox.yaml"
+        config.write_text(f"max_running_cells: {_SESSIONS_AT_ONCE}\nmax_sessions: {2 * options.episodes}\n")
+        arguments = ("--require-level", "0", "--config", str(config))
         with sandbox_server(Path(folder), redis_url, arguments=arguments) as url:
             asyncio.run(compare(url, options.episodes))
 

@@ -20,9 +20,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from agent.loading import plugin_names
+from agent.recipes import read_yaml
 from evaluation.benchmarks import BenchmarkError, load_benchmark
 from evaluation.report import write_run_report
-from evaluation.runner import RunMismatch, RunSettings, finished_items, infer, open_run, score
+from evaluation.runner import RunMismatch, RunSettings, RunStopped, finished_items, infer, open_run, score
 from evaluation.vllm_server import ServerFailed, serve_checkpoint
 
 
@@ -35,6 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, type=Path, help="the run's folder")
     parser.add_argument("--mode", choices=("agent", "direct"), default="agent")
     parser.add_argument("--prompt", help="by default the benchmark's own")
+    parser.add_argument("--tools", default="python", help="comma-separated names of agent/tools")
+    parser.add_argument("--search", type=Path, help="YAML with `search:` and `image_search:` blocks, as in RL recipes")
     parser.add_argument("--max-turns", type=int, default=9)
     parser.add_argument("--max-reply-tokens", type=int, default=8192)
     parser.add_argument("--temperature", type=float, default=0.0)
@@ -51,13 +54,18 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     try:
         _run(options)
-    except (BenchmarkError, RunMismatch, ServerFailed, LookupError, OSError, ValueError) as error:
+    except (BenchmarkError, RunMismatch, RunStopped, ServerFailed, LookupError, OSError, ValueError) as error:
         sys.exit(f"evaluation: {error}")
 
 
 def _run(options: argparse.Namespace) -> None:
     benchmark = load_benchmark(options.benchmark)
+    sources = read_yaml(options.search) if options.search else {}
+    if unknown := sources.keys() - {"search", "image_search"}:
+        raise ValueError(f"{options.search} has {', '.join(sorted(unknown))}; expected search and image_search")
     settings = RunSettings(
+        **sources,
+        tools=tuple(options.tools.split(",")),
         benchmark=options.benchmark,
         data=str(options.data),
         model=options.model,

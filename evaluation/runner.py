@@ -24,6 +24,7 @@ from agent.messages import IMAGE_PLACEHOLDER, Message
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
 from agent.prompts import Prompt, load_prompt
 from agent.scheduling import for_each
+from agent.search.gateway import open_search, usable_tools
 from agent.tools import ToolContext, ToolSettings, build_tools
 from agent.trajectory import TrajectoryWriter, read_records
 from code_sandbox.client import SandboxClient
@@ -44,6 +45,9 @@ class RunSettings(BaseModel):
     """`agent`: with tools. `direct`: the same model without."""
     prompt: str
     tools: tuple[str, ...] = ("python",)
+    search: dict[str, Any] | None = None
+    """A block as in RL recipes, for the tools `search` and `fetch_page`; mode and provider are part of a run's identity."""
+    image_search: dict[str, Any] | None = None
     max_turns: int = Field(9, ge=1)
     max_reply_tokens: int = Field(8192, ge=1)
     temperature: float = Field(0.0, ge=0)
@@ -53,9 +57,18 @@ class RunSettings(BaseModel):
     """First so many items only."""
 
     @property
+    def tools_on(self) -> tuple[str, ...]:
+        """The tools of an episode, without those whose source is off."""
+        return usable_tools(self.tools, self.search, self.image_search) if self.mode == "agent" else ()
+
+    @property
     def tool_settings(self) -> ToolSettings:
         """What tools keep and the prompt promises."""
         return ToolSettings(python_timeout_s=self.python_timeout_s)
+
+
+class RunStopped(RuntimeError):
+    """A budget is spent: what was done is kept, and the same command goes on when there is more."""
 
 
 class RunMismatch(ValueError):
@@ -84,7 +97,7 @@ def open_run(directory: Path, settings: RunSettings) -> None:
 
 def _prompt(settings: RunSettings) -> Prompt:
     name = "direct" if settings.mode == "direct" else settings.prompt
-    return load_prompt(name, tools=settings.tools, settings=settings.tool_settings)
+    return load_prompt(name, tools=settings.tools_on, settings=settings.tool_settings)
 
 
 def opening(item: Item, prompt: Prompt) -> tuple[Message, ...]:
@@ -124,6 +137,9 @@ async def infer(
         sandbox_url: Needed by the python tool.
         max_in_flight: Episodes at once.
         on_done: Called with the number of finished episodes after each.
+
+    Raises:
+        RunStopped: A budget is spent.
     """
     done = finished_items(directory)
     writer = TrajectoryWriter(directory)
@@ -137,15 +153,22 @@ async def infer(
             primer=settings.primer,
         )
     )
-    names = settings.tools if settings.mode == "agent" else ()
+    names = settings.tools_on
+    search, image_search = open_search(settings.search), open_search(settings.image_search)
     sandbox = SandboxClient(sandbox_url) if sandbox_url and "python" in names else None
-    count = len(done)
+    count, stopped_by = len(done), ""
 
     async def one(item: Item) -> bool:
-        nonlocal count
+        nonlocal count, stopped_by
         messages = opening(item, prompt)
         context = ToolContext(
-            images=messages[-1].images, item_id=item.item_id, sandbox=sandbox, settings=settings.tool_settings
+            images=messages[-1].images,
+            item_id=item.item_id,
+            sandbox=sandbox,
+            search=search,
+            image_search=image_search,
+            pages=search,
+            settings=settings.tool_settings,
         )
         episode = await run_episode(
             messages,
@@ -157,15 +180,18 @@ async def infer(
         count += 1
         if on_done is not None:
             on_done(count)
+        if episode.ends_run:
+            stopped_by = episode.failure
         return not episode.ends_run
 
     missing = (item for item in itertools.islice(items, settings.limit) if item.item_id not in done)
     try:
-        await for_each(missing, one, max_in_flight=max_in_flight)
+        if not await for_each(missing, one, max_in_flight=max_in_flight):
+            raise RunStopped(f"the run was ended early; {count} items are done and kept: {stopped_by}")
     finally:
-        await client.aclose()
-        if sandbox is not None:
-            await sandbox.aclose()
+        for closing in (client, sandbox, search, image_search):
+            if closing is not None:
+                await closing.aclose()
 
 
 def latest_episodes(directory: Path) -> Iterator[tuple[str, Episode]]:

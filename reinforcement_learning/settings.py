@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.episode import EpisodeLimits
+from agent.search.gateway import usable_tools
 from agent.tools import ToolSettings
 
 
@@ -77,10 +78,7 @@ class AgentSettings(BaseModel):
     @property
     def tools_on(self) -> tuple[str, ...]:
         """The tools without those whose source has `mode: off`."""
-        off = {name for name in ("search", "image_search") if (getattr(self, name) or {}).get("mode") == "off"}
-        if "search" in off:
-            off.add("fetch_page")
-        return tuple(name for name in self.tools if name not in off)
+        return usable_tools(self.tools, self.search, self.image_search)
 
     @property
     def episode_limits(self) -> EpisodeLimits:

@@ -19,6 +19,8 @@ from rich.markup import escape
 _PACKAGES = {
     "agent": ("httpx", "pillow", "pydantic", "pyyaml"),
     "sandbox": ("fastapi", "uvicorn", "redis", "jupyter_client", "ipykernel", "matplotlib", "numpy"),
+    "search": ("tantivy", "trafilatura", "ddgs", "ImageHash", "onnxruntime"),
+    "viewer": ("fastapi", "uvicorn", "pygments"),
     "judge": ("math-verify",),
     "cold start": ("llamafactory", "transformers", "torch"),
     "reinforcement learning": ("verl", "ray", "vllm", "TransferQueue"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field
 
 from agent.protocol import WebResult
 from agent.search import Page
@@ -18,12 +18,10 @@ _MOST = 20
 
 
 class Settings(BaseModel):
-    """`provider: brave`."""
+    """`provider: brave`; the key is in BRAVE_API_KEY."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    api_key: SecretStr | None = Field(None, exclude=True)
-    """By default from BRAVE_API_KEY."""
     base_url: str = Field("https://api.search.brave.com", exclude=True)
     country: str = "us"
     language: str = "en"
@@ -35,7 +33,7 @@ class Provider:
     def __init__(self, settings: Settings, web: WebClient) -> None:
         self._settings = settings
         self._web = web
-        self._key = api_key(settings.api_key, "BRAVE_API_KEY", web)
+        self._key = api_key("BRAVE_API_KEY", web)
 
     async def search(self, query: str, *, max_hits: int) -> list[WebResult]:
         """See `SearchProvider`."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.errors import ToolUnavailable
 from agent.images import ImageFile
 from agent.search import ImageHit
 from agent.search.web import WebClient
@@ -52,6 +53,8 @@ class Provider:
         if not isinstance(entry, dict):
             return []
         titles, paths = entry.get("tool_returned_web_title") or [], entry.get("cached_images_path") or []
+        if not isinstance(titles, list) or not all(isinstance(path, str | None) for path in paths):
+            raise ToolUnavailable(f"the image-search cache is damaged at {item_id!r}: expected lists of titles and of paths")
         hits: list[ImageHit] = []
         for title, relative in zip(titles, paths, strict=False):
             if len(hits) == max_hits:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field
 
 from agent.protocol import WebResult
 from agent.search import Page
@@ -16,12 +16,10 @@ PRICE_USD = 0.001
 
 
 class Settings(BaseModel):
-    """`provider: serper`."""
+    """`provider: serper`; the key is in SERPER_API_KEY."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    api_key: SecretStr | None = Field(None, exclude=True)
-    """By default from SERPER_API_KEY."""
     base_url: str = Field("https://google.serper.dev", exclude=True)
     country: str = "us"
     language: str = "en"
@@ -33,7 +31,7 @@ class Provider:
     def __init__(self, settings: Settings, web: WebClient) -> None:
         self._settings = settings
         self._web = web
-        self._key = api_key(settings.api_key, "SERPER_API_KEY", web)
+        self._key = api_key("SERPER_API_KEY", web)
 
     async def search(self, query: str, *, max_hits: int) -> list[WebResult]:
         """See `SearchProvider`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field
 
 from agent.protocol import WebResult
 from agent.search import Page
@@ -18,12 +18,10 @@ PRICE_USD = 0.008
 
 
 class Settings(BaseModel):
-    """`provider: tavily`."""
+    """`provider: tavily`; the key is in TAVILY_API_KEY."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    api_key: SecretStr | None = Field(None, exclude=True)
-    """By default from TAVILY_API_KEY."""
     base_url: str = Field("https://api.tavily.com", exclude=True)
     depth: Literal["basic", "advanced"] = "basic"
     topic: Literal["general", "news"] = "general"
@@ -35,7 +33,7 @@ class Provider:
     def __init__(self, settings: Settings, web: WebClient) -> None:
         self._settings = settings
         self._web = web
-        self._key = api_key(settings.api_key, "TAVILY_API_KEY", web)
+        self._key = api_key("TAVILY_API_KEY", web)
 
     async def search(self, query: str, *, max_hits: int) -> list[WebResult]:
         """See `SearchProvider`."""

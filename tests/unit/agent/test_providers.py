@@ -230,6 +230,12 @@ async def test_the_published_cache_keeps_titles_aligned_and_leaves_out_lost_imag
     search = open_search({"provider": "mmsearch_r1", "path": path})
     hits = await search.search_image(ImageFile(png()), item_id="fvqa_train_0", max_hits=5)
     assert [hit.title for hit in hits] == ["two"]
+    cache["damaged"] = {"tool_returned_web_title": ["x"], "cached_images_path": [3]}
+    path.write_text(json.dumps(cache))
+    with pytest.raises(ToolUnavailable, match="damaged at 'damaged'"):
+        await open_search({"provider": "mmsearch_r1", "path": path}).search_image(
+            ImageFile(png()), item_id="damaged", max_hits=5
+        )
     for unknown in ("bad", "other"):
         assert await search.search_image(ImageFile(png()), item_id=unknown, max_hits=5) == []
     path.write_text("[]")
