@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=256)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, marked(), redis_server(Path(folder)) as redis_url:
-        # A sleeping cell stands for one that computes on a core of its own, so the two cores of a small machine are no bound.
+        # A sleeping cell stands for one that computes on a core of its own: the cores of a small machine are no bound.
         config = Path(folder) / "sandbox.yaml"
         config.write_text(f"max_running_cells: {_SESSIONS_AT_ONCE}\nmax_sessions: {2 * options.episodes}\n")
         arguments = ("--require-level", "0", "--config", str(config))

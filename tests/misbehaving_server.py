@@ -35,6 +35,8 @@ def misbehaving_server() -> Iterator[MisbehavingServer]:  # noqa: C901 - one bra
             if kind == "slow":
                 time.sleep(1.0)
                 self.answer(200, GOOD)
+            elif kind == "good":
+                self.answer(200, GOOD)
             elif kind == "garbage":
                 self.answer(200, b"<html>We will be back soon</html>")
             elif kind.startswith("status"):

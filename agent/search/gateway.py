@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, Literal, TypeVar
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from agent.errors import ReplayMiss, ToolUnavailable
 from agent.images import ImageFile
@@ -25,6 +25,8 @@ from agent.search.web import Ledger, WebClient, WebSettings
 
 PROVIDERS = "agent.search.providers"
 Mode = Literal["live", "record", "replay", "off"]
+_OFF = ("off", False)
+"""YAML reads the bare word as false."""
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -48,6 +50,11 @@ class SearchSettings(BaseModel):
     shared_cache_ttl_s: float = Field(7 * 86400.0, gt=0)
     run: str = "default"
     """Runs of one name share a budget in the shared cache."""
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        return "off" if value is False else value
 
 
 class _FromRecording:
@@ -256,9 +263,9 @@ def usable_tools(
 ) -> tuple[str, ...]:
     """The tools without those whose source has `mode: off`: neither offered nor named in a prompt."""
     off = set()
-    if (search or {}).get("mode") == "off":
+    if (search or {}).get("mode") in _OFF:
         off |= {"search", "fetch_page"}
-    if (image_search or {}).get("mode") == "off":
+    if (image_search or {}).get("mode") in _OFF:
         off.add("image_search")
     return tuple(tool for tool in tools if tool not in off)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 from evaluation.run import main
 from tests.conftest import ROOT
 from tests.fake_model_server import model_server
+from tests.misbehaving_server import misbehaving_server
 
 pytestmark = pytest.mark.services
 GUESS = "<think>I can answer directly.</think>\n<answer>red</answer>"
@@ -126,3 +128,57 @@ def test_a_bad_benchmark_file_stops_before_a_model_is_started(toy, tmp_path, edi
     with pytest.raises(SystemExit, match=message):
         main(["--benchmark", "tiles", "--data", str(path), "--model", "/none", "--out", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
+
+
+def searcher(messages):
+    question = messages[1]["content"][-1]["text"]
+    call = '<think>t</think>\n<tool_call>{"name": "search", "arguments": {"query": "tiles %s"}}</tool_call>'
+    return GUESS if any(m["role"] == "assistant" for m in messages) else call % hash(question + str(messages[1]))
+
+
+def test_a_spent_budget_ends_the_run_and_the_same_command_goes_on_from_there(toy, tmp_path):
+    block = {"provider": "searxng", "mode": "record", "recording": str(tmp_path / "r.sqlite"), "max_calls": 5}
+    options = (
+        "--tools",
+        "search",
+        "--search",
+        str(tmp_path / "sources.yaml"),
+        "--prompt",
+        "deepeyesv2",
+        "--max-in-flight",
+        "2",
+    )
+    episodes = tmp_path / "run/episodes.jsonl"
+    with misbehaving_server() as web, model_server(searcher) as url:
+
+        def run(**changes):
+            (tmp_path / "sources.yaml").write_text(json.dumps({"search": block | {"base_url": f"{web.url}/good"} | changes}))
+            return evaluate(toy, tmp_path / "run", url, *options)
+
+        with pytest.raises(SystemExit, match=r"ended early; .* BudgetExhausted: searxng: 5 calls"):
+            run()
+        assert web.hits["good"] == 5
+        assert episodes.read_text().count('"stop_reason": "answered"') == 5
+        with pytest.raises(SystemExit, match=r"another run.*search"):
+            run(language="de")
+        account = sqlite3.connect(tmp_path / "r.sqlite")
+        account.execute("UPDATE spending SET calls = 0")
+        account.commit()
+        account.close()
+        with pytest.raises(SystemExit, match="ended early"):
+            run()
+    assert episodes.read_text().count('"stop_reason": "answered"') == 10
+
+
+def test_search_that_is_off_is_neither_offered_nor_promised(toy, tmp_path):
+    seen = []
+
+    def answer(messages):
+        seen.append(messages)
+        return GUESS
+
+    (tmp_path / "off.yaml").write_text("search: {provider: serper, mode: off}\n")
+    with model_server(answer) as url:
+        options = ("--tools", "search", "--search", str(tmp_path / "off.yaml"), "--prompt", "deepeyesv2", "--limit", "1")
+        evaluate(toy, tmp_path / "run", url, *options)
+    assert "search" not in seen[0][0]["content"]
