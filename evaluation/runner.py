@@ -5,6 +5,7 @@ A run's folder explains itself:
     episodes.jsonl    one finished episode a line (agent/trajectory.py), with its item
     scores.jsonl      one grade a line; made again from the episodes at any time, without a model
     summary.json      totals
+    search.json       what searching took and cost, if there was any
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from agent.messages import IMAGE_PLACEHOLDER, Message
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
 from agent.prompts import Prompt, load_prompt
 from agent.scheduling import for_each
-from agent.search.gateway import open_search, usable_tools
+from agent.search.gateway import Search, open_search, usable_tools
 from agent.tools import ToolContext, ToolSettings, build_tools
 from agent.trajectory import TrajectoryWriter, read_records
 from code_sandbox.client import SandboxClient
@@ -189,9 +190,21 @@ async def infer(
         if not await for_each(missing, one, max_in_flight=max_in_flight):
             raise RunStopped(f"the run was ended early; {count} items are done and kept: {stopped_by}")
     finally:
+        await _write_counters(directory, {"search": search, "image_search": image_search})
         for closing in (client, sandbox, search, image_search):
             if closing is not None:
                 await closing.aclose()
+
+
+async def _write_counters(directory: Path, sources: dict[str, Search | None]) -> None:
+    """What was asked of each source in this process, and what the run has cost; beside the episodes as `search.json`."""
+    found = {}
+    for name, source in sources.items():
+        if source is not None:
+            calls, usd = await source.spent()
+            found[name] = {"mode": source.settings.mode, "counters": source.counters, "calls": calls, "usd": usd}
+    if found:
+        (directory / "search.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 def latest_episodes(directory: Path) -> Iterator[tuple[str, Episode]]:

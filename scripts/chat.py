@@ -79,9 +79,12 @@ async def chat(options: argparse.Namespace) -> int:
     images = tuple(_read_image(path) for path in options.image)
     settings = ToolSettings(python_timeout_s=options.python_timeout_s, any_image=options.any_image)
     search = open_search(_search_block(options))
+    image_search = open_search({"provider": "local_images", "path": options.image_folder} if options.image_folder else None)
     names = ["python"]
     if search is not None:
         names += ["search"] + (["fetch_page"] if search.can("open_page") else [])
+    if image_search is not None:
+        names.append("image_search")
     prompt = load_prompt(options.prompt, tools=names, settings=settings)
     client = ChatClient(
         ChatSettings(
@@ -96,22 +99,23 @@ async def chat(options: argparse.Namespace) -> int:
         if not options.model:
             client.settings = client.settings.model_copy(update={"model": (await client.models())[0]})
         async with SandboxClient(options.sandbox_url, wait_s=10.0) as sandbox:
-            context = ToolContext(images=images, sandbox=sandbox, search=search, pages=search, settings=settings)
+            context = ToolContext(
+                images=images, sandbox=sandbox, search=search, image_search=image_search, pages=search, settings=settings
+            )
             tools: dict[str, Tool] = {
                 name: ShownTool(tool, console, options.out / "shown" if options.out else None)
                 for name, tool in build_tools(names, context).items()
             }
-            question = options.question
             episode = await run_episode(
-                _opening(prompt, question, images),
+                _opening(prompt, options.question, images),
                 policy=ShownPolicy(client, console),
                 tools=tools,
                 limits=EpisodeLimits(max_turns=options.max_turns, deadline_s=options.deadline_s),
             )
     finally:
-        await client.aclose()
-        if search is not None:
-            await search.aclose()
+        for closing in (client, search, image_search):
+            if closing is not None:
+                await closing.aclose()
     return _report(episode, console, search, options)
 
 

@@ -271,6 +271,7 @@ def _add_chat(commands: Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument("--sandbox-url", default=os.environ.get("CODE_SANDBOX_URL", "http://127.0.0.1:8000"))
     parser.add_argument("--search-index", type=Path, help="a local index; adds the tools `search` and `fetch_page`")
     parser.add_argument("--search", metavar="PROVIDER", help="a live provider instead, such as serper; needs its key")
+    parser.add_argument("--image-folder", type=Path, help="images among which `image_search` finds the nearest")
     parser.add_argument("--prompt", default="deepeyesv2", help="of agent/prompts")
     parser.add_argument("--any-image", action="store_true", help="see agent/tools/image_search.py")
     parser.add_argument("--max-reply-tokens", type=int, help="by default whatever the server's context holds")
@@ -294,6 +295,7 @@ def _add_view(commands: Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument("directory", type=Path, nargs="+", help="a folder with episodes.jsonl; two are shown side by side")
     parser.add_argument("--port", type=int, default=8765)
     parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--tokenizer", type=Path, help="folder of a model; by default that of the run's recipe")
     parser.add_argument("--out", type=Path, help="write one page to this file instead of serving")
     parser.add_argument("--limit", type=int, default=200, help="episodes in that file")
     parser.set_defaults(handler=_view)
@@ -308,7 +310,7 @@ def _view(options: argparse.Namespace) -> None:
         return
     from scripts.viewer.app import serve
 
-    serve(options.directory, host=options.host, port=options.port)
+    serve(options.directory, host=options.host, port=options.port, tokenizer=options.tokenizer)
 
 
 def _add_eval(commands: Commands[argparse.ArgumentParser]) -> None:

@@ -41,7 +41,7 @@ class WebSettings(BaseModel):
     timeout_s: float = Field(15.0, gt=0)
     """Of one attempt."""
     deadline_s: float = Field(60.0, gt=0)
-    """Of all attempts and the pauses between them, waiting for a slot left out."""
+    """Of all attempts and the pauses between them; waiting for a slot and for the rate is left out."""
     max_calls: int | None = Field(None, ge=0)
     """Requests a run may send."""
     max_cost_usd: float | None = Field(None, ge=0)
@@ -185,11 +185,11 @@ class WebClient:
             started = time.monotonic()
             last = "no attempt"
             for number in range(self.settings.attempts):
-                left_s = self.settings.deadline_s - (time.monotonic() - started)
                 if number:
                     self.counters["retries"] += 1
-                await self._take_turn()
+                started += await self._take_turn()
                 await self._charge()
+                left_s = self.settings.deadline_s - (time.monotonic() - started)
                 paid = False
                 try:
                     async with asyncio.timeout(left_s):
@@ -212,12 +212,15 @@ class WebClient:
             self.counters["failures"] += 1
             raise ToolUnavailable(self.scrub(f"{self.source} gave no answer in {number + 1} attempts: {last}"))
 
-    async def _take_turn(self) -> None:
+    async def _take_turn(self) -> float:
+        """Wait for the rate; returns how long, in seconds."""
         if self.settings.requests_per_s is None:
-            return
+            return 0.0
         now = time.monotonic()
-        self._next_at = max(self._next_at, now) + 1 / self.settings.requests_per_s
-        await asyncio.sleep(self._next_at - 1 / self.settings.requests_per_s - now)
+        turn_at = max(self._next_at, now)
+        self._next_at = turn_at + 1 / self.settings.requests_per_s
+        await asyncio.sleep(turn_at - now)
+        return turn_at - now
 
     async def _charge(self) -> None:
         limits = self.settings

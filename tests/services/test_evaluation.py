@@ -158,6 +158,8 @@ def test_a_spent_budget_ends_the_run_and_the_same_command_goes_on_from_there(toy
         with pytest.raises(SystemExit, match=r"ended early; .* BudgetExhausted: searxng: 5 calls"):
             run()
         assert web.hits["good"] == 5
+        counted = json.loads((tmp_path / "run/search.json").read_text())["search"]
+        assert (counted["calls"], counted["counters"]["live"], counted["mode"]) == (5, 5, "record")
         assert episodes.read_text().count('"stop_reason": "answered"') == 5
         with pytest.raises(SystemExit, match=r"another run.*search"):
             run(language="de")

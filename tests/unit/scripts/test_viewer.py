@@ -113,6 +113,18 @@ def test_an_episode_is_shown_with_its_pieces_and_its_tokens(run):
     assert episode["rewards"] == {"reward": 0.0, "gold": "red_1"}
 
 
+def test_tokens_are_shown_as_text_where_the_tokenizer_is_known(run, toy):
+    with TestClient(make_app([run], tokenizer=toy / "models/base"), base_url="http://localhost") as asked:
+        given = asked.get("/api/runs/0/episodes/1").json()["tokens"]
+    (run / "recipe.resolved.yaml").write_text(f"run: {{model: {toy / 'models/base'}}}")
+    with client(run) as asked:
+        assert asked.get("/api/runs/0/episodes/1").json()["tokens"] == given
+    assert [entry[1:] for entry in given] == [[0, None, 1], [0, None, 3], [1, -0.5, 1], [1, -1.0, 1]]
+    assert not any(entry[0].strip().isdigit() and len(entry[0].strip()) > 1 for entry in given)
+    with pytest.raises(FileNotFoundError, match="no tokenizer at"):
+        make_app([run], tokenizer=run)
+
+
 def test_code_is_highlighted_and_escaped(tmp_path):
     from scripts.viewer.episode import describe
 
