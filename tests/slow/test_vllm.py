@@ -1,6 +1,7 @@
 """vLLM on a CPU, for real: the judge's protocol, the policy's protocol, and weights after an update."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import pytest
 from agent.images import ImageFile
 from agent.messages import Message
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
+from agent.prompts import load_prompt
+from agent.trajectory import read_records
 from evaluation.vllm_server import ServerFailed, serve_checkpoint
 from judge.client import Judge, JudgeSettings
 from judge.verdict import Outcome
@@ -20,6 +23,7 @@ from scripts.processes import free_port, marked, start, stop
 from tests.conftest import ROOT, png
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
+QUESTION = "What colour is the tile in row 1, column 1?"
 
 
 @pytest.fixture(scope="module")
@@ -74,21 +78,20 @@ async def test_with_one_judge_of_two_down_answers_are_still_judged(server):
     await judge.aclose()
 
 
-async def test_the_stop_string_comes_back_and_a_primer_is_continued(server, quickstart):
-    import json
-
+@pytest.fixture
+def question(quickstart):
+    """(path of an image, messages) of the toy benchmark."""
     line = (quickstart.directory / "data/benchmark.jsonl").read_text().splitlines()[0]
-    from agent.prompts import load_prompt
-
-    image = ImageFile((quickstart.directory / "data" / json.loads(line)["image"]).read_bytes())
+    path = quickstart.directory / "data" / json.loads(line)["image"]
     prompt = load_prompt("tiles")
-    opening = [
-        Message("system", prompt.system),
-        Message("user", "<image>\n" + prompt.question("What colour is the tile in row 1, column 1?"), (image,)),
-    ]
+    user = Message("user", "<image>\n" + prompt.question(QUESTION), (ImageFile(path.read_bytes()),))
+    return path, [Message("system", prompt.system), user]
+
+
+async def test_the_stop_string_comes_back_and_a_primer_is_continued(server, question):
     client = ChatClient(ChatSettings(base_url=server, model="judge", max_reply_tokens=112, primer="<think>"))
     policy = ChatPolicy(client)
-    first = await policy.reply(opening)
+    first = await policy.reply(question[1])
     assert first.text.endswith("</code>")
     assert first.text.startswith("<think>")
     second = await policy.reply([Message("user", "Code execution result:\n<image>", (ImageFile(png(112, 112)),))])
@@ -96,6 +99,42 @@ async def test_the_stop_string_comes_back_and_a_primer_is_continued(server, quic
     assert not second.text.startswith("<think>")
     assert second.num_tokens > 0
     await client.aclose()
+
+
+async def test_a_streamed_reply_equals_one_that_is_not_and_its_tokens_can_be_recorded(server, question):
+    pieces = []
+    client = ChatClient(ChatSettings(base_url=server, model="judge", max_reply_tokens=112, record_tokens=True))
+    assert await client.models() == ["judge"]
+    streamed = await ChatPolicy(client, on_text=pieces.append).reply(question[1])
+    whole = await ChatPolicy(client).reply(question[1])
+    assert len(pieces) > 5
+    assert streamed.text == whole.text == "".join(pieces)
+    assert streamed.num_tokens == whole.num_tokens == len(whole.token_ids) == len(whole.logprobs)
+    assert streamed.num_prompt_tokens == whole.num_prompt_tokens > 0
+    assert all(value <= 0 for value in whole.logprobs)
+    await client.aclose()
+
+
+def test_chat_talks_with_a_real_model_and_a_real_sandbox(server, sandbox_url, question, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "scripts.cli",
+        "chat",
+        "--image",
+        str(question[0]),
+        "--base-url",
+        server,
+        "--sandbox-url",
+        sandbox_url,
+    ]
+    command += ["--prompt", "tiles", "--max-reply-tokens", "112", "--out", str(tmp_path / "run"), QUESTION]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    (record,) = read_records(tmp_path / "run")
+    assert not record.episode.failed, done.stderr
+    assert record.episode.calls("python") >= 1
+    assert "Code execution result:" in done.stdout
+    assert f"({record.episode.stop_reason.value}, {len(record.episode.turns)} turns" in done.stdout
 
 
 def test_a_folder_that_is_no_model_is_refused_at_once(tmp_path):
