@@ -21,11 +21,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.episode import Episode, EpisodeLimits, run_episode
+from agent.errors import ToolUnavailable
 from agent.messages import IMAGE_PLACEHOLDER, Message
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
 from agent.prompts import Prompt, load_prompt
 from agent.scheduling import for_each
-from agent.search.gateway import Search, open_search, usable_tools
+from agent.search.gateway import Search, open_search, pages_of, usable_tools
 from agent.tools import ToolContext, ToolSettings, build_tools
 from agent.trajectory import TrajectoryWriter, read_records
 from code_sandbox.client import SandboxClient
@@ -168,7 +169,7 @@ async def infer(
             sandbox=sandbox,
             search=search,
             image_search=image_search,
-            pages=search,
+            pages=pages_of(search),
             settings=settings.tool_settings,
         )
         episode = await run_episode(
@@ -188,7 +189,7 @@ async def infer(
     missing = (item for item in itertools.islice(items, settings.limit) if item.item_id not in done)
     try:
         if not await for_each(missing, one, max_in_flight=max_in_flight):
-            raise RunStopped(f"the run was ended early; {count} items are done and kept: {stopped_by}")
+            raise RunStopped(f"the run was ended early; {count} episodes are recorded and kept: {stopped_by}")
     finally:
         await _write_counters(directory, {"search": search, "image_search": image_search})
         for closing in (client, sandbox, search, image_search):
@@ -201,7 +202,10 @@ async def _write_counters(directory: Path, sources: dict[str, Search | None]) ->
     found = {}
     for name, source in sources.items():
         if source is not None:
-            calls, usd = await source.spent()
+            try:
+                calls, usd = await source.spent()
+            except ToolUnavailable:
+                calls, usd = None, None  # the account is out of reach; what this process counted is still known
             found[name] = {"mode": source.settings.mode, "counters": source.counters, "calls": calls, "usd": usd}
     if found:
         (directory / "search.json").write_text(json.dumps(found, indent=1), encoding="utf-8")

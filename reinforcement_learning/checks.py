@@ -60,7 +60,8 @@ def check_recipe(recipe: Recipe) -> list[Check]:
     checks.append(_run("judge", lambda: _check_judge(recipe)))
     for tool, block in (("search", recipe.agent.search), ("image_search", recipe.agent.image_search)):
         if tool in recipe.agent.tools:
-            checks.append(_run(tool, lambda tool=tool, block=block: _check_search(tool, block)))  # type: ignore[misc]
+            pages = tool == "search" and "fetch_page" in recipe.agent.tools
+            checks.append(_run(tool, lambda t=tool, b=block, p=pages: _check_search(t, b, pages=p)))  # type: ignore[misc]
     return checks
 
 
@@ -159,7 +160,7 @@ def _check_judge(recipe: Recipe) -> str:
     return f"{block.model} at {', '.join(block.base_urls)}"
 
 
-def _check_search(tool: str, block: dict[str, Any] | None) -> str:
+def _check_search(tool: str, block: dict[str, Any] | None, *, pages: bool) -> str:
     from agent.search.gateway import open_search
 
     if not block:
@@ -168,4 +169,6 @@ def _check_search(tool: str, block: dict[str, Any] | None) -> str:
     if search is None:
         return "off"
     asyncio.run(search.aclose())
+    if pages and not search.can("open_page"):
+        raise RecipeError(f"provider {block['provider']!r} opens no pages; take fetch_page out of agent.tools")
     return f"{block['provider']} ({search.settings.mode})"

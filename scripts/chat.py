@@ -18,7 +18,7 @@ from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
 from agent.policy import Policy, Reply
 from agent.prompts import Prompt, load_prompt
 from agent.protocol import ToolCall, parse_action
-from agent.search.gateway import Search, open_search
+from agent.search.gateway import Search, open_search, pages_of
 from agent.tools import Tool, ToolContext, ToolResult, ToolSettings, build_tools
 from agent.trajectory import TrajectoryWriter
 from code_sandbox.client import SandboxClient
@@ -82,7 +82,7 @@ async def chat(options: argparse.Namespace) -> int:
     image_search = open_search({"provider": "local_images", "path": options.image_folder} if options.image_folder else None)
     names = ["python"]
     if search is not None:
-        names += ["search"] + (["fetch_page"] if search.can("open_page") else [])
+        names += ["search"] + (["fetch_page"] if pages_of(search) else [])
     if image_search is not None:
         names.append("image_search")
     prompt = load_prompt(options.prompt, tools=names, settings=settings)
@@ -100,7 +100,12 @@ async def chat(options: argparse.Namespace) -> int:
             client.settings = client.settings.model_copy(update={"model": (await client.models())[0]})
         async with SandboxClient(options.sandbox_url, wait_s=10.0) as sandbox:
             context = ToolContext(
-                images=images, sandbox=sandbox, search=search, image_search=image_search, pages=search, settings=settings
+                images=images,
+                sandbox=sandbox,
+                search=search,
+                image_search=image_search,
+                pages=pages_of(search),
+                settings=settings,
             )
             tools: dict[str, Tool] = {
                 name: ShownTool(tool, console, options.out / "shown" if options.out else None)

@@ -270,6 +270,11 @@ def usable_tools(
     return tuple(tool for tool in tools if tool not in off)
 
 
+def pages_of(search: Search | None) -> Search | None:
+    """The source as one that opens pages, if it is one."""
+    return search if search is not None and search.can("open_page") else None
+
+
 def _sorted_out(block: Mapping[str, Any], module: ModuleType) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """The block's settings by whom they are for."""
     owners = (SearchSettings.model_fields, WebSettings.model_fields, module.Settings.model_fields)

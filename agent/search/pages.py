@@ -6,12 +6,12 @@ import asyncio
 import ipaddress
 import socket
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import httpx
 
 from agent.search import Page
-from agent.search.web import TryLater, WebClient
+from agent.search.web import WebClient
 
 MAX_PAGE_BYTES = 3_000_000
 _MAX_REDIRECTS = 5
@@ -23,7 +23,7 @@ class _Unreadable(Exception):
 
 
 async def read_web_page(web: WebClient, link: str, *, allow_private: bool = False) -> Page:
-    """Fetch a page and take its text out.
+    """Fetch a page and take its text out. Another site's trouble is told to the model; it is no outage of ours.
 
     Only http and https, only public addresses (checked for every redirect, and the connection goes to the address that was
     checked), at most 3 MB, only text.
@@ -34,19 +34,21 @@ async def read_web_page(web: WebClient, link: str, *, allow_private: bool = Fals
         allow_private: Lets tests and intranets through.
 
     Raises:
-        ToolUnavailable, BudgetExhausted: As `WebClient.attempt`.
+        BudgetExhausted: The calls of the run are spent.
     """
 
     async def once() -> Page:
         try:
-            return await _fetch(web.http, link, allow_private=allow_private)
+            async with asyncio.timeout(web.settings.timeout_s):
+                return await _fetch(web.http, link, allow_private=allow_private)
         except _Unreadable as error:
             return Page("", "", str(error))
+        except TimeoutError:
+            return Page("", "", f"the site took longer than {web.settings.timeout_s:g} s")
         except (httpx.TransportError, OSError) as error:
-            # Another site's trouble is a fact of the web, not an outage of ours.
             return Page("", "", f"the site does not answer ({type(error).__name__})")
 
-    return await web.attempt(once)
+    return await web.attempt(once, free=True)
 
 
 async def _fetch(http: httpx.AsyncClient, link: str, *, allow_private: bool) -> Page:
@@ -56,8 +58,6 @@ async def _fetch(http: httpx.AsyncClient, link: str, *, allow_private: bool) -> 
             if response.is_redirect:
                 link = urljoin(link, response.headers["Location"])
                 continue
-            if response.status_code in (429, 503):
-                raise TryLater(f"HTTP {response.status_code} from {urlsplit(link).hostname}")
             if response.status_code != 200:
                 raise _Unreadable(f"the page answers HTTP {response.status_code}")
             kind = response.headers.get("Content-Type", "text/html").partition(";")[0].strip().lower()

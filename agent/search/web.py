@@ -171,16 +171,18 @@ class WebClient:
 
         return await self.attempt(once)
 
-    async def attempt(self, once: Callable[[], Awaitable[T]]) -> T:
+    async def attempt(self, once: Callable[[], Awaitable[T]], *, free: bool = False) -> T:
         """Call `once` under all limits until it succeeds.
 
         Args:
             once: Raises TryLater or an `httpx.TransportError` if another attempt makes sense.
+            free: Whether the source is not the one who is paid, as for a page of somebody else's.
 
         Raises:
             ToolUnavailable: No attempt succeeded in time.
             BudgetExhausted: Calls or money are spent.
         """
+        price_usd = 0.0 if free else self._price_usd
         async with self._slots:
             started = time.monotonic()
             last = "no attempt"
@@ -188,7 +190,7 @@ class WebClient:
                 if number:
                     self.counters["retries"] += 1
                 started += await self._take_turn()
-                await self._charge()
+                await self._charge(price_usd)
                 left_s = self.settings.deadline_s - (time.monotonic() - started)
                 paid = False
                 try:
@@ -202,7 +204,7 @@ class WebClient:
                     last, wanted_s = f"{type(error).__name__}: {error}", 0.0
                 finally:
                     if not paid:
-                        await self._ledger.spend(0, -self._price_usd, max_calls=None, max_usd=None)
+                        await self._ledger.spend(0, -price_usd, max_calls=None, max_usd=None)
                 pause_s = max(wanted_s, min(0.5 * 2**number, 8.0) * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
                 if time.monotonic() - started + pause_s >= self.settings.deadline_s:
                     last += f"; gave up after {time.monotonic() - started:.1f} s"
@@ -222,9 +224,9 @@ class WebClient:
         await asyncio.sleep(turn_at - now)
         return turn_at - now
 
-    async def _charge(self) -> None:
+    async def _charge(self, price_usd: float) -> None:
         limits = self.settings
-        if not await self._ledger.spend(1, self._price_usd, max_calls=limits.max_calls, max_usd=limits.max_cost_usd):
+        if not await self._ledger.spend(1, price_usd, max_calls=limits.max_calls, max_usd=limits.max_cost_usd):
             calls, usd = await self._ledger.spent()
             raise BudgetExhausted(
                 f"{self.source}: {calls:,} calls and ${usd:.2f} are spent; raise max_calls or max_cost_usd to go on"

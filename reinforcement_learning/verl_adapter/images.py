@@ -9,6 +9,9 @@ from PIL import Image
 
 from agent.images import ImageFile
 
+_PIXELS: WeakValueDictionary[tuple[str, int | None], Image.Image] = WeakValueDictionary()
+"""By hash and `max_pixels`, while a rollout holds them: every rollout has a sizer of its own."""
+
 
 class QwenImageSizer:
     """Decodes an image and counts its placeholder tokens as the model's own processor will.
@@ -25,15 +28,15 @@ class QwenImageSizer:
         size = image_processor.size
         self._min_pixels, self._max_pixels = int(size["shortest_edge"]), int(size["longest_edge"])
         self._limit = max_pixels
-        self._shared: WeakValueDictionary[str, Image.Image] = WeakValueDictionary()
 
     def __call__(self, image: ImageFile) -> tuple[Image.Image, int]:
         """Returns: RGB pixels, shared by all who hold the same image, and the number of placeholder tokens."""
         from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
-        pixels = self._shared.get(image.sha256)
+        key = (image.sha256, self._limit)
+        pixels = _PIXELS.get(key)
         if pixels is None:
-            pixels = self._shared[image.sha256] = self._decode(image)
+            pixels = _PIXELS[key] = self._decode(image)
         height, width = smart_resize(
             pixels.height, pixels.width, self._factor, min_pixels=self._min_pixels, max_pixels=self._max_pixels
         )

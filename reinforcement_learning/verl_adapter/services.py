@@ -11,7 +11,7 @@ from agent.images import ImageFile
 from agent.messages import Message
 from agent.prompts import load_prompt
 from agent.scheduling import Slots
-from agent.search.gateway import Search, open_search
+from agent.search.gateway import Search, open_search, pages_of
 from agent.tools import Tool, ToolContext, build_tools
 from agent.trajectory import TrajectoryWriter
 from code_sandbox.client import SandboxClient
@@ -48,7 +48,7 @@ class Services:
             sandbox=self.sandbox,
             search=self.search,
             image_search=self.image_search,
-            pages=self.search if self.search is not None and self.search.can("open_page") else None,
+            pages=pages_of(self.search),
             settings=self.settings.tool_settings,
         )
         return build_tools(self.settings.tools_on, context)

@@ -342,7 +342,7 @@ async def test_rate_and_concurrency_are_kept():
 
 
 async def page(server, path, *, allow_private=True) -> Page:
-    client = web(attempts=1)
+    client = web(attempts=1, timeout_s=0.5, price_usd=1.0, max_cost_usd=0.0)
     try:
         return await read_web_page(client, f"{server.url}{path}", allow_private=allow_private)
     finally:
@@ -361,7 +361,7 @@ async def test_a_page_becomes_readable_text_through_redirects(server):
     ("path", "problem"),
     [
         ("/nothing", "HTTP 404"), ("/loop", "redirects more than 5 times"), ("/binary", "application/pdf"),
-        ("/reset", "does not answer"),
+        ("/reset", "does not answer"), ("/slow", "took longer than 0.5 s"), ("/status429", "HTTP 429"),
     ],
 )  # fmt: skip
 async def test_a_page_that_cannot_be_read_says_why(server, path, problem):

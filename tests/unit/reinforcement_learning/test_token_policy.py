@@ -144,10 +144,10 @@ def test_mask_one_tokens_are_what_was_sampled_however_the_text_was_split(process
 
 
 async def test_the_rollouts_of_a_group_hold_their_pixels_once(processor):
-    sizer = QwenImageSizer(processor)
-    first, again = sizer(ImageFile(png(64, 64)))[0], sizer(ImageFile(png(64, 64)))[0]
+    first, again = QwenImageSizer(processor)(ImageFile(png(64, 64)))[0], QwenImageSizer(processor)(ImageFile(png(64, 64)))[0]
     assert first is again
-    assert sizer(ImageFile(png(65, 64)))[0] is not first
+    assert QwenImageSizer(processor)(ImageFile(png(65, 64)))[0] is not first
+    assert QwenImageSizer(processor, max_pixels=3136)(ImageFile(png(64, 64)))[0] is not first
 
 
 async def test_the_episodes_token_budget_bounds_the_next_reply(processor):
