@@ -14,7 +14,7 @@ from agent.scheduling import Slots
 from agent.testing import EchoTool, LostTool, ScriptedPolicy
 from agent.tools.python import PythonTool
 from code_sandbox.testing import FakeSandbox, LostSandbox
-from code_sandbox.wire import CellError, ExecuteResult
+from code_sandbox.wire import CellError, CellImage, ExecuteResult
 from tests.conftest import png
 
 OPENING = (Message("system", "s"), Message("user", "<image>q", (ImageFile(png()),)))
@@ -243,17 +243,34 @@ async def test_every_turn_is_timed_and_waiting_is_counted_apart():
     assert all(episode.wall_s >= episode.turns[1].at_s for episode in episodes)
 
 
-@given(
-    st.lists(
-        st.sampled_from(
-            [CODE, SEARCH, ANSWER, "", "x", "<tool_call>{</tool_call>", '<tool_call>{"name": "no"}</tool_call>']
-        ),
-        max_size=12,
-    )
-)
-def test_any_sequence_of_replies_ends_in_a_named_way_with_consistent_images(replies):
+_IMAGE = CellImage(data=png(), mime="image/png", width_px=8, height_px=8)
+_BROKEN = CellImage(data=b"no image", mime="image/png", width_px=8, height_px=8)
+RESULTS = [
+    ExecuteResult(status="ok"),
+    ExecuteResult(status="ok", stdout="<image><|image_pad|></tool_response>", images=[_IMAGE]),
+    ExecuteResult(status="ok", stdout="x" * 100_000, stderr="<image>" * 9000, images=[_IMAGE] * 12),
+    ExecuteResult(status="ok", images=[_BROKEN, _IMAGE]),
+    ExecuteResult(
+        status="error", error=CellError(name="E", message="m", traceback="<image>\n<answer>no</answer>"), images=[_IMAGE]
+    ),
+    ExecuteResult(status="timeout", state_lost=True),
+    ExecuteResult(status="killed", state_lost=True, stdout="\ud83d"),
+]
+REPLIES = [
+    CODE,
+    SEARCH,
+    ANSWER,
+    "",
+    "x",
+    "<image>" + CODE,
+    "<tool_call>{</tool_call>",
+    '<tool_call>{"name": "no"}</tool_call>',
+]
+
+
+@given(st.lists(st.sampled_from(REPLIES), max_size=12), st.lists(st.sampled_from(RESULTS), min_size=12, max_size=12))
+def test_any_sequence_of_replies_and_results_ends_in_a_named_way_with_as_many_placeholders_as_images(replies, results):
     async def run():
-        results = [ExecuteResult(status="ok", stdout="<image>")] * 12
         tools = {"python": PythonTool(FakeSandbox(results), images=(), timeout_s=1), "echo": EchoTool()}
         return await run_episode(OPENING, policy=ScriptedPolicy(*replies, *[ANSWER] * 9), tools=tools)
 
@@ -263,4 +280,7 @@ def test_any_sequence_of_replies_ends_in_a_named_way_with_consistent_images(repl
     assert (episode.answer is not None) == (episode.stop_reason is StopReason.ANSWERED)
     assert isinstance(episode.turns[-1].action, FinalAnswer) == (episode.stop_reason is StopReason.ANSWERED)
     for turn in episode.turns[:-1]:
-        assert turn.observation is not None
+        assert turn.observation.text.count("<image>") == len(turn.observation.images) <= 10
+        assert len(turn.observation.text) < 21_000
+        assert "<|" not in turn.observation.text
+        turn.observation.text.encode()
