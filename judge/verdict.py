@@ -24,7 +24,14 @@ class Verdict:
     """`rule:<name>`, `judge:<model>` or `nobody`."""
     reason: str = ""
     raw_reply: str = ""
-    """What an LLM judge wrote."""
+    """What an LLM judge wrote; of several votes the last."""
+    prompt_sha256: str = ""
+    """Of the judge's prompt file, if a judge was asked."""
+    num_tokens: int = 0
+    """Read and written by the judge for this verdict; 0 from the cache."""
+    seconds: float = 0.0
+    """From asking to the verdict, waiting included."""
+    from_cache: bool = False
 
     @property
     def correct(self) -> bool | None:

@@ -1,0 +1,139 @@
+"""Which judge server is asked next, and how many requests are under way: least loaded first, broken ones left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+_FAILURES_TO_OPEN = 3
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+_SHRINK_FRAC = 0.7
+
+
+class NoServer(Exception):
+    """All servers have been broken for too long."""
+
+
+@dataclass(slots=True)
+class Server:
+    """One server, as far as we know it."""
+
+    url: str
+    in_flight: int = 0
+    failures: int = 0
+    """In a row."""
+    pause_s: float = 0.0
+    closed_until: float = 0.0
+    """Monotonic time until which nothing is sent; then one request tries it."""
+    structured: bool = True
+    """Whether it takes `structured_outputs`; found out by asking."""
+
+    def succeeded(self) -> None:
+        """It answered: all is forgotten."""
+        self.failures, self.pause_s, self.closed_until = 0, 0.0, 0.0
+
+    def failed(self) -> None:
+        """It did not answer; after three times in a row it is left alone, each time for longer."""
+        self.failures += 1
+        if self.failures >= _FAILURES_TO_OPEN:
+            self.pause_s = min(max(_FIRST_PAUSE_S, 2 * self.pause_s), _LONGEST_PAUSE_S)
+            self.closed_until = time.monotonic() + self.pause_s
+
+
+class Servers:
+    """All servers of one judge.
+
+    Args:
+        urls: At least one.
+        max_in_flight: Requests under way at most; fewer while servers say that it is too much.
+    """
+
+    def __init__(self, urls: Sequence[str], *, max_in_flight: int) -> None:
+        self.all = [Server(url.rstrip("/")) for url in urls]
+        self._most = float(max_in_flight)
+        self._limit = float(max_in_flight)
+        self._in_flight = 0
+        self._last_success = 0.0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def limit(self) -> int:
+        """Requests that may be under way now."""
+        return max(1, int(self._limit))
+
+    @asynccontextmanager
+    async def slot(self, *, patience_s: float) -> AsyncIterator[Server]:
+        """Wait for room, and give the least loaded server that is not left alone.
+
+        Args:
+            patience_s: How long to wait while no server answers anybody; waiting behind others has no bound.
+
+        Raises:
+            NoServer: Patience is over.
+        """
+        asked = time.monotonic()
+        while (server := self._free()) is None:
+            if self.all_broken and time.monotonic() - max(asked, self._last_success) > patience_s:
+                raise NoServer(f"no judge answered for {patience_s:g} s")
+            await self._wait(patience_s)
+        server.in_flight += 1
+        self._in_flight += 1
+        try:
+            yield server
+        finally:
+            server.in_flight -= 1
+            self._in_flight -= 1
+            self._wake()
+
+    async def _wait(self, patience_s: float) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        # With room, only servers that are left alone are missing; the end of a pause is announced by nobody.
+        pause_s = None
+        if self.all_broken:
+            pause_s = min(patience_s, max(0.01, min(one.closed_until for one in self.all) - time.monotonic()))
+        try:
+            await asyncio.wait([turn], timeout=pause_s)
+        finally:
+            if not turn.done():
+                turn.cancel()
+            elif asyncio.current_task() is not None and asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                self._wake()  # this turn was given to a task that will not take it
+
+    def _wake(self) -> None:
+        """Let as many waiters try again as there is room for."""
+        room = self.limit - self._in_flight
+        while room > 0 and self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                room -= 1
+
+    def _free(self) -> Server | None:
+        if self._in_flight >= self.limit:
+            return None
+        now = time.monotonic()
+        # A server that was left alone is tried with one request before it gets more.
+        open_ = [
+            one for one in self.all if one.closed_until <= now and not (one.failures >= _FAILURES_TO_OPEN and one.in_flight)
+        ]
+        return min(open_, key=lambda one: (one.failures > 0, one.in_flight), default=None)
+
+    @property
+    def all_broken(self) -> bool:
+        """Whether every server failed several times in a row."""
+        return all(one.failures >= _FAILURES_TO_OPEN for one in self.all)
+
+    def succeeded(self, server: Server) -> None:
+        """A request went well: one more at a time, after as many as are under way went well."""
+        server.succeeded()
+        self._last_success = time.monotonic()
+        self._limit = min(self._most, self._limit + 1 / self._limit)
+
+    def shrink(self) -> None:
+        """A server said that it is too much."""
+        self._limit = max(1.0, _SHRINK_FRAC * self._limit)
