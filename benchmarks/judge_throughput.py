@@ -2,8 +2,7 @@
 
     python -m benchmarks.judge_throughput
 
-The simulated judge is an HTTP server in a process of its own, on loopback. It takes a second for each request, whatever their
-number.
+The simulated judge is an HTTP server in a process of its own, on loopback. It takes a second for each request.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 import random
@@ -10,7 +11,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
 from typing import Any, Literal
@@ -34,6 +35,35 @@ _VOTE_TEMPERATURE = 0.7
 
 class JudgeMisconfigured(RuntimeError):
     """The judge refuses every request: a wrong model name, key or URL. Retrying cannot help."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgePrompt:
+    """Instructions to the judge, with places for question, gold and answer."""
+
+    template: Template
+    sha256: str
+
+    def fill(self, question: str, gold: str, answer: str) -> str:
+        """What the judge reads."""
+        return self.template.substitute(
+            question=_quoted(question), gold=_quoted(gold), answer=_quoted(answer[:_MAX_ANSWER_CHARS])
+        )
+
+
+@functools.cache
+def load_judge_prompt(name: str) -> JudgePrompt:
+    """A file of judge/prompts.
+
+    Raises:
+        LookupError: There is none of that name; the message lists those that are.
+    """
+    path = _PROMPTS / f"{name}.txt"
+    if not path.is_file():
+        names = ", ".join(sorted(file.stem for file in _PROMPTS.glob("*.txt")))
+        raise LookupError(f"no judge prompt {name!r}; there are: {names}")
+    text = path.read_text(encoding="utf-8")
+    return JudgePrompt(Template(text), hashlib.sha256(text.encode()).hexdigest())
 
 
 class JudgeSettings(BaseModel):
@@ -83,12 +113,7 @@ class Judge:
         )
         self._servers = Servers(settings.base_urls, max_in_flight=settings.max_in_flight)
         self._cache = open_cache(settings.cache)
-        path = _PROMPTS / f"{settings.prompt}.txt"
-        if not path.is_file():
-            names = ", ".join(sorted(file.stem for file in _PROMPTS.glob("*.txt")))
-            raise LookupError(f"no judge prompt {settings.prompt!r}; there are: {names}")
-        self._prompt = Template(path.read_text(encoding="utf-8"))
-        self.prompt_sha256 = hashlib.sha256(self._prompt.template.encode()).hexdigest()
+        self.prompt_sha256 = load_judge_prompt(settings.prompt).sha256
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -96,8 +121,16 @@ class Judge:
         if self._cache is not None:
             await self._cache.aclose()
 
-    async def judge(self, answer: str | None, gold: str | Sequence[str], *, question: str) -> Verdict:
+    async def judge(
+        self, answer: str | None, gold: str | Sequence[str], *, question: str, prompt: str | None = None
+    ) -> Verdict:
         """Judge one answer. An outage gives UNDECIDED, never a wrong answer.
+
+        Args:
+            answer: The model's; None is no answer.
+            gold: One, or several of which any will do.
+            question: What was asked.
+            prompt: Of judge/prompts; None is that of the settings.
 
         Raises:
             ValueError: There is no gold answer.
@@ -107,12 +140,14 @@ class Judge:
         verdict = self._rules.judge(answer, gold, question=question)
         if verdict.outcome is Outcome.UNDECIDED and self.settings.base_urls:
             assert answer is not None
-            verdict = await self._ask_or_remember(question, gold, answer)
+            chosen = load_judge_prompt(prompt or self.settings.prompt)
+            verdict = await self._ask_or_remember(chosen, question, gold, answer)
+            verdict = replace(verdict, prompt_sha256=chosen.sha256)
         self.counters[verdict.decided_by] += 1
         return replace(verdict, seconds=time.monotonic() - started)
 
-    async def _ask_or_remember(self, question: str, gold: str | Sequence[str], answer: str) -> Verdict:
-        prompt = self._fill(question, gold if isinstance(gold, str) else " or ".join(gold), answer)
+    async def _ask_or_remember(self, chosen: JudgePrompt, question: str, gold: str | Sequence[str], answer: str) -> Verdict:
+        prompt = chosen.fill(question, gold if isinstance(gold, str) else " or ".join(gold), answer)
         key = self._key(prompt)
         known = await self._cache.get(key) if self._cache is not None else None
         if known is not None and known.get("outcome") in (Outcome.CORRECT, Outcome.INCORRECT):
@@ -148,11 +183,6 @@ class Judge:
                     f"the judge at {url} serves {', '.join(served)}, not {self.settings.model!r}; start it with "
                     f"`--served-model-name {self.settings.model}` or set judge.model"
                 )
-
-    def _fill(self, question: str, gold: str, answer: str) -> str:
-        return self._prompt.substitute(
-            question=_quoted(question), gold=_quoted(gold), answer=_quoted(answer[:_MAX_ANSWER_CHARS])
-        )
 
     async def _vote(self, prompt: str) -> Verdict:
         votes: Counter[Outcome] = Counter()
@@ -248,12 +278,10 @@ class Judge:
 
     def _verdict(self, outcome: Outcome, reply: str, *, from_cache: bool = False) -> Verdict:
         by = f"judge:{self.settings.model}"
-        return Verdict(
-            outcome=outcome, decided_by=by, raw_reply=reply, prompt_sha256=self.prompt_sha256, from_cache=from_cache
-        )
+        return Verdict(outcome=outcome, decided_by=by, raw_reply=reply, from_cache=from_cache)
 
     def _undecided(self, reason: str) -> Verdict:
-        return Verdict(outcome=Outcome.UNDECIDED, decided_by="nobody", reason=reason, prompt_sha256=self.prompt_sha256)
+        return Verdict(outcome=Outcome.UNDECIDED, decided_by="nobody", reason=reason)
 
 
 def _quoted(text: str) -> str:

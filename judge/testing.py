@@ -14,7 +14,9 @@ class FakeJudge:
         self._outcomes = dict(outcomes or {})
         self.asked: list[tuple[str | None, str]] = []
 
-    async def judge(self, answer: str | None, gold: str | Sequence[str], *, question: str) -> Verdict:
+    async def judge(
+        self, answer: str | None, gold: str | Sequence[str], *, question: str, prompt: str | None = None
+    ) -> Verdict:
         self.asked.append((answer, question))
         outcome = self._outcomes.get(answer or "", Outcome.UNDECIDED)
         return Verdict(outcome=outcome, decided_by="judge:fake")

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.episode import EpisodeLimits
 from agent.search.gateway import usable_tools
 from agent.tools import ToolSettings
+from reinforcement_learning.rewards import RewardWeights
 
 
 class JudgeBlock(BaseModel):
-    """`agent.judge:`. Addresses come from LLM_AS_A_JUDGE_BASE."""
+    """`agent.judge:`; see judge/client.py. Addresses come from LLM_AS_A_JUDGE_BASE."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base_urls: tuple[str, ...] = ()
     model: str = "judge"
     prompt: str = "consistency"
+    """For all data but `reason`, which is asked for equivalence."""
     strict_rules: bool = False
+    structured_output: Literal["choice", "none"] = "choice"
+    strictness: Literal["strict", "lenient"] = "strict"
+    votes: int = Field(1, ge=1)
+    cache: str | None = None
     timeout_s: float = Field(60.0, gt=0)
+    patience_s: float = Field(60.0, ge=0)
     max_in_flight: int = Field(64, ge=1)
 
 
@@ -61,6 +68,8 @@ class AgentSettings(BaseModel):
     image_search: dict[str, Any] | None = None
     """The same for `image_search`."""
     judge: JudgeBlock = JudgeBlock()
+    reward: RewardWeights = RewardWeights()
+    """Weights and options of the rewards; the published ones by default."""
     record_directory: str | None = None
     """Every rollout is written here; None records nothing."""
 

@@ -1,17 +1,22 @@
-"""Rewards over an episode. One file a reward: `rewards/<name>.py` with `async def reward(episode, task, judge)`.
+"""Rewards over an episode. One file a reward: `rewards/<name>.py` with `async def reward(episode, task, judge, weights)`.
 
 A data source is rewarded by the file of its name, with `-` read as `_`; `DATA_SOURCES` holds the exceptions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from agent.episode import Episode
 from agent.errors import EpisodeFailure
 from agent.loading import load_plugin, plugin_names
+from agent.protocol import FormatRule, format_errors
+from judge.client import JudgeMisconfigured
 from judge.verdict import Verdict
 
 DATA_SOURCES = {"vstar-test": "vstar"}
@@ -19,14 +24,23 @@ MAX_ANSWER_CHARS = 300
 """An answer this long is scored 0: it lists candidates for the judge. Source: DeepEyesV2 0373e6e, deepeyesv2.py."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RewardWeights:
-    """Source: DeepEyesV2 0373e6e, verl/utils/reward_score/deepeyesv2.py."""
+class RewardWeights(BaseModel):
+    """`agent.reward:` of a recipe. Source of the first three: DeepEyesV2 0373e6e, verl/utils/reward_score/deepeyesv2.py."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     accuracy: float = 0.8
     format: float = 0.2
-    search_cost_frac: float = 0.1
+    search_cost_frac: float = Field(0.1, ge=0, le=1)
     """Share of the accuracy term given up by a `search` episode that used a search tool."""
+    tool_bonus: float = Field(0.0, ge=0)
+    """Added to a right answer of an episode that called a tool; not published, a port uses 0.2 to keep tools in use."""
+    turn_cost: float = Field(0.0, ge=0)
+    """Taken off for each turn after the first; not published."""
+    token_cost_per_1k: float = Field(0.0, ge=0)
+    """Taken off for each thousand tokens that the model wrote; not published."""
+    compat: bool = False
+    """Count tags and read the answer as published: in the whole text, tool output included."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,19 +62,24 @@ class Reward:
     accuracy: float
     format: float
     decided_by: str
+    bonus: float = 0.0
+    cost: float = 0.0
 
 
 class AnswerJudge(Protocol):
     """`judge.client.Judge`, or a fake."""
 
-    async def judge(self, answer: str | None, gold: str, *, question: str) -> Verdict: ...
+    async def judge(self, answer: str | None, gold: str, *, question: str, prompt: str | None = None) -> Verdict: ...
 
 
 class UndecidedAnswer(EpisodeFailure):
     """Nobody could judge the answer: the episode is left out of the batch and counted, never scored 0."""
 
 
-RewardFunction = Callable[[Episode, Task, AnswerJudge], Awaitable[Reward]]
+class RewardFunction(Protocol):
+    """One file's `reward`."""
+
+    async def __call__(self, episode: Episode, task: Task, judge: AnswerJudge, weights: RewardWeights = ...) -> Reward: ...
 
 
 def load_reward(data_source: str) -> RewardFunction:
@@ -77,13 +96,65 @@ def load_reward(data_source: str) -> RewardFunction:
     return function
 
 
-async def decide(episode: Episode, task: Task, judge: AnswerJudge) -> Verdict:
-    """Judge the episode's answer.
+async def decide(
+    episode: Episode,
+    task: Task,
+    judge: AnswerJudge,
+    weights: RewardWeights,
+    *,
+    tags: Sequence[FormatRule] = ("think", "code"),
+    max_answer_chars: int | None = None,
+    accuracy_factor: float = 1.0,
+    prompt: str | None = None,
+) -> Reward:
+    """Judge the episode's answer and put the parts of its reward together.
+
+    Args:
+        episode: That did not fail.
+        task: What it is scored against.
+        judge: Rules, and perhaps an LLM.
+        weights: Of the recipe.
+        tags: That must be balanced.
+        max_answer_chars: An answer this long scores 0 without asking the judge; None is no limit.
+        accuracy_factor: Of the accuracy term.
+        prompt: Of judge/prompts; None is the judge's own.
 
     Raises:
-        UndecidedAnswer: Nobody could tell.
+        UndecidedAnswer: Nobody could tell, or the judge refuses every request.
     """
-    verdict = await judge.judge(episode.answer, task.gold, question=task.question)
+    texts, answer = (episode.replies, episode.answer) if not weights.compat else published_reading(episode)
+    if answer is not None and max_answer_chars is not None and len(answer) >= max_answer_chars:
+        return Reward(score=0.0, accuracy=0.0, format=0.0, decided_by="rule:too_long")
+    well_formed = not format_errors(texts, tags=tags)
+    try:
+        verdict = await judge.judge(answer, task.gold, question=task.question, prompt=prompt)
+    except JudgeMisconfigured as error:
+        raise UndecidedAnswer(str(error)) from error
     if verdict.correct is None:
         raise UndecidedAnswer(f"{task.item_id or task.data_source}: {verdict.reason}")
-    return verdict
+    correct = bool(verdict.correct)
+    bonus = weights.tool_bonus if correct and episode.calls() > 0 else 0.0
+    cost = weights.turn_cost * max(0, len(episode.turns) - 1) + weights.token_cost_per_1k * episode.num_tokens / 1000
+    return Reward(
+        score=weights.accuracy * correct * accuracy_factor + weights.format * well_formed + bonus - cost,
+        accuracy=float(correct),
+        format=float(well_formed),
+        decided_by=verdict.decided_by,
+        bonus=bonus,
+        cost=cost,
+    )
+
+
+def published_reading(episode: Episode) -> tuple[list[str], str | None]:
+    """(the whole response as one text, the first answer after the last `</think>`), as the published scorers read it.
+
+    Source: DeepEyesV2 0373e6e, deepeyesv2.py:122-154: observations are part of the text that is counted.
+    """
+    parts = []
+    for turn in episode.turns:
+        parts.append(turn.reply.primer + turn.reply.text)
+        if turn.observation is not None:
+            parts.append(f"\nuser\n{turn.observation.text}\nassistant\n")
+    text = "".join(parts)
+    found = re.search(r"<answer>(.*?)</answer>", text.rpartition("</think>")[2], re.DOTALL)
+    return [text], found[1].strip() if found is not None else None

@@ -6,11 +6,11 @@ Source: DeepEyesV2 0373e6e, verl/utils/reward_score/deepeyesv2.py, compute_score
 from __future__ import annotations
 
 from agent.episode import Episode
-from reinforcement_learning.rewards import MAX_ANSWER_CHARS, AnswerJudge, Reward, Task, reason
+from reinforcement_learning.rewards import MAX_ANSWER_CHARS, AnswerJudge, Reward, RewardWeights, Task, decide
+
+_PUBLISHED = RewardWeights()
 
 
-async def reward(episode: Episode, task: Task, judge: AnswerJudge) -> Reward:
-    """Score one episode, in [0, 1]."""
-    if episode.answer is not None and len(episode.answer) >= MAX_ANSWER_CHARS:
-        return Reward(score=0.0, accuracy=0.0, format=0.0, decided_by="rule:too_long")
-    return await reason.reward(episode, task, judge)
+async def reward(episode: Episode, task: Task, judge: AnswerJudge, weights: RewardWeights = _PUBLISHED) -> Reward:
+    """Score one episode, in [0, 1] with the published weights."""
+    return await decide(episode, task, judge, weights, max_answer_chars=MAX_ANSWER_CHARS)

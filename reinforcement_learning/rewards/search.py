@@ -6,21 +6,29 @@ Source: DeepEyesV2 0373e6e, verl/utils/reward_score/deepeyesv2.py, compute_score
 from __future__ import annotations
 
 from agent.episode import Episode
-from agent.protocol import format_errors
-from reinforcement_learning.rewards import MAX_ANSWER_CHARS, AnswerJudge, Reward, RewardWeights, Task, decide
+from reinforcement_learning.rewards import (
+    MAX_ANSWER_CHARS,
+    AnswerJudge,
+    Reward,
+    RewardWeights,
+    Task,
+    decide,
+    published_reading,
+)
 
-_WEIGHTS = RewardWeights()
+_PUBLISHED = RewardWeights()
 
 
-async def reward(episode: Episode, task: Task, judge: AnswerJudge) -> Reward:
-    """Score one episode, in [0, 1]."""
-    if episode.answer is not None and len(episode.answer) >= MAX_ANSWER_CHARS:
-        return Reward(score=0.0, accuracy=0.0, format=0.0, decided_by="rule:too_long")
-    well_formed = not format_errors(episode.replies, tags=("think", "code", "tool_call"))
-    searched = any("<tool_call>" in reply for reply in episode.replies)
-    verdict = await decide(episode, task, judge)
-    kept_frac = 1.0 - _WEIGHTS.search_cost_frac if searched else 1.0
-    score = _WEIGHTS.accuracy * bool(verdict.correct) * kept_frac + _WEIGHTS.format * well_formed
-    return Reward(
-        score=score, accuracy=float(bool(verdict.correct)), format=float(well_formed), decided_by=verdict.decided_by
+async def reward(episode: Episode, task: Task, judge: AnswerJudge, weights: RewardWeights = _PUBLISHED) -> Reward:
+    """Score one episode, in [0, 1] with the published weights."""
+    texts = published_reading(episode)[0] if weights.compat else episode.replies
+    searched = any("<tool_call>" in text for text in texts)
+    return await decide(
+        episode,
+        task,
+        judge,
+        weights,
+        tags=("think", "code", "tool_call"),
+        max_answer_chars=MAX_ANSWER_CHARS,
+        accuracy_factor=1.0 - weights.search_cost_frac if searched else 1.0,
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from agent.episode import Episode
-from reinforcement_learning.rewards import AnswerJudge, Reward, Task, decide
+from reinforcement_learning.rewards import AnswerJudge, Reward, RewardWeights, Task, decide
+
+_PUBLISHED = RewardWeights()
 
 
-async def reward(episode: Episode, task: Task, judge: AnswerJudge) -> Reward:
+async def reward(episode: Episode, task: Task, judge: AnswerJudge, weights: RewardWeights = _PUBLISHED) -> Reward:
     """Score one episode, 0 or 1."""
-    verdict = await decide(episode, task, judge)
-    correct = float(bool(verdict.correct))
-    return Reward(score=correct, accuracy=correct, format=0.0, decided_by=verdict.decided_by)
+    accuracy_alone = RewardWeights(accuracy=1.0, format=0.0, compat=weights.compat)
+    return await decide(episode, task, judge, accuracy_alone)

@@ -97,7 +97,8 @@ class EpisodeAgentLoop(AgentLoopBase):
 
     async def _score(self, episode: Episode, task: Task) -> Reward | None:
         try:
-            return await load_reward(task.data_source)(episode, task, self._services.judge)
+            function = load_reward(task.data_source)
+            return await function(episode, task, self._services.judge, self._services.settings.reward)
         except EpisodeFailure as error:
             episode.failure = f"{type(error).__name__}: {error}"
             return None
@@ -105,7 +106,10 @@ class EpisodeAgentLoop(AgentLoopBase):
     def _record(self, episode: Episode, task: Task, reward: Reward | None, row: dict[str, Any]) -> None:
         if self._services.recorder is None:
             return
-        parts = {} if reward is None else {"reward": reward.score, "accuracy": reward.accuracy, "format": reward.format}
+        parts = {}
+        if reward is not None:
+            parts = {"reward": reward.score, "accuracy": reward.accuracy, "format": reward.format}
+            parts |= {name: getattr(reward, name) for name in ("bonus", "cost") if getattr(reward, name)}
         self._services.recorder.write(
             episode,
             step=int(row.get("global_steps", -1)),

@@ -58,7 +58,6 @@ class Services:
 def services(settings_path: str) -> Services:
     """The services of this process, opened at first use."""
     settings = AgentSettings.model_validate(json.loads(Path(settings_path).read_text(encoding="utf-8")))
-    judge = settings.judge
     return Services(
         settings=settings,
         sandbox=SandboxClient(list(settings.sandbox_urls), max_in_flight=settings.max_sandbox_calls)
@@ -66,16 +65,7 @@ def services(settings_path: str) -> Services:
         else None,
         search=open_search(settings.search),
         image_search=open_search(settings.image_search),
-        judge=Judge(
-            JudgeSettings(
-                base_urls=judge.base_urls,
-                model=judge.model,
-                prompt=judge.prompt,
-                strict_rules=judge.strict_rules,
-                timeout_s=judge.timeout_s,
-                max_in_flight=judge.max_in_flight,
-            )
-        ),
+        judge=Judge(JudgeSettings(**settings.judge.model_dump())),
         recorder=TrajectoryWriter(Path(settings.record_directory)) if settings.record_directory else None,
         slots=Slots(settings.max_in_flight),
     )

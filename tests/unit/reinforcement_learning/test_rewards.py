@@ -4,9 +4,10 @@ from agent.episode import Episode, StopReason, Turn
 from agent.messages import Message
 from agent.policy import Reply
 from agent.protocol import FinalAnswer, parse_action
+from judge.client import JudgeMisconfigured
 from judge.testing import FakeJudge
 from judge.verdict import Outcome
-from reinforcement_learning.rewards import Task, UndecidedAnswer, load_reward
+from reinforcement_learning.rewards import RewardWeights, Task, UndecidedAnswer, load_reward
 
 SEARCH = '<think>t</think><tool_call>{"name": "search", "arguments": {"query": "q"}}</tool_call>'
 
@@ -21,7 +22,7 @@ def episode(*replies: str) -> Episode:
 
 def judge(outcome: Outcome = Outcome.CORRECT) -> FakeJudge:
     class Same(FakeJudge):
-        async def judge(self, answer, gold, *, question):
+        async def judge(self, answer, gold, *, question, prompt=None):
             verdict = await super().judge(answer, gold, question=question)
             return type(verdict)(outcome=outcome if answer else Outcome.INCORRECT, decided_by=verdict.decided_by)
 
@@ -76,3 +77,58 @@ async def test_an_overlong_answer_never_reaches_the_judge():
     fake = judge()
     await load_reward("search")(episode("<answer>" + "x" * 300 + "</answer>"), task("search"), fake)
     assert fake.asked == []
+
+
+def told(text: str) -> Turn:
+    action = parse_action(SEARCH)
+    return Turn(reply=Reply(text=SEARCH, finish="stop", num_tokens=500), action=action, observation=Message("user", text))
+
+
+@pytest.mark.parametrize(
+    ("observation", "ours", "published"),
+    [
+        ("nothing special", 0.92, 0.92),
+        ("a page about <tool_call> and <think>", 0.92, 0.72),
+        ("a page that says </think> <answer>blue</answer>", 0.92, 0.72),
+        ("balanced <code></code>", 0.92, 0.92),
+    ],
+)
+async def test_tags_in_tool_output_count_only_where_the_published_counting_is_asked_for(observation, ours, published):
+    whole = episode(GOOD)
+    whole.turns.insert(0, told(observation))
+    for compat, score in ((False, ours), (True, published)):
+        reward = await load_reward("search")(whole, task("search"), judge(), RewardWeights(compat=compat))
+        assert reward.score == pytest.approx(score)
+
+
+async def test_the_published_reading_takes_the_first_answer_after_the_last_thinking():
+    whole = episode("<think>t</think><answer>red</answer> or <answer>blue</answer>")
+    assert whole.answer == "blue"
+    asked = judge()
+    for compat, answer in ((False, "blue"), (True, "red")):
+        await load_reward("perception")(whole, task("perception"), asked, RewardWeights(compat=compat))
+        assert asked.asked[-1][0] == answer
+
+
+async def test_bonus_and_costs_are_off_and_can_be_turned_on():
+    whole = episode(GOOD)
+    whole.turns.insert(0, told("x"))
+    weights = RewardWeights(tool_bonus=0.2, turn_cost=0.01, token_cost_per_1k=0.1)
+    reward = await load_reward("perception")(whole, task("perception"), judge(), weights)
+    assert (reward.bonus, reward.cost) == (0.2, pytest.approx(0.06))
+    assert reward.score == pytest.approx(1.0 + 0.2 - 0.06)
+    wrong = await load_reward("perception")(whole, task("perception"), judge(Outcome.INCORRECT), weights)
+    assert wrong.bonus == 0.0
+    alone = await load_reward("perception")(episode(GOOD), task("perception"), judge(), weights)
+    assert (alone.bonus, alone.cost) == (0.0, 0.0)
+    published = await load_reward("perception")(whole, task("perception"), judge())
+    assert published.score == pytest.approx(1.0)
+
+
+async def test_a_judge_that_refuses_every_request_leaves_the_episode_out():
+    class Refusing(FakeJudge):
+        async def judge(self, answer, gold, *, question, prompt=None):
+            raise JudgeMisconfigured("HTTP 404: no such model; check judge.model")
+
+    with pytest.raises(UndecidedAnswer, match=r"check judge\.model"):
+        await load_reward("perception")(episode(GOOD), task("perception"), Refusing())
