@@ -31,6 +31,7 @@ _TOO_MUCH = {429, 503}
 _MAX_ANSWER_CHARS = 4000
 _SPECIAL_TOKEN = re.compile(r"<\|(\w+)\|>")
 _VOTE_TEMPERATURE = 0.7
+_UNREADABLE = "an unreadable verdict"
 
 
 class JudgeMisconfigured(RuntimeError):
@@ -214,11 +215,12 @@ class Judge:
                 async with self._servers.slot(patience_s=settings.patience_s) as server:
                     found = await self._send(server, self._body(prompt, server, seed))
             except NoServer as error:
-                return self._undecided(f"{error}; last: {last}")
+                return replace(self._undecided(f"{error}; last: {last}"), outage=True)
             if isinstance(found, Verdict):
                 return found
             last = found
-        return self._undecided(f"{attempt + 1} tries, last: {last}")
+        outage = not last.startswith(_UNREADABLE)
+        return replace(self._undecided(f"{attempt + 1} tries, last: {last}"), outage=outage)
 
     async def _send(self, server: Server, body: dict[str, Any]) -> Verdict | str:
         """A verdict, or why there is none this time."""
@@ -241,7 +243,7 @@ class Judge:
         reply, tokens = _read(response)
         outcome = parse_reply(reply, self.settings.strictness)
         if outcome is None:
-            return f"an unreadable verdict: {reply[:100]!r}"
+            return f"{_UNREADABLE}: {reply[:100]!r}"
         return replace(self._verdict(outcome, reply), num_tokens=tokens)
 
     def _refused(self, server: Server, response: httpx.Response) -> Verdict | str:

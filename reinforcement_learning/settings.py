@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent.episode import EpisodeLimits
 from agent.search.gateway import usable_tools
 from agent.tools import ToolSettings
+from reinforcement_learning.outages import OutageSettings
 from reinforcement_learning.rewards import RewardWeights
 
 
@@ -68,6 +69,8 @@ class AgentSettings(BaseModel):
     image_search: dict[str, Any] | None = None
     """The same for `image_search`."""
     judge: JudgeBlock = JudgeBlock()
+    judge_outage: OutageSettings = OutageSettings()
+    """When scoring waits for a judge that is away, and how long."""
     reward: RewardWeights = RewardWeights()
     """Weights and options of the rewards; the published ones by default."""
     record_directory: str | None = None

@@ -73,7 +73,16 @@ class AnswerJudge(Protocol):
 
 
 class UndecidedAnswer(EpisodeFailure):
-    """Nobody could judge the answer: the episode is left out of the batch and counted, never scored 0."""
+    """Nobody could judge the answer: the episode is left out of the batch and counted, never scored 0.
+
+    Args:
+        reason: What happened.
+        outage: Whether asking again later may help.
+    """
+
+    def __init__(self, reason: str, *, outage: bool = False) -> None:
+        super().__init__(reason)
+        self.outage = outage
 
 
 class RewardFunction(Protocol):
@@ -129,9 +138,9 @@ async def decide(
     try:
         verdict = await judge.judge(answer, task.gold, question=task.question, prompt=prompt)
     except JudgeMisconfigured as error:
-        raise UndecidedAnswer(str(error)) from error
+        raise UndecidedAnswer(str(error), outage=True) from error
     if verdict.correct is None:
-        raise UndecidedAnswer(f"{task.item_id or task.data_source}: {verdict.reason}")
+        raise UndecidedAnswer(f"{task.item_id or task.data_source}: {verdict.reason}", outage=verdict.outage)
     correct = bool(verdict.correct)
     bonus = weights.tool_bonus if correct and episode.calls() > 0 else 0.0
     cost = weights.turn_cost * max(0, len(episode.turns) - 1) + weights.token_cost_per_1k * episode.num_tokens / 1000

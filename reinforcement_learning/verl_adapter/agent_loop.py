@@ -96,9 +96,9 @@ class EpisodeAgentLoop(AgentLoopBase):
         )
 
     async def _score(self, episode: Episode, task: Task) -> Reward | None:
+        function, services = load_reward(task.data_source), self._services
         try:
-            function = load_reward(task.data_source)
-            return await function(episode, task, self._services.judge, self._services.settings.reward)
+            return await services.gate.score(lambda: function(episode, task, services.judge, services.settings.reward))
         except EpisodeFailure as error:
             episode.failure = f"{type(error).__name__}: {error}"
             return None

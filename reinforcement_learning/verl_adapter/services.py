@@ -16,6 +16,7 @@ from agent.tools import Tool, ToolContext, build_tools
 from agent.trajectory import TrajectoryWriter
 from code_sandbox.client import SandboxClient
 from judge.client import Judge, JudgeSettings
+from reinforcement_learning.outages import ScoringGate
 from reinforcement_learning.settings import AgentSettings
 
 
@@ -28,6 +29,7 @@ class Services:
     search: Search | None
     image_search: Search | None
     judge: Judge
+    gate: ScoringGate
     recorder: TrajectoryWriter | None
     slots: Slots
 
@@ -58,6 +60,7 @@ class Services:
 def services(settings_path: str) -> Services:
     """The services of this process, opened at first use."""
     settings = AgentSettings.model_validate(json.loads(Path(settings_path).read_text(encoding="utf-8")))
+    judge = Judge(JudgeSettings(**settings.judge.model_dump()))
     return Services(
         settings=settings,
         sandbox=SandboxClient(list(settings.sandbox_urls), max_in_flight=settings.max_sandbox_calls)
@@ -65,7 +68,8 @@ def services(settings_path: str) -> Services:
         else None,
         search=open_search(settings.search),
         image_search=open_search(settings.image_search),
-        judge=Judge(JudgeSettings(**settings.judge.model_dump())),
+        judge=judge,
+        gate=ScoringGate(judge, settings.judge_outage),
         recorder=TrajectoryWriter(Path(settings.record_directory)) if settings.record_directory else None,
         slots=Slots(settings.max_in_flight),
     )

@@ -52,6 +52,7 @@ async def test_an_unreadable_verdict_is_undecided_and_never_a_zero(text):
     verdict = await asked.judge("crimson", "red", question="q")
     assert verdict.outcome is Outcome.UNDECIDED
     assert verdict.correct is None
+    assert not verdict.outage
     assert len(seen) == 3
 
 
@@ -60,7 +61,8 @@ async def test_an_outage_is_retried_on_the_next_server_and_then_undecided():
     assert (await asked.judge("crimson", "red", question="q")).correct is True
     assert [request.url.host for request in seen] == ["a", "b", "a"]
     asked, _ = judge(*[httpx.ReadTimeout("slow")] * 3)
-    assert (await asked.judge("crimson", "red", question="q")).outcome is Outcome.UNDECIDED
+    verdict = await asked.judge("crimson", "red", question="q")
+    assert (verdict.outcome, verdict.outage) == (Outcome.UNDECIDED, True)
 
 
 @pytest.mark.parametrize("status", [400, 401, 404])
