@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from judge.cache import open_cache
 from judge.replies import CHOICES, Strictness, parse_reply
-from judge.rules import Rules
+from judge.rules import Rules, may_take_long
 from judge.servers import NoServer, Server, Servers
 from judge.verdict import Outcome, Verdict
 
@@ -138,7 +138,10 @@ class Judge:
             JudgeMisconfigured: The server refuses every request.
         """
         started = time.monotonic()
-        verdict = self._rules.judge(answer, gold, question=question)
+        if may_take_long(gold):
+            verdict = await asyncio.to_thread(self._rules.judge, answer, gold, question=question)
+        else:
+            verdict = self._rules.judge(answer, gold, question=question)
         if verdict.outcome is Outcome.UNDECIDED and self.settings.base_urls:
             assert answer is not None
             chosen = load_judge_prompt(prompt or self.settings.prompt)

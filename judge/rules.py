@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
+from judge import maths
 from judge.verdict import Outcome, Verdict
 
 _CHOICE_GOLD = re.compile(r"^\(?([A-Z])[).:]?$")
@@ -157,20 +158,19 @@ def _number(text: str) -> float | None:
 
 
 def maths_rule(answer: str, gold: str, question: str) -> bool | None:
-    """Says yes when math-verify proves both equal; never says no, because a failed parse looks like a difference."""
+    """Says yes when math-verify proves both equal within a second; never says no: a failed parse looks like a difference."""
     if max(len(answer), len(gold)) > _MAX_MATHS_CHARS or not _MATHS_MARKS.search(gold):
         return None
     # math-verify drops units and words, so that "12 cm" would equal "12 m".
     if _WORDS.search(answer) or _WORDS.search(gold):
         return None
-    # math-verify loads SymPy: half a second that an answer in words need not pay.
-    from math_verify import parse, verify
+    return True if maths.shared().equal(_as_latex(gold), _as_latex(answer)) else None
 
-    # Its time-outs use SIGALRM, which works in a main thread only; the length limit bounds the work instead.
-    parsed = [parse(_as_latex(text), parsing_timeout=0, raise_on_error=False) for text in (gold, answer)]
-    if not parsed[0] or not parsed[1]:
-        return None
-    return True if verify(parsed[0], parsed[1], timeout_seconds=0, raise_on_error=False) else None
+
+def may_take_long(gold: str | Sequence[str]) -> bool:
+    """Whether a verdict may ask math-verify: up to a second, not to be spent on an event loop."""
+    golds = [gold] if isinstance(gold, str) else gold
+    return any(isinstance(text, str) and _MATHS_MARKS.search(text) is not None for text in golds)
 
 
 def _as_latex(text: str) -> str:

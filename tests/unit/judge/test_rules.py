@@ -1,10 +1,14 @@
+import asyncio
 import json
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from judge.client import Judge, JudgeSettings
+from judge.maths import MathsProcess
 from judge.rules import Rules, normalise
 from judge.verdict import Outcome
 
@@ -113,3 +117,27 @@ def test_layout_never_turns_a_right_answer_into_a_wrong_one(pair, layout):
     verdict = Rules().judge(layout.format(pair["answer"]), pair["gold"])
     if pair["right"]:
         assert verdict.correct is not False
+
+
+@pytest.mark.parametrize(
+    "hostile", ["9^{9^{9^9}}", "99999999!", "2^{999999999}", r"\binom{999999999}{499999999}", r"\frac{" * 40]
+)
+def test_a_hostile_formula_takes_no_more_than_a_second_and_the_next_one_is_judged(hostile):
+    process = MathsProcess(timeout_s=1.0)
+    assert process.equal("$8$", "$2^3$") is True
+    started = time.monotonic()
+    assert not process.equal("$8$", f"${hostile}$")
+    assert time.monotonic() - started < 1.5
+    assert process.equal("$8$", "$9$") is False
+    process.close()
+
+
+async def test_formulas_do_not_hold_up_other_verdicts():
+    judge = Judge(JudgeSettings())
+    hostile = asyncio.create_task(judge.judge("99999999!", "8", question="q"))
+    await asyncio.sleep(0.05)
+    started = time.monotonic()
+    assert (await judge.judge("B", "B", question="q")).correct is True
+    assert time.monotonic() - started < 0.9
+    assert (await hostile).outcome is Outcome.UNDECIDED
+    await judge.aclose()
