@@ -151,8 +151,11 @@ async def test_a_session_is_an_ipython_shell_and_its_processes_end_with_it(any_s
         result = await session.execute("get_ipython().__class__.__name__")
         assert result.result in ("'ZMQInteractiveShell'", "'CellShell'")
         mark = f"300.{uuid.uuid4().int}"
-        await session.execute(f"import subprocess; subprocess.Popen(['sleep', '{mark}'], start_new_session=True)")
-        assert running(mark)
+        result = await session.execute(f"import subprocess; subprocess.Popen(['sleep', '{mark}'], start_new_session=True)")
+        assert result.status == "ok", result
+        async with asyncio.timeout(10):
+            while not running(mark):
+                await asyncio.sleep(0.05)
         await session.close()
         assert not running(mark)
         with pytest.raises(SessionLost, match="no session"):
