@@ -8,6 +8,7 @@ import redis
 
 from agent.errors import BudgetExhausted, ToolUnavailable
 from agent.search.gateway import open_search
+from judge.client import Judge, JudgeSettings
 from scripts.processes import redis_server
 
 pytestmark = pytest.mark.services
@@ -67,3 +68,24 @@ async def test_without_redis_answers_still_come_unless_money_is_at_stake(tmp_pat
         await search.search("after", max_hits=1)
     assert counting.queries == ["before"]
     await search.aclose()
+
+
+async def test_verdicts_are_shared_through_redis_and_missed_without_harm_when_it_is_away(tmp_path):
+    asked = []
+
+    def answer(request):
+        asked.append(request)
+        return httpx.Response(200, json={"choices": [{"message": {"content": "CORRECT"}}]})
+
+    def judge(url):
+        return Judge(JudgeSettings(base_urls=("http://j/v1",), cache=url), transport=httpx.MockTransport(answer))
+
+    with redis_server(tmp_path) as url:
+        one, two = judge(url), judge(url)
+        assert (await one.judge("crimson", "red", question="q")).correct is True
+        assert (await two.judge("crimson", "red", question="q")).from_cache
+        assert len(asked) == 1
+    assert (await two.judge("crimson", "red", question="q")).correct is True
+    assert len(asked) == 2
+    for closing in (one, two):
+        await closing.aclose()
