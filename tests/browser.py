@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import shutil
 import subprocess
@@ -22,9 +23,15 @@ _FLAGS = (
 )  # fmt: skip
 
 
+@functools.cache
 def chromium() -> str | None:
-    """The program, or None if there is none on this machine."""
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    """The program, or None if there is none on this machine that runs."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        program = shutil.which(name)
+        # Some distributions have a stand-in of that name that only asks for another package.
+        if program and subprocess.run([program, "--version"], capture_output=True, timeout=60, check=False).returncode == 0:
+            return program
+    return None
 
 
 class Page:
