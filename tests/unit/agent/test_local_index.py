@@ -3,11 +3,14 @@
 import bz2
 import gzip
 import json
+import subprocess
+import sys
 
 import pytest
 
 from agent.search.corpus import CorpusError, plain_wikitext, read_corpus
 from agent.search.providers import local
+from tests.conftest import ROOT
 
 PAGES = [
     {"title": "Red panda", "text": "A small mammal of the Himalaya, called 小熊猫 in Chinese.", "link": "p:1"},
@@ -113,6 +116,27 @@ def test_an_interrupted_build_goes_on_where_it_stopped(pages, tmp_path):
     assert local.build_index(pages, target, commit_every=2) == 3
     assert ask(target)._searcher.num_docs == 3
     assert local.build_index(pages, target) == 3, "a finished index is left as it is"
+
+
+def test_a_build_that_is_killed_goes_on_without_losing_or_repeating_a_document(tmp_path):
+    source, target = tmp_path / "pages.jsonl", tmp_path / "index"
+    with source.open("w") as lines:
+        lines.writelines(
+            json.dumps({"title": f"t{n}", "text": "panda " * 50, "link": f"l{n}"}) + "\n" for n in range(20_000)
+        )
+    code = (
+        "import sys; from pathlib import Path; from agent.search.providers.local import build_index\n"
+        "build_index(Path(sys.argv[1]), Path(sys.argv[2]), commit_every=1000, on_progress=lambda n: print(n, flush=True))"
+    )
+    command = [sys.executable, "-c", code, str(source), str(target)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "1000\n"
+        process.kill()
+    assert local.build_index(source, target) == 20_000
+    provider = ask(target)
+    assert provider._searcher.num_docs == 20_000
+    assert provider._open_page("l19999").title == "t19999"
 
 
 def test_a_broken_line_is_named_and_what_came_before_is_kept(pages, tmp_path):
