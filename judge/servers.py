@@ -12,6 +12,8 @@ from dataclasses import dataclass
 _FAILURES_TO_OPEN = 3
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _SHRINK_FRAC = 0.7
+_REFUSALS_LOOKED_AT = 16
+_REFUSALS_BORNE_FRAC = 0.25
 
 
 class NoServer(Exception):
@@ -49,7 +51,8 @@ class Servers:
 
     Args:
         urls: At least one.
-        max_in_flight: Requests under way at most; fewer while servers say that it is too much.
+        max_in_flight: Requests under way at most; fewer while more than a quarter is refused as too much. Single refusals
+            happen to healthy servers and are only sent again: halving for each of them would stop all work.
     """
 
     def __init__(self, urls: Sequence[str], *, max_in_flight: int) -> None:
@@ -58,6 +61,7 @@ class Servers:
         self._limit = float(max_in_flight)
         self._in_flight = 0
         self._last_success = 0.0
+        self._refusals: deque[bool] = deque(maxlen=_REFUSALS_LOOKED_AT)
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
@@ -132,8 +136,13 @@ class Servers:
         """A request went well: one more at a time, after as many as are under way went well."""
         server.succeeded()
         self._last_success = time.monotonic()
+        self._refusals.append(False)
         self._limit = min(self._most, self._limit + 1 / self._limit)
 
-    def shrink(self) -> None:
-        """A server said that it is too much."""
-        self._limit = max(1.0, _SHRINK_FRAC * self._limit)
+    def refused(self) -> None:
+        """A server said that it is too much, or did not answer in time."""
+        self._refusals.append(True)
+        looked_at = len(self._refusals)
+        if looked_at == _REFUSALS_LOOKED_AT and sum(self._refusals) > _REFUSALS_BORNE_FRAC * looked_at:
+            self._limit = max(1.0, _SHRINK_FRAC * self._limit)
+            self._refusals.clear()  # the next look is at what the smaller number gives

@@ -32,6 +32,8 @@ class Verdict:
     seconds: float = 0.0
     """From asking to the verdict, waiting included."""
     from_cache: bool = False
+    second_opinion: Outcome | None = None
+    """What the LLM said where it is asked for the log only; it decides nothing."""
     outage: bool = False
     """Undecided because no judge answered, not because of what it said: asking later may help."""
 

@@ -51,11 +51,13 @@ class ScoringGate:
     Args:
         judge: To see whether it is back.
         settings: When to wait, and how long.
+        announce: Is told why training waits and when it goes on; a log entry by default.
     """
 
-    def __init__(self, judge: Pinged, settings: OutageSettings) -> None:
+    def __init__(self, judge: Pinged, settings: OutageSettings, announce: Callable[[str], None] = _log.warning) -> None:
         self._judge = judge
         self._settings = settings
+        self._announce = announce
         self._failed: deque[bool] = deque(maxlen=settings.window)
         self._back: asyncio.Task[bool] | None = None
 
@@ -86,7 +88,7 @@ class ScoringGate:
     async def _wait(self, reason: str) -> bool:
         """Until the judge is back; False if patience is over. All waiting episodes share one look-out."""
         if self._back is None or self._back.done():
-            _log.warning("training waits for the judge, %.0f %% of verdicts failed: %s", 100 * self.share, reason)
+            self._announce(f"training waits for the judge, {100 * self.share:.0f} % of verdicts failed: {reason}")
             self._back = asyncio.create_task(self._look_out())
         return await asyncio.shield(self._back)
 
@@ -99,8 +101,8 @@ class ScoringGate:
                 await self._judge.ping()
             except (ConnectionError, JudgeMisconfigured):
                 continue
-            _log.warning("the judge is back after %.0f s; training goes on", time.monotonic() - began)
+            self._announce(f"the judge is back after {time.monotonic() - began:.0f} s; training goes on")
             self._failed.clear()
             return True
-        _log.error("the judge was away for %.0f s; its answers are left out", time.monotonic() - began)
+        self._announce(f"the judge was away for {time.monotonic() - began:.0f} s; its answers are left out")
         return False

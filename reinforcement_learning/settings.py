@@ -23,6 +23,8 @@ class JudgeBlock(BaseModel):
     prompt: str = "consistency"
     """For all data but `reason`, which is asked for equivalence."""
     strict_rules: bool = False
+    log_only: bool = False
+    """Rules alone decide; what the LLM says is only recorded with each rollout, as `second_opinion`."""
     structured_output: Literal["choice", "none"] = "choice"
     strictness: Literal["strict", "lenient"] = "strict"
     votes: int = Field(1, ge=1)

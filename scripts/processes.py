@@ -220,6 +220,22 @@ def sandbox_server(
         stop(process, grace_s=40.0)
 
 
+@contextlib.contextmanager
+def judge_server(directory: Path, model: Path) -> Iterator[str]:
+    """`judge/serve.sh` on a CPU and a free port, with a small model; yields its base URL."""
+    port = free_port()
+    env = {"DEVICE": "cpu", "PORT": str(port), "MAX_MODEL_LEN": "1024", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    script = Path(__file__).resolve().parent.parent / "judge/serve.sh"
+    process = start(["bash", str(script), str(model), "--max-num-seqs", "16"], log=directory / "judge.log", env=env)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait(process, lambda: httpx.get(f"{url}/health", timeout=2.0).raise_for_status(), directory / "judge.log", 240.0)
+        yield f"{url}/v1"
+    finally:
+        stop(process)
+
+
 def _wait(process: subprocess.Popen[bytes], probe: Callable[[], object], log: Path, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

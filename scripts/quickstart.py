@@ -47,6 +47,7 @@ class Context:
     seed: int
     progress: Progress
     task: TaskID
+    judge: str = "rules"
 
     @property
     def env(self) -> dict[str, str]:
@@ -89,6 +90,18 @@ class Context:
             processes.sandbox_server(self.directory / "logs", redis_url, arguments=_SANDBOX_ARGUMENTS) as url,
         ):
             yield url
+
+    @contextlib.contextmanager
+    def llm_judge(self) -> Iterator[dict[str, str]]:
+        """The cold-started model behind vLLM as a judge whose word is only recorded; yields what to add to the environment.
+
+        One million parameters cannot judge. What this shows is that the judge's protocol works next to a running training.
+        """
+        if self.judge == "rules":
+            yield {}
+            return
+        with processes.marked(), processes.judge_server(self.directory / "logs", self.directory / "models/sft") as url:
+            yield {"LLM_AS_A_JUDGE_BASE": url}
 
 
 def _lines(path: Path) -> list[str]:
@@ -137,11 +150,12 @@ def _rl(context: Context) -> None:
             note = f"accuracy {row['episode/acc/mean']:.2f}, tool use {row['episode/tool_used/mean']:.2f}"
             context.show(row["step"], _rl_steps(), note)
 
-    with context.sandbox() as url:
+    with context.sandbox() as url, context.llm_judge() as judge:
         context.python(
             "reinforcement_learning.train", "--recipe", "tiny_cpu",
             f"verl.data.seed={context.seed}", f"verl.actor_rollout_ref.rollout.seed={context.seed}",
-            log="rl", on_poll=poll, CODE_SANDBOX_URL=url,
+            f"agent.judge.log_only={str(bool(judge)).lower()}",
+            log="rl", on_poll=poll, CODE_SANDBOX_URL=url, **judge,
         )  # fmt: skip
     checkpoint = _latest_hf_checkpoint(run / "checkpoints")
     target = context.directory / "models/rl"
@@ -240,6 +254,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--clean", action="store_true", help="delete the run first")
     parser.add_argument("--run", type=Path, default=Path("runs/quickstart"), help="the run's folder")
+    parser.add_argument(
+        "--judge",
+        choices=("rules", "vllm"),
+        default="rules",
+        help="`vllm` also asks an LLM judge while RL runs (the tiny model behind real vLLM); what it says is only recorded",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of model, training and sampling")
     return parser.parse_args(arguments)
 
@@ -281,7 +301,7 @@ def _run_all(options: argparse.Namespace, directory: Path, console: Console) -> 
                 console.print(f"[bold]{stage.name:7}[/] finished before")
                 continue
             task = progress.add_task("", total=None, note="")
-            _run_stage(stage, Context(directory, options.seed, progress, task), console)
+            _run_stage(stage, Context(directory, options.seed, progress, task, options.judge), console)
             progress.remove_task(task)
     return _verdict(directory, console)
 

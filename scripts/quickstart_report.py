@@ -97,6 +97,24 @@ def _agreement(metrics: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def _second_opinions(directory: Path) -> str:
+    """What the LLM judge said beside the rules, if `--judge vllm` asked one."""
+    try:
+        facts = [record.facts for record in read_records(directory / "rl/rollouts")]
+    except FileNotFoundError:
+        return ""
+    said = [(row["second_opinion"], row["accuracy"]) for row in facts if row.get("second_opinion")]
+    if not said:
+        return ""
+    decided = [(word == "correct") == bool(accuracy) for word, accuracy in said if word != "undecided"]
+    agreed = f", and agreed with the rules on {percent(sum(decided) / len(decided))} of those" if decided else ""
+    return (
+        f"<p>An LLM judge behind vLLM was asked about {len(said)} answers while this ran, for the record only. It gave a readable "
+        f"verdict on {percent(len(decided) / len(said))}{agreed}. It is the cold-started model of one million parameters, so "
+        "that the protocol works is all this shows.</p>"
+    )
+
+
 def _episodes(directory: Path, count: int = 3) -> str:
     """The same questions before and after RL, those first where the outcome changed."""
     runs: dict[str, dict[str, Episode]] = {}
@@ -204,10 +222,11 @@ crop comes back as a new image.</p>
 and vLLM) then let it try each question eight times and rewarded what came out right: 0.8 for the answer, 0.2 for the format.
 Nobody told it to use the tool.</p></section>
 {results}
-<p class="soft">Answers were decided by rules alone (the colour must be the word itself); no LLM judge was asked. An
+<p class="soft">Answers were decided by rules alone (the colour must be the word itself). An
 outage of ours would be counted under &ldquo;not evaluated&rdquo;, never as a wrong answer.</p>
 <h2>How it went</h2><div class="grid">{cards}</div>
 {_agreement(metrics)}
+{_second_opinions(directory)}
 <h2>Whole episodes, before and after RL</h2>
 <p class="soft">The same questions, asked of both models. Images are what the model was shown; code is what it wrote.</p>
 {_episodes(directory)}

@@ -13,7 +13,7 @@ Answer = Callable[[list[dict[str, Any]]], str | int]
 
 
 @contextmanager
-def model_server(answer: Answer) -> Iterator[str]:
+def model_server(answer: Answer, *, port: int = 0) -> Iterator[str]:
     """Serve chat completions; `answer` gets the messages and returns a text, or an HTTP status to fail with."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -42,7 +42,7 @@ def model_server(answer: Answer) -> Iterator[str]:
 
         def log_message(self, *_: Any) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -64,6 +64,8 @@ class Reward:
     decided_by: str
     bonus: float = 0.0
     cost: float = 0.0
+    second_opinion: str = ""
+    """What the LLM judge said where it is asked for the log only."""
 
 
 class AnswerJudge(Protocol):
@@ -151,6 +153,7 @@ async def decide(
         decided_by=verdict.decided_by,
         bonus=bonus,
         cost=cost,
+        second_opinion=verdict.second_opinion.value if verdict.second_opinion is not None else "",
     )
 
 

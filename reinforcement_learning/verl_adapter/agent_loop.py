@@ -106,10 +106,10 @@ class EpisodeAgentLoop(AgentLoopBase):
     def _record(self, episode: Episode, task: Task, reward: Reward | None, row: dict[str, Any]) -> None:
         if self._services.recorder is None:
             return
-        parts = {}
+        parts: dict[str, Any] = {}
         if reward is not None:
             parts = {"reward": reward.score, "accuracy": reward.accuracy, "format": reward.format}
-            parts |= {name: getattr(reward, name) for name in ("bonus", "cost") if getattr(reward, name)}
+            parts |= {name: getattr(reward, name) for name in ("bonus", "cost", "second_opinion") if getattr(reward, name)}
         self._services.recorder.write(
             episode,
             step=int(row.get("global_steps", -1)),

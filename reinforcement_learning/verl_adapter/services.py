@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,6 +58,12 @@ class Services:
         return build_tools(self.settings.tools_on, context)
 
 
+def _announce(text: str) -> None:
+    """Ray carries a worker's standard error to the terminal of the run; the worker's own logging is set up by others."""
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+    sys.stderr.flush()
+
+
 @functools.cache
 def services(settings_path: str) -> Services:
     """The services of this process, opened at first use."""
@@ -69,7 +77,7 @@ def services(settings_path: str) -> Services:
         search=open_search(settings.search),
         image_search=open_search(settings.image_search),
         judge=judge,
-        gate=ScoringGate(judge, settings.judge_outage),
+        gate=ScoringGate(judge, settings.judge_outage, _announce),
         recorder=TrajectoryWriter(Path(settings.record_directory)) if settings.record_directory else None,
         slots=Slots(settings.max_in_flight),
     )

@@ -42,6 +42,15 @@ def test_rl_teaches_the_model_when_to_use_its_tool(quickstart):
     assert base["not_evaluated"] == sft["not_evaluated"] == rl["not_evaluated"] == 0
 
 
+def test_an_llm_judge_behind_vllm_is_asked_about_every_answer_and_decides_nothing(quickstart):
+    facts = [record.facts for record in read_records(quickstart.directory / "rl/rollouts")]
+    asked = [row for row in facts if row.get("second_opinion")]
+    assert len(asked) > 0.9 * len(facts)
+    assert all(row["second_opinion"] in ("correct", "incorrect") for row in asked)
+    assert all(row["decided_by"].startswith("rule:") for row in facts)
+    assert "An LLM judge behind vLLM was asked about" in (quickstart.directory / "report.html").read_text()
+
+
 def test_rollout_and_training_agree_on_trained_weights(quickstart):
     metrics = rows(quickstart.directory / "rl/metrics.jsonl")
     assert len(metrics) >= 10

@@ -1,14 +1,10 @@
 """vLLM on a CPU, for real: the judge's protocol, the policy's protocol, and weights after an update."""
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
-import time
-from pathlib import Path
 
-import httpx
 import pytest
 
 from agent.images import ImageFile
@@ -19,7 +15,7 @@ from agent.trajectory import read_records
 from evaluation.vllm_server import ServerFailed, serve_checkpoint
 from judge.client import Judge, JudgeSettings
 from judge.verdict import Outcome
-from scripts.processes import free_port, marked, start, stop
+from scripts.processes import judge_server, marked
 from tests.conftest import ROOT, png
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
@@ -29,27 +25,8 @@ QUESTION = "What colour is the tile in row 1, column 1?"
 @pytest.fixture(scope="module")
 def server(quickstart, tmp_path_factory):
     """The tiny model behind `judge/serve.sh`."""
-    port = free_port()
-    log = tmp_path_factory.mktemp("vllm") / "vllm.log"
-    command = ["bash", "judge/serve.sh", str(quickstart.directory / "models/rl"), "--max-num-seqs", "16"]
-    settings = {
-        "DEVICE": "cpu",
-        "PORT": str(port),
-        "MAX_MODEL_LEN": "1024",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-    with marked():
-        process = start(command, log=log, env=settings)
-        try:
-            for _ in range(600):
-                assert process.poll() is None, log.read_text()[-3000:]
-                with contextlib.suppress(httpx.HTTPError):
-                    if httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == 200:
-                        break
-                time.sleep(0.2)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            stop(process)
+    with marked(), judge_server(tmp_path_factory.mktemp("vllm"), quickstart.directory / "models/rl") as url:
+        yield url
 
 
 def test_a_judge_on_a_port_in_use_says_so_before_loading_anything(server):

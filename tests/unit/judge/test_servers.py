@@ -78,13 +78,24 @@ async def test_a_cancelled_waiter_takes_no_turn_from_the_others():
     assert sum(result is None for result in done) >= 20
 
 
-async def test_concurrency_shrinks_when_it_is_too_much_and_grows_again():
+async def test_concurrency_shrinks_while_much_is_refused_and_grows_again():
     servers = Servers(["http://a"], max_in_flight=64)
-    servers.shrink()
+    for _ in range(16):
+        servers.refused()
     assert servers.limit == 44
-    for _ in range(100):
-        servers.shrink()
+    for _ in range(500):
+        servers.refused()
     assert servers.limit == 1
     for _ in range(3000):
         servers.succeeded(servers.all[0])
+    assert servers.limit == 64
+
+
+async def test_single_refusals_do_not_slow_all_others():
+    servers = Servers(["http://a"], max_in_flight=64)
+    for number in range(1, 2001):
+        if number % 8 == 0:
+            servers.refused()
+        else:
+            servers.succeeded(servers.all[0])
     assert servers.limit == 64
