@@ -135,3 +135,17 @@ def fit_observation(image: ImageFile) -> ImageFile:
     if size == image.size:
         return image
     return ImageFile.from_pil(image.pil().resize(size, Image.Resampling.LANCZOS))
+
+
+def shrink(image: ImageFile, max_pixels: int | None) -> ImageFile:
+    """The image with at most so many pixels, its sides in proportion; one that fits keeps its bytes.
+
+    Raises:
+        UnreadableImage: No image.
+    """
+    width_px, height_px = image.size
+    if max_pixels is None or width_px * height_px <= max_pixels:
+        return image
+    scale = math.sqrt(max_pixels / (width_px * height_px))
+    size = max(1, math.floor(width_px * scale)), max(1, math.floor(height_px * scale))
+    return ImageFile.from_pil(image.pil().resize(size, Image.Resampling.LANCZOS))

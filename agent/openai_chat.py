@@ -120,8 +120,9 @@ class ChatClient:
 class ChatPolicy:
     """One conversation. Keeps the history, and sends all of it each turn: a chat server has no memory."""
 
-    def __init__(self, client: ChatClient, *, on_text: OnText | None = None) -> None:
+    def __init__(self, client: ChatClient, *, on_text: OnText | None = None, seed: int | None = None) -> None:
         self._client = client
+        self._seed = client.settings.seed if seed is None else seed
         self._on_text = on_text
         self._history: list[dict[str, Any]] = []
 
@@ -140,8 +141,8 @@ class ChatPolicy:
         bounds = [bound for bound in (settings.max_reply_tokens, max_tokens) if bound is not None]
         if bounds:
             body["max_tokens"] = min(bounds)
-        if settings.seed is not None:
-            body["seed"] = settings.seed
+        if self._seed is not None:
+            body["seed"] = self._seed
         if settings.dialect == "vllm":
             # Structural tokens that the tokenizer holds as special must not be dropped from what the model wrote.
             body |= {"include_stop_str_in_output": True, "skip_special_tokens": False}

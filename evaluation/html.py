@@ -1,10 +1,10 @@
-"""Self-contained web pages: charts as SVG, images inside, no script from anywhere."""
+"""Self-contained web pages: charts as SVG, images inside, nothing loaded from anywhere."""
 
 from __future__ import annotations
 
 import html
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from agent.episode import Episode, Turn
@@ -35,18 +35,21 @@ img.shown { max-width: 180px; max-height: 180px; border: 1px solid var(--line); 
   image-rendering: pixelated; vertical-align: top; } .tag { display: inline-block; padding: 1px 8px; border-radius: 10px; font-size: 12px;
   font-weight: 600; background: #eef1f5; color: var(--soft); margin-left: 6px; }
 .good { color: var(--green); } .bad { color: var(--red); } .tag.good { background: #e3f4ec; } .tag.bad { background: #fbe9e7; }
-.think { color: var(--soft); font-style: italic; } svg text { font: 11px system-ui, "DejaVu Sans", sans-serif; fill: #5d6b7e; }
+.warn { color: var(--orange); } a.behind { color: inherit; text-decoration: underline dotted; cursor: pointer; }
+#browser input, #browser select { font: inherit; padding: 4px 8px; margin: 0 8px 8px 0; } #browser tbody tr { cursor: pointer; }
+#browser tbody tr:hover { background: #f2f4f7; } .think { color: var(--soft); font-style: italic; } svg text { font: 11px system-ui, "DejaVu Sans", sans-serif; fill: #5d6b7e; }
 """
 _COLOURS = ("#2459c4", "#12805c", "#b8690b", "#8a3fb0")
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 460, 240, 44, 30, 12, 12
 
 
-def page(title: str, body: str) -> str:
-    """A whole HTML document."""
+def page(title: str, body: str, *, script: str = "") -> str:
+    """A whole HTML document; `script` runs at its end."""
+    code = f"<script>{script}</script>" if script else ""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE}</style></head><body><main>{body}</main></body></html>"
+        f"<style>{_STYLE}</style></head><body><main>{body}</main>{code}</body></html>"
     )
 
 
@@ -93,17 +96,54 @@ def line_chart(
     return f'<div style="font-size:13px">{"".join(legend)}</div>{drawing}'
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, strong: int | None = None) -> str:
-    """A table of plain texts; row `strong` stands out."""
+def bar_chart(values: Mapping[str, float], *, unit: str = "", share: bool = False) -> str:
+    """Horizontal bars with their values, as SVG.
+
+    Args:
+        values: Name -> length, not below 0.
+        unit: Written after each value.
+        share: The values are shares; they are written in percent, and the scale ends at 1.
+    """
+    if not values:
+        return '<p class="soft">Nothing was recorded.</p>'
+    longest = 1.0 if share else max(values.values()) or 1.0
+    row_px, left, right = 20, 150, 70
+    parts = []
+    for number, (name, value) in enumerate(values.items()):
+        y = number * row_px
+        width = (_WIDTH - left - right) * value / longest
+        said = f"{100 * value:.1f} %" if share else f"{value:,.4g}{unit}"
+        shown = name if len(name) <= 24 else f"{name[:23]}…"
+        parts.append(f'<text x="{left - 6}" y="{y + 14}" text-anchor="end">{html.escape(shown)}</text>')
+        parts.append(
+            f'<rect x="{left}" y="{y + 4}" width="{max(width, 0.5):.1f}" height="{row_px - 7}" fill="{_COLOURS[0]}"/>'
+        )
+        parts.append(f'<text x="{left + width + 5:.1f}" y="{y + 14}">{html.escape(said)}</text>')
+    return f'<svg viewBox="0 0 {_WIDTH} {len(values) * row_px + 4}" role="img">{"".join(parts)}</svg>'
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, strong: int | None = None, markup: bool = False) -> str:
+    """A table of plain texts, or of markup; row `strong` stands out."""
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     body = ""
     for number, row in enumerate(rows):
-        cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
+        cells = "".join(f"<td>{cell if markup else html.escape(cell)}</td>" for cell in row)
         body += f'<tr class="{"strong" if number == strong else ""}">{cells}</tr>'
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def episode_card(title: str, episode: Episode, *, gold: str = "", correct: bool | None = None) -> str:
+ShowImage = Callable[[ImageFile], str]
+"""Makes the `<img>` of an image."""
+
+
+def embedded(image: ImageFile) -> str:
+    """An image with its bytes inside the page."""
+    return f'<img class="shown" src="{image.data_uri()}" alt="image of {image.size[0]}x{image.size[1]} px">'
+
+
+def episode_card(
+    title: str, episode: Episode, *, gold: str = "", correct: bool | None = None, show: ShowImage = embedded
+) -> str:
     """One episode from question to answer, with images, code and output."""
     mark = ""
     if correct is not None:
@@ -111,11 +151,11 @@ def episode_card(title: str, episode: Episode, *, gold: str = "", correct: bool 
     stop = f'<span class="tag">{html.escape(episode.stop_reason.value)}</span>'
     expected = f'<span class="tag">expected: {html.escape(gold)}</span>' if gold else ""
     parts = [f"<h3>{html.escape(title)} {mark}{expected}{stop}</h3>"]
-    parts += [_message(message) for message in episode.opening if message.role != "system"]
+    parts += [_message(message, show) for message in episode.opening if message.role != "system"]
     for turn in episode.turns:
         parts.append(_turn(turn))
         if turn.observation is not None:
-            parts.append(_message(turn.observation, who="sandbox" if _is_code(turn) else "tool"))
+            parts.append(_message(turn.observation, show, who="sandbox" if _is_code(turn) else "tool"))
     if episode.failure:
         parts.append(f'<p class="bad">Failed, not scored: {html.escape(episode.failure)}</p>')
     return f"<article>{''.join(parts)}</article>"
@@ -139,14 +179,14 @@ def _turn(turn: Turn) -> str:
     return f'<div class="turn model"><div class="who">MODEL</div>{"".join(parts)}</div>'
 
 
-def _message(message: Message, who: str = "question") -> str:
+def _message(message: Message, show: ShowImage, who: str = "question") -> str:
     parts = []
     for part in message.parts():
         if isinstance(part, ImageFile):
-            parts.append(f'<img class="shown" src="{part.data_uri()}" alt="image of {part.size[0]}x{part.size[1]} px">')
+            parts.append(show(part))
         elif part.strip():
             shown = html.escape(part.strip())
-            parts.append(f"<pre>{shown}</pre>" if message is not None and who != "question" else f"<div>{shown}</div>")
+            parts.append(f"<pre>{shown}</pre>" if who != "question" else f"<div>{shown}</div>")
     kind = "" if who == "question" else "tool"
     return f'<div class="turn {kind}"><div class="who">{who.upper()}</div>{"".join(parts)}</div>'
 

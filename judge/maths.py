@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 _START_S = 60.0
 _MAX_BYTES = 2 << 30
@@ -35,13 +36,20 @@ class MathsProcess:
 
     def equal(self, gold: str, answer: str) -> bool | None:
         """True if proven, False if not, None if it could not be parsed or took too long."""
+        return self._ask([gold, answer])  # type: ignore[no-any-return]
+
+    def plain(self, latex: str) -> str | None:
+        """LaTeX as SymPy writes it, such as `1/2`; None if it could not be parsed or took too long."""
+        return self._ask([latex])  # type: ignore[no-any-return]
+
+    def _ask(self, question: list[str]) -> Any:
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 self._start()
             assert self._process is not None
             assert self._process.stdin is not None
             try:
-                self._process.stdin.write(json.dumps([gold, answer]).encode() + b"\n")
+                self._process.stdin.write(json.dumps(question).encode() + b"\n")
                 self._process.stdin.flush()
                 line = self._read(self._timeout_s)
                 return None if line is None else json.loads(line)
@@ -107,9 +115,10 @@ def shared() -> MathsProcess:
 
 
 def _serve() -> None:
-    """The other side: a question a line, an answer a line."""
+    """The other side: a question a line, an answer a line. Two texts are compared, one is only read."""
     import resource
 
+    from latex2sympy2_extended import latex2sympy
     from math_verify import parse, verify
 
     resource.setrlimit(resource.RLIMIT_AS, (_MAX_BYTES, _MAX_BYTES))
@@ -117,11 +126,16 @@ def _serve() -> None:
     out.write(b"ready\n")
     out.flush()
     for line in sys.stdin.buffer:
+        found: bool | str | None
         try:
-            # The time limit is the parent's.
-            parsed = [parse(text, parsing_timeout=0, raise_on_error=False) for text in json.loads(line)]
-            found = verify(*parsed, timeout_seconds=0, raise_on_error=False) if all(parsed) else None
-        except (MemoryError, RecursionError, ValueError, OverflowError):
+            texts = json.loads(line)
+            if len(texts) == 1:
+                found = str(latex2sympy(texts[0]))
+            else:
+                # The time limit is the parent's.
+                parsed = [parse(text, parsing_timeout=0, raise_on_error=False) for text in texts]
+                found = verify(*parsed, timeout_seconds=0, raise_on_error=False) if all(parsed) else None
+        except Exception:  # noqa: BLE001 - the parsers raise errors of many kinds
             found = None
         out.write(json.dumps(found).encode() + b"\n")
         out.flush()

@@ -13,7 +13,7 @@ from agent.episode import Episode
 from agent.trajectory import read_records
 from evaluation.html import episode_card, line_chart, page, table
 from evaluation.report import percent
-from evaluation.runner import latest_episodes
+from evaluation.runner import load_episodes
 
 _NAMES = {"base": "untrained", "sft": "after cold start (SFT)", "rl": "after RL (GRPO)"}
 
@@ -120,10 +120,7 @@ def _episodes(directory: Path, count: int = 3) -> str:
     runs: dict[str, dict[str, Episode]] = {}
     scores: dict[str, dict[str, dict[str, Any]]] = {}
     for name in ("sft", "rl"):
-        try:
-            runs[name] = dict(latest_episodes(directory / "eval" / name))
-        except FileNotFoundError:
-            return ""
+        runs[name] = load_episodes(directory / "eval" / name)
         scores[name] = {row["item_id"]: row for row in _rows(directory / "eval" / name / "scores.jsonl")}
     shared = [item for item in scores["sft"] if item in scores["rl"] and item in runs["sft"] and item in runs["rl"]]
     shared.sort(key=lambda item: (bool(scores["sft"][item]["correct"]), not scores["rl"][item]["correct"]))

@@ -1,18 +1,23 @@
-"""One file a benchmark: `evaluation/benchmarks/<name>.py` with `PROMPT`, `load(path)` and `grade(item, episode)`.
+"""One file a benchmark: `evaluation/benchmarks/<file>.py` with `BENCHMARKS`, instances of `Benchmark`.
 
-The head of each file gives title, authors, link, licence and number of items.
+The head of each file gives title, authors, link, licence and number of items, and what is odd about its scoring.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import csv
+import functools
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, ClassVar
 
-from agent.episode import Episode
 from agent.images import ImageFile
-from agent.loading import load_plugin
+from agent.loading import load_plugin, plugin_names
+from evaluation.scoring.grader import Grade, Grader, Prediction
+from evaluation.scoring.profiles import Profile
 
 
 class BenchmarkError(ValueError):
@@ -25,41 +30,128 @@ class Item:
 
     item_id: str
     question: str
+    """As it is asked, options included."""
     gold: str
     category: str = ""
     choices: Mapping[str, str] = field(default_factory=dict)
     """Letter -> text, for multiple choice."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """Other columns of the file that scoring needs."""
     read_images: Callable[[], tuple[ImageFile, ...]] = tuple
 
+    def to_row(self) -> dict[str, Any]:
+        """All but the images, as JSON: with it a run can be scored without the benchmark's file."""
+        names = ("item_id", "question", "gold", "category")
+        return {name: getattr(self, name) for name in names} | {"choices": dict(self.choices), "fields": dict(self.fields)}
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Grade:
-    """One answer scored."""
-
-    correct: bool | None
-    """None: not evaluated, because of an outage or because nobody could decide. Never counted as wrong."""
-    decided_by: str
-    extracted: str = ""
-    """What was read out of the answer."""
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Item:
+        """The item of `to_row`."""
+        return cls(**row)
 
 
-class Benchmark(Protocol):
-    """What a benchmark's module offers."""
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """An item with a grade that counts."""
 
-    PROMPT: str
-    """Name in agent/prompts."""
-    PROFILE: str
-    """Whose scoring rules `grade` follows."""
+    item: Item
+    grade: Grade
 
-    def load(self, path: Path) -> Iterator[Item]: ...
+    @property
+    def score(self) -> float:
+        """In [0, 1]."""
+        assert self.grade.score is not None
+        return self.grade.score
 
-    def grade(self, item: Item, episode: Episode) -> Grade: ...
+
+class Benchmark(ABC):
+    """What a benchmark's file offers."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    num_items: ClassVar[int]
+    files: ClassVar[Mapping[str, str]]
+    """Name of the published file -> its md5; empty where none is published. Any other file name is read as well."""
+    suite: ClassVar[str]
+    """`perception`, `math`, `search`, or empty for none of the paper's."""
+    prompt: ClassVar[str] = "deepeyesv2_code"
+    """In agent/prompts, for the mode `agent`."""
+    tools: ClassVar[tuple[str, ...]] = ("python",)
+    headline: ClassVar[str] = "Overall"
+    """The one of `scores` that stands in tables."""
+    points: ClassVar[bool] = False
+    """The headline is a number of points and not a share."""
+    needs_judge: ClassVar[bool] = False
+    """Without an LLM nothing, or hardly anything, can be decided."""
+    note: ClassVar[str] = ""
+    """Printed beside every score."""
+
+    @abstractmethod
+    def load(self, path: Path) -> Iterator[Item]:
+        """Read the published file, item by item.
+
+        Raises:
+            BenchmarkError: It is another file, or a row is broken.
+        """
+
+    @abstractmethod
+    async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
+        """Score one answer.
+
+        Raises:
+            JudgeMisconfigured: The judge refuses every request.
+        """
+
+    def scores(self, rows: Sequence[Scored], profile: Profile) -> dict[str, float]:
+        """The benchmark's own table: name -> share in [0, 1]. All rows were evaluated."""
+        return mean_by(rows, lambda row: [row.item.category])
+
+
+def mean_by(rows: Sequence[Scored], groups: Callable[[Scored], Sequence[str]]) -> dict[str, float]:
+    """Mean score over all rows as `Overall`, and of each group that a row names, sorted.
+
+    With several groups, `Macro` is the mean over the groups.
+    """
+    if not rows:
+        return {}
+    members: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        for group in groups(row):
+            if group:
+                members[group].append(row.score)
+    table = {"Overall": sum(row.score for row in rows) / len(rows)}
+    means = {name: sum(values) / len(values) for name, values in sorted(members.items())}
+    if len(means) > 1:
+        table["Macro"] = sum(means.values()) / len(means)
+    return table | means
+
+
+def given(images: tuple[ImageFile, ...]) -> Callable[[], tuple[ImageFile, ...]]:
+    """`read_images` for images that are there already."""
+    return lambda: images
+
+
+@functools.cache
+def benchmarks() -> Mapping[str, Benchmark]:
+    """All benchmarks on disk, by name."""
+    # Images stand in the fields of published files; this is process-wide, and without it none of them can be read.
+    csv.field_size_limit(2**31 - 1)
+    found: dict[str, Benchmark] = {}
+    for name in plugin_names(__name__):
+        for benchmark in load_plugin(__name__, name).BENCHMARKS:
+            if benchmark.name in found:
+                raise ValueError(f"two benchmarks are called {benchmark.name!r}")
+            found[benchmark.name] = benchmark
+    return dict(sorted(found.items()))
 
 
 def load_benchmark(name: str) -> Benchmark:
-    """Find a benchmark by the name of its file.
+    """Find a benchmark by its name.
 
     Raises:
         LookupError: There is none; the message lists those that are.
     """
-    return cast("Benchmark", load_plugin(__name__, name))
+    found = benchmarks()
+    if name not in found:
+        raise LookupError(f"no benchmark {name!r}; there are: {', '.join(found)}")
+    return found[name]

@@ -2,52 +2,50 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
-from agent.episode import Episode
-from agent.images import ImageFile
-from evaluation.benchmarks import BenchmarkError, Grade, Item
+from evaluation.benchmarks import Benchmark, BenchmarkError, Item
+from evaluation.scoring.grader import Grade, Grader, Prediction
+from evaluation.tables import image_reader, read_rows
 from judge.rules import Rules
 
-PROMPT = "tiles"
-PROFILE = "deepeyes"
 _RULES = Rules(strict=True)
 
 
-def _read(path: Path) -> tuple[ImageFile, ...]:
-    return (ImageFile(path.read_bytes()),)
+class Tiles(Benchmark):
+    """Strict rules."""
 
+    name = "tiles"
+    title = "Tiles (toy)"
+    num_items = 200
+    files = {"benchmark.jsonl": ""}
+    suite = ""
+    prompt = "tiles"
 
-def load(path: Path) -> Iterator[Item]:
-    """Read `benchmark.jsonl`; image paths are relative to it.
+    def load(self, path: Path) -> Iterator[Item]:
+        """Read `benchmark.jsonl`; image paths are relative to it.
 
-    Raises:
-        BenchmarkError: A line is broken or an image is missing.
-    """
-    if not path.is_file():
-        raise BenchmarkError(f"no file {path}; write it with `deepeyes data tiles`")
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            image = path.parent / row["image"]
-            item = Item(
-                item_id=row["index"],
-                question=row["question"],
-                gold=row["answer"],
-                category=row["category"],
-                read_images=partial(_read, image),
+        Raises:
+            BenchmarkError: A line is broken or an image is missing.
+        """
+        if not path.is_file():
+            raise BenchmarkError(f"no file {path}; write it with `deepeyes data tiles`")
+        for place, row in read_rows(path, required=("index", "question", "answer", "category", "image")):
+            if not (path.parent / str(row["image"])).is_file():
+                raise BenchmarkError(f"{place}: no image {path.parent / str(row['image'])}")
+            yield Item(
+                item_id=str(row["index"]),
+                question=str(row["question"]),
+                gold=str(row["answer"]),
+                category=str(row["category"]),
+                read_images=image_reader(row["image"], path.parent, place),
             )
-        except (ValueError, KeyError, TypeError) as error:
-            raise BenchmarkError(f"{path}:{number} is no tiles item: {error!r}") from error
-        if not image.is_file():
-            raise BenchmarkError(f"{path}:{number}: no image {image}")
-        yield item
+
+    async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
+        """Right if the answer is the colour, by rules alone."""
+        verdict = _RULES.judge(prediction.text if prediction.answered else None, item.gold)
+        return Grade(correct=verdict.correct, decided_by=verdict.decided_by, extracted=prediction.text[:200])
 
 
-def grade(item: Item, episode: Episode) -> Grade:
-    """Right if the answer is the colour, by rules alone."""
-    verdict = _RULES.judge(episode.answer, item.gold)
-    return Grade(correct=verdict.correct, decided_by=verdict.decided_by, extracted=episode.answer or "")
+BENCHMARKS = (Tiles(),)

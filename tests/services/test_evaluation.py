@@ -124,7 +124,7 @@ def test_a_bad_benchmark_file_stops_before_a_model_is_started(toy, tmp_path, edi
     path = tmp_path / "b.jsonl"
     if edit != "lost":
         path.write_text("" if edit == "empty" else "{}\n")
-    message = {"lost": "no file", "empty": "holds no items", "broken": "b.jsonl:1 is no tiles item"}[edit]
+    message = {"lost": "no file", "empty": "holds no items", "broken": "row 1 has no index, question"}[edit]
     with pytest.raises(SystemExit, match=message):
         main(["--benchmark", "tiles", "--data", str(path), "--model", "/none", "--out", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()

@@ -42,7 +42,7 @@ def test_limits_of_the_recipe_reach_the_loop_the_tools_and_the_prompt(tmp_path, 
 
 def test_a_row_that_brings_its_own_prompt_keeps_it(tmp_path):
     row = (Message("system", "mine"), Message("user", "<image>what?", (ImageFile(png()),)))
-    made = built(tmp_path, tools=(), prompt="direct")
+    made = built(tmp_path, tools=(), prompt="think")
     assert made.opening(row) == row
     bare = made.opening(row[1:])
     assert bare[0].text == "You are a helpful assistant."

@@ -1,0 +1,56 @@
+"""What the multiple-choice benchmarks of VLMEvalKit's kind share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from evaluation.benchmarks import Benchmark, BenchmarkError, Item
+from evaluation.scoring.choices import grade_choice
+from evaluation.scoring.grader import Grade, Grader, Prediction
+from evaluation.scoring.questions import SELECT, choice_question
+from evaluation.tsv import Row, need, pick, read_tsv
+
+
+class ChoiceBenchmark(Benchmark):
+    """A TSV with options in columns of their own."""
+
+    columns: ClassVar[tuple[str, ...]] = ("image", "question", "answer", "A", "B", "category")
+    kept: ClassVar[tuple[str, ...]] = ()
+    """Further columns that scoring needs."""
+    ending: ClassVar[str] = SELECT
+
+    def load(self, path: Path) -> Iterator[Item]:
+        """Read the TSV.
+
+        Raises:
+            BenchmarkError: A column is missing, or a row is broken.
+        """
+        for row in read_tsv(path, required=self.columns):
+            need(row, "question", "answer")
+            yield self._item(row)
+
+    def _item(self, row: Row) -> Item:
+        choices = row.choices()
+        if row.values["answer"] not in choices:
+            raise BenchmarkError(
+                f"{row.place}: answer {row.values['answer']!r} is none of the options {', '.join(choices) or '(none)'}"
+            )
+        if not row.image:
+            raise BenchmarkError(f"{row.place}: there is no image")
+        return Item(
+            item_id=row.values["index"],
+            question=choice_question(row.values, choices, ending=self.ending),
+            gold=row.values["answer"],
+            category=row.values.get("category", ""),
+            choices=choices,
+            fields=pick(row, "question", *self.kept),
+            read_images=row.images,
+        )
+
+    async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
+        """VLMEvalKit's option rule; see evaluation/scoring/choices.py."""
+        return await grade_choice(
+            prediction.text, item.gold, item.choices, grader, question=item.fields["question"], item_id=item.item_id
+        )

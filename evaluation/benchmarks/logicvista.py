@@ -1,0 +1,68 @@
+"""LogicVista. Yijia Xiao et al.: "LogicVista: Multimodal LLM Logical Reasoning Benchmark in Visual Contexts", 2024.
+
+https://arxiv.org/abs/2407.04973 · 448 items (447 in VLMEvalKit's LogicVista.tsv), five skills; an item may have several
+right letters.
+
+There are no rules: the judge names the letters, capitals and nothing else, and their set must be the gold one. A skill
+that no item has is left out (the reference gives nan). Source: VLMEvalKit e8e78f05, vlmeval/dataset/utils/logicvista.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from evaluation.benchmarks import Benchmark, Item, Scored, mean_by
+from evaluation.scoring.grader import Grade, Grader, Prediction
+from evaluation.scoring.profiles import Profile
+from evaluation.tsv import need, read_tsv
+
+_SKILLS = ("inductive", "deductive", "numerical", "spatial", "mechanical")
+
+
+class LogicVista(Benchmark):
+    """Letters named by the judge."""
+
+    name = "logicvista"
+    title = "LogicVista"
+    num_items = 447
+    files = {"LogicVista.tsv": "41c5d33adf33765c399e0e6ae588c061"}
+    suite = "math"
+    needs_judge = True
+
+    def load(self, path: Path) -> Iterator[Item]:
+        """Read the TSV.
+
+        Raises:
+            BenchmarkError: A column is missing, or a row is broken.
+        """
+        for row in read_tsv(path, required=("image", "question", "answer", "skill")):
+            need(row, "question", "answer", "skill")
+            yield Item(
+                item_id=row.values["index"],
+                question=row.values["question"],
+                gold=row.values["answer"],
+                category=row.values["skill"],
+                read_images=row.images,
+            )
+
+    async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
+        """Sorted letters are compared without regard to case."""
+        if not grader.has_llm:
+            return grader.no_llm()
+        asked = await grader.ask("letters", _letters, reader="letters", question=item.question, answer=prediction.text)
+        if asked.value is None:
+            return grader.undecided(asked)
+        gold = sorted(part.lower() for part in item.gold.split(", "))
+        return grader.by_judge("".join(sorted(asked.value.lower())) == "".join(gold), asked.value, asked)
+
+    def scores(self, rows: Sequence[Scored], profile: Profile) -> dict[str, float]:
+        """Overall and each skill; an item may have several."""
+        return mean_by(rows, lambda row: [skill for skill in _SKILLS if skill in row.item.category])
+
+
+def _letters(reply: str) -> str | None:
+    return reply if reply.isupper() and reply.isalpha() else None
+
+
+BENCHMARKS = (LogicVista(),)

@@ -1,0 +1,75 @@
+"""MATH-Vision (test). Ke Wang et al.: "Measuring Multimodal Mathematical Reasoning with MATH-Vision Dataset", NeurIPS 2024.
+
+https://arxiv.org/abs/2402.14804 · 3,040 items in 16 subjects, read from VLMEvalKit's MathVision.tsv.
+
+Options are read by rule; other answers are compared as text, arithmetic and LaTeX (evaluation/scoring/arithmetic.py), and
+if that fails the judge extracts an answer, which is compared the same way. Source: VLMEvalKit e8e78f05,
+vlmeval/dataset/utils/mathv.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from evaluation.benchmarks import Benchmark, Item
+from evaluation.benchmarks.mathvista import as_text, lettered
+from evaluation.scoring.arithmetic import is_equal, unwrap
+from evaluation.scoring.choices import infer_choice
+from evaluation.scoring.grader import Grade, Grader, Prediction
+from evaluation.scoring.profiles import Profile
+from evaluation.tsv import literal_list, need, read_tsv
+
+
+class MathVision(Benchmark):
+    """Equality of values, with extraction where needed."""
+
+    name = "mathvision"
+    title = "MATH-Vision"
+    num_items = 3040
+    files = {"MathVision.tsv": "93f6de14f7916e598aa1b7165589831e"}
+    suite = "math"
+    needs_judge = True
+
+    def load(self, path: Path) -> Iterator[Item]:
+        """Read the TSV.
+
+        Raises:
+            BenchmarkError: A column is missing, or a row is broken.
+        """
+        for row in read_tsv(path, required=("image", "question", "answer", "choices", "category")):
+            need(row, "question", "answer", "category")
+            options = literal_list(row.values.get("choices", "[]"))
+            yield Item(
+                item_id=row.values["index"],
+                question=row.values["question"],
+                gold=row.values["answer"],
+                category=row.values["category"],
+                choices=lettered(options),
+                read_images=row.images,
+            )
+
+    async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
+        """By rule if the answer as it stands names an option or is the value; else what the judge extracts is compared."""
+        answer = unwrap(prediction.text) if grader.profile.unwraps_maths else prediction.text
+        if item.choices:
+            letter = infer_choice(answer, item.choices, grader.profile)
+            if letter is not None:
+                return Grade(correct=is_equal(letter, item.gold), decided_by="rule:choice", extracted=letter)
+        elif is_equal(answer, item.gold):
+            return Grade(correct=True, decided_by="rule:equal", extracted=answer[:200])
+        if not grader.has_llm:
+            return grader.no_llm()
+        asked = await grader.ask("maths", as_text, reader="text", question=item.question, answer=answer)
+        if asked.value is None:
+            return grader.undecided(asked)
+        return grader.by_judge(self._right(item, asked.value, grader.profile), asked.value, asked)
+
+    def _right(self, item: Item, extracted: str, profile: Profile) -> bool:
+        if item.choices:
+            # The reference compares "False" with the gold letter if no option is found.
+            return is_equal(infer_choice(extracted, item.choices, profile) or "False", item.gold)
+        return is_equal(unwrap(extracted) if profile.unwraps_maths else extracted, item.gold)
+
+
+BENCHMARKS = (MathVision(),)

@@ -1,0 +1,60 @@
+"use strict";
+// The list of episodes: filters, pages, and one episode at a time whose images are put in when it is opened.
+const read = (id) => JSON.parse(document.getElementById(id).textContent);
+const rows = read("rows"), cards = read("cards"), images = read("images");
+const PAGE = 50, COLUMNS = ["id", "category", "result", "decided", "kind", "calls", "tokens", "stop"];
+let page = 0, shown = rows;
+const byId = (id) => document.getElementById(id);
+const cell = (text) => { const td = document.createElement("td"); td.textContent = text; return td; };
+function draw() {
+  const body = byId("list");
+  body.replaceChildren(...shown.slice(page * PAGE, (page + 1) * PAGE).map((row) => {
+    const tr = document.createElement("tr");
+    row.forEach((value) => tr.append(cell(value)));
+    tr.append(cell(cards[row[0]] ? "open" : ""));
+    tr.addEventListener("click", () => open(row[0]));
+    return tr;
+  }));
+  const last = Math.max(0, Math.ceil(shown.length / PAGE) - 1);
+  byId("count").textContent = `${shown.length} episodes, page ${page + 1} of ${last + 1}`;
+  byId("back").disabled = page === 0;
+  byId("next").disabled = page >= last;
+}
+function open(id) {
+  const place = byId("episode");
+  if (!cards[id]) {
+    place.innerHTML = '<p class="soft"></p>';
+    place.firstChild.textContent = `${id} is not part of this page; see it with: deepeyes view ${document.body.dataset.run}`;
+  } else {
+    place.innerHTML = cards[id];
+    place.querySelectorAll("img[data-image]").forEach((img) => { img.src = images[img.dataset.image]; });
+  }
+  place.scrollIntoView({ block: "nearest" });
+}
+function filter() {
+  const words = byId("words").value.toLowerCase();
+  const wanted = COLUMNS.map((name) => byId(`f-${name}`)).map((select) => (select ? select.value : ""));
+  const onlyOpen = byId("embedded").checked;
+  shown = rows.filter((row) => wanted.every((value, column) => !value || String(row[column]) === value)
+    && (!words || row.join(" ").toLowerCase().includes(words)) && (!onlyOpen || cards[row[0]]));
+  page = 0;
+  draw();
+}
+COLUMNS.forEach((name, column) => {
+  const select = byId(`f-${name}`);
+  if (!select) return;
+  [...new Set(rows.map((row) => String(row[column])))].sort().forEach((value) => select.add(new Option(value || "(none)", value)));
+  select.addEventListener("change", filter);
+});
+byId("words").addEventListener("input", filter);
+byId("embedded").addEventListener("change", filter);
+byId("back").addEventListener("click", () => { page -= 1; draw(); });
+byId("next").addEventListener("click", () => { page += 1; draw(); });
+// A number in a table leads to the episodes behind it.
+document.querySelectorAll("a.behind").forEach((link) => link.addEventListener("click", () => {
+  COLUMNS.forEach((name) => { const select = byId(`f-${name}`); if (select) select.value = link.dataset[name] || ""; });
+  byId("words").value = "";
+  filter();
+  byId("browser").scrollIntoView();
+}));
+draw();

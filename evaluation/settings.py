@@ -1,0 +1,98 @@
+"""What decides a run's numbers, and what of an episode is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.prompts import Prompt, load_prompt
+from agent.search.gateway import usable_tools
+from agent.tools import ToolSettings
+from evaluation.scoring.grader import Prediction
+
+Mode = Literal["agent", "agent-no-search", "direct", "think"]
+MODES: tuple[Mode, ...] = ("agent", "agent-no-search", "direct", "think")
+_SEARCH_TOOLS = frozenset(["search", "image_search", "fetch_page"])
+
+
+class RunSettings(BaseModel):
+    """Everything that decides a run's numbers; a folder is resumed only with equal settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    benchmark: str
+    data: str
+    model: str
+    """Name or folder, for the record; the address is not part of a run's identity."""
+    mode: Mode = "agent"
+    """`agent`: with tools. `agent-no-search`: with code alone. `think`: no tools, thinking asked for. `direct`: the bare
+    question."""
+    prompt: str
+    """Of agent/prompts, for the modes with tools."""
+    tools: tuple[str, ...] = ("python",)
+    search: dict[str, Any] | None = None
+    """A block as in RL recipes, for the tools `search` and `fetch_page`; mode and provider are part of a run's identity."""
+    image_search: dict[str, Any] | None = None
+    max_turns: int = Field(9, ge=1)
+    max_reply_tokens: int = Field(8192, ge=1)
+    temperature: float = Field(0.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    samples: int = Field(1, ge=1)
+    """Episodes for each item; more than one gives mean@k and pass@k, and wants a temperature."""
+    seed: int | None = None
+    """Of sampling; sample i of every item gets seed + i."""
+    primer: str = ""
+    max_pixels: int | None = Field(None, ge=3136)
+    """Images of the question are shrunk to it before the model sees them; the sandbox gets the originals."""
+    python_timeout_s: float = Field(60.0, gt=0)
+    """Source of the default: DeepEyesV2 0373e6e, its evaluation fork."""
+    limit: int | None = Field(None, ge=1)
+    """First so many items only."""
+
+    @property
+    def tools_on(self) -> tuple[str, ...]:
+        """The tools of an episode, without those whose source is off."""
+        if self.mode in ("direct", "think"):
+            return ()
+        tools = usable_tools(self.tools, self.search, self.image_search)
+        return tuple(name for name in tools if self.mode == "agent" or name not in _SEARCH_TOOLS)
+
+    @property
+    def search_mode(self) -> str:
+        """`live`, `record`, `replay` … of the search tools that are on; `none` without any."""
+        blocks = {"search": self.search, "fetch_page": self.search, "image_search": self.image_search}
+        modes = {str((blocks[name] or {}).get("mode", "live")) for name in self.tools_on if name in _SEARCH_TOOLS}
+        return "+".join(sorted(modes)) or "none"
+
+    @property
+    def tool_settings(self) -> ToolSettings:
+        """What tools keep and the prompt promises."""
+        return ToolSettings(python_timeout_s=self.python_timeout_s)
+
+    def load_prompt(self) -> Prompt:
+        """The prompt of the mode, with the tools that are on."""
+        name = self.mode if self.mode in ("direct", "think") else self.prompt
+        return load_prompt(name, tools=self.tools_on, settings=self.tool_settings)
+
+
+def sample_key(item_id: str, sample: int) -> str:
+    """Names one episode of a run."""
+    return item_id if sample == 0 else f"{item_id}#{sample}"
+
+
+def prediction_of(row: Mapping[str, Any]) -> Prediction:
+    """What is scored of an episode's row: its answer; without one, the last reply after its thinking."""
+    replies = [turn["primer"] + turn["text"] for turn in row["turns"]]
+    full = "\n".join(replies)
+    if row["answer"] is not None:
+        return Prediction(row["answer"], full)
+    last = replies[-1] if replies else ""
+    return Prediction(last.rpartition("</think>")[2].strip(), full, answered=False)
+
+
+def is_empty(row: Mapping[str, Any]) -> bool:
+    """The server gave no text and counted no token: nothing that a model said."""
+    turns = row["turns"]
+    return bool(turns) and not turns[-1]["text"] and not turns[-1]["num_tokens"]

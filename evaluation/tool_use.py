@@ -1,0 +1,232 @@
+"""What a model did with its tools, read out of recorded episodes (rows of episodes.jsonl; no image is loaded).
+
+Kinds of code follow the DeepEyesV2 paper (appendix A.6): crop, numerical analysis, mark, other. They are told from the
+program's syntax tree, never from its words: a comment that says "crop" crops nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.protocol import FormatRule, format_errors
+
+KINDS = ("crop", "numerical", "mark", "other", "image_search", "search")
+"""The paper's six; `search` is its text search, which opened pages belong to."""
+_MARKS = frozenset(
+    [
+        "rectangle",
+        "line",
+        "lines",
+        "ellipse",
+        "polygon",
+        "arc",
+        "circle",
+        "arrowedLine",
+        "polylines",
+        "putText",
+        "drawContours",
+        "add_patch",
+        "add_artist",
+        "annotate",
+        "axhline",
+        "axvline",
+        "axhspan",
+        "axvspan",
+        "drawMarker",
+        "rounded_rectangle",
+    ]
+)
+_IMAGE_CHANGES = frozenset(
+    [
+        "rotate",
+        "transpose",
+        "enhance",
+        "filter",
+        "convert",
+        "flip",
+        "resize",
+        "thumbnail",
+        "autocontrast",
+        "equalize",
+        "threshold",
+        "cvtColor",
+        "GaussianBlur",
+        "invert",
+        "adaptiveThreshold",
+        "warpAffine",
+        "warpPerspective",
+        "Canny",
+        "point",
+        "fliplr",
+    ]
+)
+_NUMERICAL_MODULES = frozenset(
+    ["math", "sympy", "scipy", "statistics", "fractions", "numpy", "np", "sp", "itertools", "decimal"]
+)
+_NUMERICAL_CALLS = frozenset(
+    ["sum", "min", "max", "abs", "round", "len", "sorted", "mean", "histogram", "getcolors", "getpixel"]
+)
+_SHOWS = frozenset(["print", "display", "show", "imshow", "figure", "axis", "subplots", "title", "open"])
+_FORMAT_RULES: tuple[FormatRule, ...] = ("think", "code", "tool_call")
+
+
+def classify_code(code: str) -> str:
+    """`crop`, `mark`, `numerical` or `other`. A program that draws is a mark even if it also crops."""
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return "other"
+    crops = numerical = changes = False
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = _called(node.func)
+            if name in _MARKS and isinstance(node.func, ast.Attribute):
+                return "mark"
+            crops = crops or name == "crop"
+            changes = changes or name in _IMAGE_CHANGES
+            numerical = numerical or name in _NUMERICAL_CALLS or _root(node.func) in _NUMERICAL_MODULES
+        elif isinstance(node, ast.Subscript):
+            crops = crops or _is_window(node.slice)
+        elif isinstance(node, ast.BinOp):
+            numerical = True
+    if crops:
+        return "crop"
+    return "numerical" if numerical and not changes else "other"
+
+
+def is_placeholder(code: str) -> bool:
+    """Nothing happens: no code, comments, `pass`, constants, or printed constants. The mark of a reward that pays for
+    calls."""
+    try:
+        body = ast.parse(code).body
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return False
+    return all(_does_nothing(statement) for statement in body)
+
+
+def _does_nothing(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.Pass | ast.Import | ast.ImportFrom):
+        return True
+    if not isinstance(statement, ast.Expr):
+        return False
+    value = statement.value
+    if isinstance(value, ast.Call) and _called(value.func) == "print":
+        return all(isinstance(argument, ast.Constant) for argument in value.args)
+    return isinstance(value, ast.Constant)
+
+
+def _called(function: ast.expr) -> str:
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
+
+
+def _root(node: ast.expr) -> str:
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _is_window(index: ast.expr) -> bool:
+    """`[y1:y2, x1:x2]`, perhaps with a channel."""
+    return isinstance(index, ast.Tuple) and sum(isinstance(part, ast.Slice) for part in index.elts[:2]) == 2
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a tool."""
+
+    tool: str
+    kind: str
+    """One of KINDS; a call that could not be read is `other`."""
+    error: str = ""
+    """Class of the error that the model was told of."""
+    placeholder: bool = False
+    repeated: bool = False
+    """An equal call was made before in this episode."""
+    seconds: float = 0.0
+
+
+def calls_of(turns: Sequence[Mapping[str, Any]]) -> Iterator[Call]:
+    """The calls of an episode's row, in order; a call that the parser refused counts as one with an error."""
+    before: set[str] = set()
+    for turn in turns:
+        action = turn["action"]
+        if "answer" in action or ("malformed" in action and action.get("told") is None):
+            continue
+        if "malformed" in action:
+            yield Call("", "other", "malformed", seconds=turn["tool_s"])
+            continue
+        tool, arguments = action["tool"], action["arguments"]
+        signature = json.dumps([tool, arguments], sort_keys=True)
+        code = str(arguments.get("code", "")) if tool == "python" else ""
+        yield Call(
+            tool,
+            _kind(tool, code),
+            error_class(turn["tool_error"]),
+            placeholder=tool == "python" and is_placeholder(code),
+            repeated=signature in before,
+            seconds=turn["tool_s"],
+        )
+        before.add(signature)
+
+
+def _kind(tool: str, code: str) -> str:
+    if tool == "python":
+        return classify_code(code)
+    if tool in ("search", "fetch_page"):
+        return "search"
+    return "image_search" if tool == "image_search" else "other"
+
+
+_ERROR_NAME = re.compile(r"^[A-Za-z_]+(?:Error|Exception|Interrupt|Iteration|Exit|Died|Warning)$")
+
+
+def error_class(error: str) -> str:
+    """`NameError`, `TimeoutError` … as they are; what a tool refused is `refused`; nothing for no error."""
+    if not error:
+        return ""
+    return error if _ERROR_NAME.match(error) else error if error in ("unknown tool", "too many calls") else "refused"
+
+
+def episode_facts(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a report counts of one episode.
+
+    Args:
+        row: A line of episodes.jsonl, parsed.
+    """
+    turns = row["turns"]
+    calls = list(calls_of(turns))
+    replies = [turn["primer"] + turn["text"] for turn in turns]
+    seen = sum(len((turn["observation"] or {}).get("images", ())) for turn in turns)
+    return {
+        "stop_reason": row["stop_reason"],
+        "failure": row["failure"],
+        "turns": len(turns),
+        "calls": [
+            [call.tool, call.kind, call.error, call.placeholder, call.repeated, round(call.seconds, 3)] for call in calls
+        ],
+        "tool_calls": len(calls),
+        "tool_errors": sum(bool(call.error) for call in calls),
+        "reply_tokens": sum(turn["num_tokens"] for turn in turns),
+        "prompt_tokens": sum(turn.get("num_prompt_tokens", 0) for turn in turns),
+        "reply_s": round(sum(turn["reply_s"] for turn in turns), 3),
+        "tool_s": round(sum(turn["tool_s"] for turn in turns), 3),
+        "wall_s": row.get("wall_s", 0.0),
+        "images_seen": seen,
+        "format_errors": [_rule_of(error) for error in format_errors(replies, tags=_FORMAT_RULES)] if turns else [],
+        "cut": any(turn["finish"] == "length" for turn in turns),
+    }
+
+
+def _rule_of(error: str) -> str:
+    """Which rule a format error is about, without its counts."""
+    tag = re.search(r"<(think|code|tool_call)>", error)
+    if tag is not None:
+        return f"unbalanced <{tag[1]}>"
+    return "empty answer" if "empty" in error else "no single answer"
