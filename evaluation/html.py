@@ -22,7 +22,7 @@ main { max-width: 1060px; margin: 0 auto; padding: 32px 20px 64px; }
 h1 { font-size: 28px; line-height: 1.2; margin: 0 0 8px; } h2 { font-size: 20px; margin: 40px 0 8px; }
 h3 { font-size: 16px; margin: 0 0 8px; } p { margin: 6px 0 12px; max-width: 76ch; } .soft { color: var(--soft); }
 section.card, article { background: var(--paper); border: 1px solid var(--line); border-radius: 8px; padding: 16px 18px; margin: 12px 0; }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 12px; margin-bottom: 20px; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 12px; margin-bottom: 20px; align-items: start; }
 .grid > * { margin: 0; min-width: 0; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; } td, th { padding: 7px 10px; text-align: right; overflow-wrap: anywhere;
   border-bottom: 1px solid var(--line); } th { font-weight: 600; color: var(--soft); } td:first-child, th:first-child { text-align: left; }

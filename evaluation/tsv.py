@@ -84,10 +84,10 @@ def read_tsv(path: Path, *, required: Sequence[str]) -> Iterator[Row]:
         BenchmarkError: The file is missing, lacks a column, has a row of another width, or refers to a row that is not
         there.
     """
-    wanted = {text for _, values in _raw_rows(path, required) if _is_reference(text := values.get("image", ""))}
+    wanted = {text for _, values in raw_rows(path, required) if _is_reference(text := values.get("image", ""))}
     kept: dict[str, str] = {}
     waiting: list[tuple[int, dict[str, str], str]] = []
-    for number, values in _raw_rows(path, required):
+    for number, values in raw_rows(path, required):
         text = values.pop("image", "")
         text = "" if text in MISSING else text
         if _is_reference(text) and text not in kept:
@@ -116,7 +116,12 @@ def _is_reference(text: str) -> bool:
     return 0 < len(text) <= _MAX_REFERENCE_CHARS and not text.startswith("[") and text not in MISSING
 
 
-def _raw_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def raw_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line of data from 1, cells as they stand) of each row.
+
+    Raises:
+        BenchmarkError: As `read_tsv`, but for images, which are not looked at.
+    """
     if not path.is_file():
         raise BenchmarkError(f"no file {path}; data/README.md says where to get it")
     with path.open(encoding="utf-8-sig", newline="") as file:

@@ -89,7 +89,8 @@ def _equal_latex(answer: str, gold: str) -> bool:
     """Both are read as LaTeX, and what they come to is arithmetic again."""
     if max(len(answer), len(gold)) > _MAX_CHARS:
         return False
-    texts = [shared().plain(text) for text in (gold, answer)]
+    # The parser that goes with verl's antlr 4.9 fails on per cent; what it means is written out.
+    texts = [shared().plain(text.replace("\\%", "%").replace("%", "\\cdot \\frac{1}{100}")) for text in (gold, answer)]
     try:
         values = [evaluate(text) for text in texts if text is not None]
         return len(values) == 2 and abs(values[0] - values[1]) < _TOLERANCE

@@ -1,0 +1,129 @@
+"""A model server made of a function, over real HTTP: for tests, for the smoke suite, and for trying a set-up without a
+model."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Answer = Callable[[list[dict[str, Any]]], str | int]
+Respond = Callable[[dict[str, Any]], str | int]
+
+
+@contextmanager
+def request_server(respond: Respond, *, models: tuple[str, ...] = ("judge",), port: int = 0) -> Iterator[str]:
+    """Serve chat completions on loopback, in threads.
+
+    Args:
+        respond: Gets the request's body; returns a text, or an HTTP status to fail with.
+        models: Names that `/models` lists.
+        port: 0 is any that is free.
+
+    Yields:
+        The base URL, with `/v1`.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._send(200, {"data": [{"id": name} for name in models]})
+
+        def do_POST(self) -> None:
+            said = respond(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            if isinstance(said, int):
+                self._send(said, {"error": "no"})
+                return
+            choice = {"message": {"content": said}, "finish_reason": "stop"}
+            self._send(
+                200, {"choices": [choice], "usage": {"completion_tokens": 5, "prompt_tokens": 50, "total_tokens": 55}}
+            )
+
+        def _send(self, status: int, content: dict[str, Any]) -> None:
+            payload = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(payload)))
+            self.end_headers()
+            self.wfile.write(payload)
+
+        def log_message(self, *_: Any) -> None:
+            """Keeps quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
+def model_server(answer: Answer, *, port: int = 0) -> Iterator[str]:
+    """`request_server` for a function of the messages alone."""
+    with request_server(lambda body: answer(body["messages"]), port=port) as url:
+        yield url
+
+
+_LOOK = (
+    "<think>I look closer.</think>\n<code>\n```python\nwidth, height = image_1.size\n"
+    "display(image_1.crop((0, 0, width // 2, height // 2)))\n```\n</code>"
+)
+_COUNT = "<think>I count.</think>\n<code>\n```python\nprint(len(image_1.getcolors(99999)))\n```\n</code>"
+_MISTAKE = "<think>I try.</think>\n<code>\n```python\nprint(undefined_name)\n```\n</code>"
+_SEARCH = '<think>I search.</think>\n<tool_call>{"name": "search", "arguments": {"query": "which colour"}}</tool_call>'
+_FIRST_STEPS = (_LOOK, _COUNT, _MISTAKE, _SEARCH, "", "")
+_OPTION = re.compile(r"^\(?([A-E])[.)]\s*(.+)$", re.MULTILINE)
+
+
+def scripted_reply(body: dict[str, Any]) -> str:
+    """A model that behaves in every way there is, the same for a question every time: it crops, counts, errs, searches,
+    answers at once, or forgets its tags. It also judges, so that benchmarks which need a judge can be scored."""
+    messages = body["messages"]
+    if "structured_outputs" in body:
+        return str(body["structured_outputs"]["choice"][_number(messages) % 2])
+    if len(messages) == 1:
+        return _judge(str(messages[0]["content"]))
+    question = _text(messages[1])
+    steps = [message for message in messages if message["role"] == "assistant"]
+    first = _FIRST_STEPS[_number(messages[:2]) % len(_FIRST_STEPS)]
+    if first and not steps and "<code>" in _text(messages[0]):
+        return first
+    answer = _answer(question)
+    if _number(messages[:2]) % 11 == 0:
+        return f"I believe it is {answer}"
+    return f"<think>So it is.</think>\n<answer>{answer}</answer>"
+
+
+def _number(messages: list[dict[str, Any]]) -> int:
+    return zlib.crc32("".join(map(_text, messages)).encode())
+
+
+def _text(message: dict[str, Any]) -> str:
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def _answer(question: str) -> str:
+    options = _OPTION.findall(question)
+    if options:
+        return str(options[zlib.crc32(question.encode()) % len(options)][0])
+    return ("red", "14", "12", "blue", "yes")[zlib.crc32(question.encode()) % 5]
+
+
+def _judge(prompt: str) -> str:
+    if '"score"' in prompt:
+        key = "extract_answer" if '"extract_answer"' in prompt else "extracted_answer"
+        return json.dumps({key: "4", "score": zlib.crc32(prompt.encode()) % 2})
+    if "capital letters" in prompt or "the letter of that option" in prompt:
+        return "ABCD"[zlib.crc32(prompt.encode()) % 4]
+    numbers = re.findall(r"\d+(?:\.\d+)?", prompt.rpartition(": ")[2])
+    return numbers[-1] if numbers else "null"
