@@ -108,7 +108,8 @@ def _inspect(run: Path, out: Path) -> Path:
     rows = read_scores(run)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     spec = {
-        "created": created, "task": settings["benchmark"], "model": settings["model"], "config": {"epochs": summary["samples"]},
+        "created": created, "task": settings["benchmark"], "model": settings["model"],
+        "config": {"epochs": summary["samples"]},
         "dataset": {"name": settings["benchmark"], "location": settings["data"], "samples": summary["items"]},
         "metadata": {name: settings[name] for name in ("mode", "prompt", "prompt_sha256", "temperature")},
     }  # fmt: skip
@@ -153,7 +154,7 @@ def _inspect_samples(run: Path, rows: list[dict[str, Any]]) -> Iterator[tuple[di
                 "id": row["item_id"], "epoch": row["sample"] + 1, "input": messages[:2], "target": row["gold"],
                 "messages": messages, "scores": {} if row["score"] is None else {"acc": score},
                 "output": {"model": "", "choices": [{"message": {"role": "assistant", "content": row["prediction"]}}]},
-                "metadata": {"stop_reason": row["stop_reason"], "category": row["category"], "tool_calls": row["tool_calls"]},
+                "metadata": {name: row[name] for name in ("stop_reason", "category", "tool_calls")},
             },
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Many runs in one table: models down, benchmarks across, and beside each number what makes it incomparable.
+"""Many runs in one table: benchmarks down, models across, and beside each number what makes it incomparable.
 
     python -m evaluation.leaderboard RUN… [--out FOLDER]
 
@@ -112,13 +112,14 @@ def write_leaderboard(folders: Sequence[Path], out: Path) -> list[Entry]:
 
 
 def _grid(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
-    names = sorted({entry.benchmark for entry in entries})
+    """Benchmarks down, models across."""
     cells: dict[tuple[str, str], list[str]] = defaultdict(list)
     for entry in entries:
-        cells[entry.label, entry.benchmark].append(f"{entry.score}{' *' if entry.marks else ''}")
+        cells[entry.benchmark, entry.label].append(f"{entry.score}{' *' if entry.marks else ''}")
     labels = list(dict.fromkeys(entry.label for entry in entries))
-    rows = [[label, *(" / ".join(cells[label, name]) or "–" for name in names)] for label in labels]
-    return ["", *(load_benchmark(name).title for name in names)], rows
+    names = sorted({entry.benchmark for entry in entries})
+    rows = [[load_benchmark(name).title, *(" / ".join(cells[name, label]) or "–" for label in labels)] for name in names]
+    return ["", *labels], rows
 
 
 def markdown(entries: Sequence[Entry]) -> str:
@@ -143,10 +144,11 @@ def _page(entries: Sequence[Entry]) -> str:
         ]
         carried = [[key, *(entry.carries[key] for entry in members)] for key in members[0].carries]
         said = "".join(f'<p class="soft">{html.escape(text)}</p>' for text in warnings_for(name)) if published(name) else ""
+        carried_by = table(["", *(entry.label for entry in members)], carried)
         parts.append(
             f'<section class="card"><h3>{html.escape(load_benchmark(name).title)}</h3>'
             f"{table(['', 'score', '95 % interval of the mean', 'note'], own)}{said}"
-            f"<details><summary>what each number carries</summary>{table(['', *(e.label for e in members)], carried)}</details></section>"
+            f"<details><summary>what each number carries</summary>{carried_by}</details></section>"
         )
     body = (
         f"<h1>Leaderboard</h1><p class='soft'>{len(entries)} runs. * something must be said of the number, below.</p>{notes}"

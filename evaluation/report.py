@@ -112,6 +112,9 @@ def _notes(run: Summary, summary: Summary) -> str:
     left_out = [name for name in load_benchmark(run["benchmark"]).tools if name not in settings.tools]
     if settings.mode == "agent" and left_out:
         notes.append(f"this benchmark is meant to be asked with {', '.join(left_out)}, which had no source here")
+    whole = load_benchmark(run["benchmark"]).num_items * summary["samples"]
+    if summary["items"] < whole:
+        notes.append(f"{summary['items']} of {whole:,} items: this score is not comparable with any of the whole benchmark")
     if summary["not_evaluated"]:
         why = {
             name: count

@@ -97,8 +97,8 @@ def main(options: argparse.Namespace, *, chosen: Sequence[str] | None = None) ->
     missing = [name for name, path in files.items() if path is None]
     if missing and not options.skip_missing:
         raise ValueError(
-            f"no file in {options.data} for {', '.join(missing)}; get them with `python -m data.fetch {missing[0]} …`, or leave them "
-            "out with --skip-missing"
+            f"no file in {options.data} for {', '.join(missing)}; get them with `python -m data.fetch {missing[0]} …`, or "
+            "leave them out with --skip-missing"
         )
     if options.model is None:
         raise ValueError("--model is missing: a checkpoint folder, or the served name with --base-url")
@@ -158,8 +158,8 @@ def estimate(files: dict[str, Path | None], options: argparse.Namespace) -> str:
         hours_all, usd_all = hours_all + hours, usd_all + usd
         judge = ("needed" if benchmark.needs_judge else "not needed") + ("" if options.judge_base_url else ", none given")
         lines.append(
-            f"{name:22} {'there' if path else 'missing':12} {items:7,} {episodes:9,} {out_tokens / 1e6:13.2f} {hours:7.2f} {usd:9.2f}"
-            f"  {judge}"
+            f"{name:22} {'there' if path else 'missing':12} {items:7,} {episodes:9,} {out_tokens / 1e6:13.2f} {hours:7.2f} "
+            f"{usd:9.2f}  {judge}"
         )
     lines.append(f"{'all':22} {'':12} {'':7} {'':9} {'':13} {hours_all:7.2f} {usd_all:9.2f}")
     lines.append(f"at {options.tokens_per_s:,.0f} tokens written a second; nothing was asked")
