@@ -7,6 +7,8 @@ that both runs evaluated. With the first run's tools on and the second's off the
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -158,3 +160,39 @@ def _adaptiveness(shared: Sequence[str], a: Mapping[str, Sequence[Row]], b: Mapp
         return {}
     on_hard, on_easy = sum(hard) / len(hard), sum(easy) / len(easy)
     return {"MA_tool": on_hard, "MA_text": on_easy, "MA_mean": (on_hard + on_easy) / 2}
+
+
+def as_text(found: Comparison, names: tuple[str, str]) -> str:
+    """For a terminal."""
+    low, high = found.difference_interval
+    lines = [
+        f"{found.items} items evaluated in both ({found.only_first} only in {names[0]}, {found.only_second} only in "
+        f"{names[1]})",
+        f"accuracy {found.first_accuracy:.1%} and {found.second_accuracy:.1%}; difference "
+        f"{found.first_accuracy - found.second_accuracy:+.1%}, 95 % interval {low:+.1%} to {high:+.1%}",
+        f"p {found.p_value:.3g} ({found.test})",
+        f"gain {found.gain:.1%}, harm {found.harm:.1%}, net {found.net:+.1%}",
+        f"{found.solved_with_tools} items right by an episode with tools"
+        + ("" if found.also_without is None else f", {found.also_without:.1%} of them right in {names[1]} too"),
+        *(f"{name} {value:.1%}" for name, value in found.adaptiveness.items()),
+        *(f"note: {warning}" for warning in found.warnings),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="deepeyes compare", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("first", type=Path, help="a scored run, such as one with tools")
+    parser.add_argument("second", type=Path, help="another over the same items, such as one without")
+    options = parser.parse_args(arguments)
+    try:
+        sys.stdout.write(as_text(compare_runs(options.first, options.second), (str(options.first), str(options.second))))
+    except (RunMismatch, OSError) as error:
+        sys.exit(f"compare: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -16,11 +16,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="deepeyes", description="Agentic vision-language models: train, evaluate, talk.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_doctor, _add_sandbox, _add_search, _add_judge, _add_data, _add_chat, _add_view, _add_eval):
+    for add in (_add_doctor, _add_sandbox, _add_search, _add_judge, _add_data, _add_chat, _add_view, _add_passed_on):
         add(commands)
     options, rest = parser.parse_known_args(arguments)
-    # `eval` has a parser of its own, which is not loaded for the other commands.
-    if rest and options.command != "eval":
+    if rest and options.command not in _PASSED_ON:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest
     handler: Callable[[argparse.Namespace], int | None] = options.handler
@@ -313,15 +312,26 @@ def _view(options: argparse.Namespace) -> None:
     serve(options.directory, host=options.host, port=options.port, tokenizer=options.tokenizer)
 
 
-def _add_eval(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("eval", help="evaluate a model on a benchmark", add_help=False)
-    parser.set_defaults(handler=_eval)
+_PASSED_ON = {
+    "eval": ("evaluation.run", "evaluate a model on a benchmark"),
+    "leaderboard": ("evaluation.leaderboard", "many runs in one table"),
+    "compare": ("evaluation.compare", "two runs over the same items: gain, harm, significance"),
+    "rejudge": ("evaluation.rejudge", "would another judge have decided the same?"),
+    "export": ("evaluation.export", "a run in the form of VLMEvalKit, lmms-eval or inspect"),
+    "contamination": ("evaluation.contamination", "does training data hold items of a benchmark?"),
+}
+"""Commands that have a parser of their own, which is not loaded for the others."""
 
 
-def _eval(options: argparse.Namespace) -> None:
-    from evaluation.run import main as run
+def _add_passed_on(commands: Commands[argparse.ArgumentParser]) -> None:
+    for name, (_, text) in _PASSED_ON.items():
+        commands.add_parser(name, help=text, add_help=False).set_defaults(handler=_pass_on)
 
-    run(options.rest)
+
+def _pass_on(options: argparse.Namespace) -> None:
+    import importlib
+
+    importlib.import_module(_PASSED_ON[options.command][0]).main(options.rest)
 
 
 if __name__ == "__main__":

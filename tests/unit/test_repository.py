@@ -42,7 +42,8 @@ def test_every_deepeyes_command_a_document_names_is_understood(name):
     from scripts.cli import main
 
     for command, action in re.findall(
-        r"deepeyes (doctor|sandbox|search|judge|data|chat|view|eval)(?: ([a-z]+)\b)?", (ROOT / name).read_text()
+        r"deepeyes (doctor|sandbox|search|judge|data|chat|view|eval|leaderboard|compare|rejudge|export|contamination)(?: ([a-z]+)\b)?",
+        (ROOT / name).read_text(),
     ):
         words = (
             [command, action]

@@ -1,0 +1,335 @@
+"""The rules of each benchmark, with the odd cases that were found by running the reference."""
+
+import contextlib
+import math
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evaluation.benchmarks import BenchmarkError, Item, Scored, load_benchmark
+from evaluation.benchmarks.chartqa import relaxed_equal
+from evaluation.benchmarks.dynamath import innermost, read_short
+from evaluation.benchmarks.mathvista import as_text
+from evaluation.benchmarks.tir_bench import choice_letter, grid, set_overlap
+from evaluation.benchmarks.treebench import boxes_in, mean_best_overlap
+from evaluation.scoring.arithmetic import NoArithmetic, evaluate, is_equal, unwrap
+from evaluation.scoring.grader import Grade, Grader, Prediction
+from evaluation.scoring.profiles import PROFILES
+from judge.client import Judge, JudgeSettings
+from tests.queued_transport import queued_transport
+
+HEAD, PACKAGE, FORK = (PROFILES[name] for name in ("vlmevalkit", "ms-vlmeval", "deepeyesv2-fork"))
+
+
+def grader(*replies, profile=HEAD, parity=False):
+    answers = [httpx.Response(200, json={"choices": [{"message": {"content": text}}]}) for text in replies]
+    transport, _ = queued_transport(*answers)
+    urls = ("http://a/v1",) if replies else ()
+    return Grader(profile, Judge(JudgeSettings(base_urls=urls, attempts=1), transport=transport), parity=parity)
+
+
+def item(gold, *, category="", choices=None, question="q?", **fields):
+    return Item(item_id="1", question=question, gold=gold, category=category, choices=choices or {}, fields=fields)
+
+
+async def correct(benchmark, one, answer, made=None):
+    return (await load_benchmark(benchmark).grade(one, Prediction(answer, answer), made or grader())).correct
+
+
+# ---- ChartQA ----
+
+
+@pytest.mark.parametrize(
+    ("target", "answer", "right"),
+    [
+        ("10", "10%", False), ("0.1", "10%", True), ("0", "0.0", False), ("0", "0", True), ("1000", "1,000", False),
+        ("2018", "2019", True), ("yes", "yes.", False), ("Yes", "yes", True), ("100", "105", True), ("100", "106", False),
+        ("nan", "nan", False), ("inf", "inf", False), ("-5", "-5.2", True),
+    ],
+)  # fmt: skip
+def test_relaxed_accuracy_surprises_as_the_reference_does(target, answer, right):
+    assert relaxed_equal(target, answer) is right
+
+
+async def test_the_fork_takes_the_tolerance_of_the_prediction_and_asks_its_judge_last():
+    one = Item(item_id="1", question="q", gold="100", category="h", fields={"question": "q"})
+    assert await correct("chartqa", one, "105.2") is False
+    assert await correct("chartqa", one, "105.2", grader(profile=FORK)) is True
+    words = Item(item_id="1", question="q", gold="navy", category="h", fields={"question": "q"})
+    assert await correct("chartqa", words, "dark blue", grader("CORRECT", profile=FORK)) is True
+
+
+async def test_the_best_of_several_gold_answers_counts():
+    one = Item(item_id="1", question="q", gold="['2018', 'blue']", fields={"question": "q"})
+    assert await correct("chartqa", one, " Blue ") is True
+
+
+# ---- MATH-Vision ----
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "same"),
+    [
+        (r"\sqrt{2}", "1.41421356", False), ("x=3", "3", False), ("50%", "0.5", True), ("A", "a", True), (r"\frac{1}{2}", "0.5", True),
+        ("2^3", "1", True), ("6/2", "3", True), ("9**9**9", "1", False), ("__import__('os')", "1", False), ("", "0", False),
+        ("(1, 2)", "(1, 2)", True), ("1e400", "1e401", False),
+    ],
+)  # fmt: skip
+def test_values_are_equal_as_in_the_reference(answer, gold, same):
+    assert is_equal(answer, gold) is same
+
+
+@given(st.text(max_size=60))
+def test_no_answer_is_run_and_none_raises(text):
+    with contextlib.suppress(NoArithmetic):
+        assert isinstance(evaluate(text), int | float | complex)
+
+
+@given(st.integers(-(10**6), 10**6), st.integers(1, 10**4))
+def test_arithmetic_is_pythons(a, b):
+    assert evaluate(f"{a}/{b} + 2*({a} - {b})") == a / b + 2 * (a - b)
+
+
+def test_boxes_and_brackets_are_taken_off_under_the_fork_only():
+    assert unwrap(r"so \boxed{12}") == "12"
+    assert unwrap(r"\(x\)") == "x"
+
+
+async def test_a_boxed_value_is_right_at_once_under_the_fork():
+    one = item("12")
+    assert await correct("mathvision", one, r"so \boxed{12}") is None  # needs a judge, and there is none
+    assert await correct("mathvision", one, r"so \boxed{12}", grader(profile=FORK)) is True
+
+
+async def test_an_option_that_the_judge_cannot_name_is_wrong():
+    one = item("B", choices={"A": "3", "B": "5"})
+    assert await correct("mathvision", one, "one of them", grader("neither")) is False
+
+
+# ---- MathVista ----
+
+
+@pytest.mark.parametrize(
+    ("kind", "gold", "answer", "reply", "right"),
+    [
+        ("integer", "14", "14", None, True), ("integer", "14", "14.0", "14.0", False), ("integer", "0", "0", "0", True),
+        ("float", "1.5", "1.50", None, True), ("float", "1.5", "it is", "1.5", True), ("text", "north", "north", "north", False),
+        ("list", "[1, 2]", "[1, 2]", "[1, 2]", False), ("integer", "14", "fourteen", "14", True),
+    ],
+)  # fmt: skip
+async def test_answers_are_compared_by_type(kind, gold, answer, reply, right):
+    one = item(gold, question_type="free_form", answer_type=kind)
+    made = grader(reply) if reply is not None else grader()
+    assert await correct("mathvista", one, answer, made) is right
+
+
+async def test_a_right_zero_goes_to_the_judge_and_without_one_is_not_evaluated():
+    assert await correct("mathvista", item("0", question_type="free_form", answer_type="integer"), "0") is None
+
+
+def test_an_empty_extraction_is_asked_for_again():
+    assert as_text("") is None
+
+
+# ---- MathVerse, CharXiv, LogicVista: the judge's form ----
+
+
+@pytest.mark.parametrize(("verdict", "right"), [("1", True), ("0", False), (" 1 ", True), ("1.", None), ("yes", None)])
+async def test_mathverse_takes_one_and_zero_only(verdict, right):
+    one = item("2", question_for_eval="Find x.", subject="s", subfield="f")
+    assert await correct("mathverse", one, "x is two", grader("two", verdict)) is right
+    if right is None:
+        assert await correct("mathverse", one, "x is two", grader("two", verdict, parity=True)) is False
+
+
+QUERY = 'Judge {PREDICTION}. JSON with "extracted_answer" and "score".'
+
+
+@pytest.mark.parametrize(
+    ("reply", "right", "in_parity"),
+    [
+        ('{"extracted_answer": "4", "score": 1}', True, True), ('{"extracted_answer": "4", "score": 0}', False, False),
+        ('```json\n{"extracted_answer": "4", "score": 1}\n```', None, False), ('{"extract_answer": "4", "score": 1}', False, False),
+        ("[1]", False, False), ("no", None, False),
+    ],
+)  # fmt: skip
+async def test_charxiv_wants_bare_json_with_the_right_keys(reply, right, in_parity):
+    one = item("4", grading_query=QUERY)
+    assert await correct("charxiv_reasoning", one, "4", grader(reply)) is right
+    assert await correct("charxiv_reasoning", one, "4", grader(reply, parity=True)) is in_parity
+
+
+async def test_charxivs_other_version_is_an_error_and_not_zero():
+    with pytest.raises(BenchmarkError, match="would score 0 for everything"):
+        await correct("charxiv_reasoning", item("4", grading_query=QUERY), "4", grader("{}", profile=FORK))
+
+
+@pytest.mark.parametrize(("reply", "right"), [("CA", True), ("AC", True), ("A.", None), ("a", None), ("B", False)])
+async def test_logicvista_wants_capitals_alone(reply, right):
+    assert await correct("logicvista", item("C, A", category="['inductive']"), "so", grader(reply)) is right
+
+
+# ---- DynaMath ----
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "value"),
+    [
+        ("12", "float", 12.0), ("1.5 m", "float", 1.5), ("2π", "float", 2 * math.pi), ("x", "float", None), ("a", "multiple choice", "A"),
+        ("option D", "multiple choice", "D"), ("(B)", "multiple choice", "B"), ("The answer is A", "multiple choice", None),
+        ("Yes", "text", "Yes"), (3, "float", None),
+    ],
+)  # fmt: skip
+def test_short_answers_are_read_by_type(answer, kind, value):
+    assert read_short(answer, kind) == value
+
+
+async def test_a_text_is_right_if_the_gold_answer_contains_it():
+    assert await correct("dynamath", item("yes", answer_type="text"), '{"short answer": "y"}') is True
+    assert await correct("dynamath", item("1.500", answer_type="float"), '{"short answer": "1.501"}') is True
+    assert await correct("dynamath", item("1.500", answer_type="float"), '{"short answer": "1.502"}') is False
+    assert innermost('so ```json {"a": 1}```') == '{"a": 1}'
+
+
+def scored(one, right, **edits):
+    return Scored(one, Grade(correct=right, decided_by="rule:x", **edits))
+
+
+def test_the_worst_case_wants_every_variant_right():
+    rows = []
+    for qid, variant, right in ((0, 1, True), (0, 2, False), (10, 1, True), (10, 2, True)):
+        fields = {"qid": str(qid), "varid": str(variant), "answer_type": "float", "knowledge_level": "high school"}
+        rows.append(
+            scored(Item(item_id=f"{qid}{variant}", question="q", gold="1", category="algebra", fields=fields), right)
+        )
+    table = load_benchmark("dynamath").scores(rows, HEAD)
+    assert (table["Average"], table["Worst Case"]) == (0.75, 0.5)
+
+
+# ---- We-Math ----
+
+
+def problem(name, steps, rights):
+    parts = [*map(str, range(1, steps + 1)), "multi"]
+    return [
+        scored(
+            Item(item_id=f"{name}{part}", question="q", gold="A", fields={"ID": name, "key": f"{steps}steps_{part}"}), right
+        )
+        for part, right in zip(parts, rights, strict=True)
+    ]
+
+
+def test_wemath_tells_mastery_from_rote_and_divides_by_the_problems_that_were_asked():
+    rows = [
+        *problem("mastered", 2, [True, True, True]), *problem("rote", 2, [True, False, True]), *problem("by heart", 3, [False] * 3 + [True]),
+        *problem("not general", 2, [True, True, False]), *problem("lacking", 2, [False, True, False]),
+    ]  # fmt: skip
+    table = load_benchmark("wemath").scores(rows, HEAD)
+    assert table["Score (Strict)"] == pytest.approx((5 - 0.5 - 1 - 2) / 5)
+    assert table["Score (Loose)"] == pytest.approx((5 - 0.5 - 1 - 1) / 5)
+    assert table["RoteMemorization (Strict)"] == pytest.approx(2 / 3)
+
+
+# ---- OCRBench, TreeBench, HR-Bench ----
+
+
+async def test_text_counts_if_it_is_contained_and_formulas_mind_case_but_no_blanks():
+    assert await correct("ocrbench", item("['Main Street']", category="Doc-oriented VQA"), "it says MAIN\nstreet") is True
+    formula = item(r"['\frac { x } { 2 }']", category="Handwritten Mathematical Expression Recognition")
+    assert await correct("ocrbench", formula, r"\frac{x}{2}") is True
+    assert await correct("ocrbench", formula, r"\frac{X}{2}") is False
+
+
+def test_boxes_are_read_as_the_reference_reads_them():
+    assert boxes_in("<box>[1,2,3,4]</box><box>[5, 6, 7, 8]</box><box>[9,9,1,1]</box>") == [(1, 2, 3, 4)]
+    assert mean_best_overlap([(0, 0, 2, 2)], [(0, 0, 2, 2), (4, 4, 5, 5)]) == 0.5
+    assert mean_best_overlap([], [(0, 0, 1, 1)]) == 0.0
+    assert mean_best_overlap([(0, 0, 1, 1)], []) == 1.0
+
+
+async def test_the_forks_miou_is_always_zero():
+    one = item("A", category="Perception/OCR", target_instances="[[0, 0, 10, 10]]")
+    said = Prediction("A", "<think><box>[0,0,10,10]</box></think><answer>A</answer>")
+    tree = load_benchmark("treebench")
+    assert (await tree.grade(one, said, grader())).extra["iou"] == 1.0
+    assert (await tree.grade(one, said, grader(profile=FORK))).extra["iou"] == 0.0
+
+
+def test_hrbench_is_the_mean_over_rotations():
+    rows = []
+    for cycle, rights in enumerate(([True, True], [True, False], [False, False], [True, True])):
+        for number, right in enumerate(rights):
+            one = Item(item_id=f"{cycle}{number}", question="q", gold="A", category=("single", "cross")[number],
+                       fields={"cycle_category": str(cycle)})  # fmt: skip
+            rows.append(scored(one, right))
+    table = load_benchmark("hrbench4k").scores(rows, HEAD)
+    assert (table["Overall"], table["single"], table["cross"]) == (0.625, 0.75, 0.5)
+
+
+def test_mathverses_headline_is_the_mean_of_its_versions():
+    rows = [scored(Item(item_id=str(n), question="q", gold="1", category=v, fields={"subject": "s", "subfield": "f"}), right)
+            for n, (v, right) in enumerate([("Text Lite", True), ("Text Lite", True), ("Vision Only", False)])]  # fmt: skip
+    table = load_benchmark("mathverse").scores(rows, HEAD)
+    assert (table["Overall"], table["Micro"]) == (0.5, pytest.approx(2 / 3))
+
+
+# ---- search, SimpleVQA, RealX, TIR ----
+
+
+async def test_any_gold_answer_will_do_and_exact_match_stands_beside_the_verdict():
+    one = Item(item_id="1", question="Who?", gold="The Louvre", fields={"golds": '["The Louvre", "Musée du Louvre"]'})
+    found = await load_benchmark("fvqa").grade(one, Prediction("louvre"), grader())
+    assert (found.correct, found.extra["em"], found.extra["sub_em"]) == (True, 1.0, 1.0)
+    assert (await load_benchmark("fvqa").grade(one, Prediction("a museum"), grader())).decided_by == "no_judge"
+
+
+@pytest.mark.parametrize(
+    ("reply", "right"), [("CORRECT", True), ("INCORRECT", False), ("NOT_ATTEMPTED", False), ("正确。", None)]
+)
+async def test_simplevqa_tells_wrong_from_not_attempted(reply, right):
+    one = Item(item_id="1", question="Who?", gold="Ada Lovelace", fields={"golds": '["Ada Lovelace"]'})
+    simple = load_benchmark("simplevqa")
+    found = await simple.grade(one, Prediction("some countess"), grader(reply))
+    assert found.correct is right
+    if right is not None:
+        table = simple.scores([Scored(one, found), scored(one, True, extra={"em": 1.0, "sub_em": 1.0})], HEAD)
+        assert table["Attempted"] == (0.5 if reply == "NOT_ATTEMPTED" else 1.0)
+
+
+def test_realx_axes_overlap_and_integration_is_all_three():
+    rows = [scored(Item(item_id="1", question="q", gold="a", category="Perception,Reasoning,Search,Integration"), True, extra={"em": 1, "sub_em": 1}),
+            scored(Item(item_id="2", question="q", gold="a", category="Perception"), False, extra={"em": 0, "sub_em": 0})]  # fmt: skip
+    table = load_benchmark("realx").scores(rows, HEAD)
+    assert (table["Perception"], table["Integration"], table["Overall"]) == (0.5, 1.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("task", "gold", "answer", "score"),
+    [
+        ("color", "B", "I see (A) and (B), the answer is B", 1.0), ("math", "12", "12", 1.0), ("ocr", "EXIT", "It says EXIT 5", 1.0),
+        ("word_search", "[3, 4]", "at (3, 4)", 1.0), ("spot_difference", "[1, 5, 9]", "1, 5", 2 / 3), ("contrast", "2.5", "2.4", 0.0),
+        ("jigsaw", "[4, 1, 3, 2]", "[4, 1, 2, 3]", 0.5), ("color", "AC", "CA", 1.0), ("maze", "D", "", 0.0),
+    ],
+)  # fmt: skip
+async def test_tir_bench_is_scored_by_the_kind_of_answer(task, gold, answer, score):
+    found = await load_benchmark("tir_bench").grade(item(gold, category=task, difficulty="2"), Prediction(answer), grader())
+    assert found.score == pytest.approx(score)
+    assert choice_letter("(A) or (B)") == "B"
+    assert grid("1 2 3", 2) == []
+    assert set_overlap(set(), set()) == 1.0
+
+
+# ---- properties of every table ----
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), min_size=1, max_size=40))
+def test_overall_is_the_mean_over_all_and_macro_lies_among_the_groups(rows):
+    made = [
+        scored(Item(item_id=str(n), question="q", gold="A", category=group), right) for n, (group, right) in enumerate(rows)
+    ]
+    table = load_benchmark("vstar").scores(made, HEAD)
+    assert table["Overall"] == pytest.approx(sum(right for _, right in rows) / len(rows))
+    groups = [value for name, value in table.items() if name in "abc"]
+    assert min(groups) <= table.get("Macro", table["Overall"]) <= max(groups) + 1e-12

@@ -1,0 +1,82 @@
+"""What is told from a program's syntax tree."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evaluation.tool_use import KINDS, calls_of, classify_code, episode_facts, error_class, is_placeholder
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("display(image_1.crop((0, 0, 9, 9)))", "crop"), ("a = np.array(image_1)[10:20, 30:40]", "crop"),
+        ("draw = ImageDraw.Draw(image_1)\ndraw.rectangle((0, 0, 5, 5))\nimage_1.crop((0, 0, 1, 1))", "mark"),
+        ("cv2.circle(img, (3, 3), 2, 0)", "mark"), ("print(3 * 4)", "numerical"), ("import math\nprint(math.sqrt(2))", "numerical"),
+        ("x = sum(values)\nprint(x)", "numerical"), ("display(image_1.rotate(90))", "other"), ("# crop here\nprint('x')", "other"),
+        ("plt.imshow(image_1)\nplt.show()", "other"), ("this is not python", "other"), ("", "other"), ("line = [1, 2]\nline[0:1]", "other"),
+    ],
+)  # fmt: skip
+def test_code_is_sorted_by_what_it_does_and_not_by_what_it_says(code, kind):
+    assert classify_code(code) == kind
+
+
+@pytest.mark.parametrize(
+    ("code", "nothing"),
+    [("", True), ("# thinking", True), ("pass", True), ("print('done')", True), ("import os", True), ("1 + 1", False),
+     ("print(image_1.size)", False), ("'a string'", True), ("broken(", False)],
+)  # fmt: skip
+def test_code_that_does_nothing_is_seen(code, nothing):
+    assert is_placeholder(code) is nothing
+
+
+@given(st.text(max_size=120))
+def test_any_text_can_be_sorted(text):
+    assert classify_code(text) in KINDS
+    assert is_placeholder(text) in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [("", ""), ("NameError", "NameError"), ("TimeoutError", "TimeoutError"), ("KernelDied", "KernelDied"), ("unknown tool", "unknown tool"),
+     ("Invalid tool call parameters: search needs a string", "refused")],
+)  # fmt: skip
+def test_errors_have_classes(error, name):
+    assert error_class(error) == name
+
+
+def turn(action, *, text="<think>t</think>", error="", finish="stop", images=0):
+    observation = {"role": "user", "text": "", "images": ["x"] * images} if "tool" in action else None
+    return {"text": text, "primer": "", "finish": finish, "num_tokens": 7, "num_prompt_tokens": 30, "action": action,
+            "observation": observation, "tool_error": error, "reply_s": 0.5, "tool_s": 0.25}  # fmt: skip
+
+
+def episode(*turns, stop="answered", answer="a"):
+    return {"turns": list(turns), "stop_reason": stop, "failure": "", "answer": answer, "wall_s": 2.0}
+
+
+def python(code, **more):
+    return turn({"tool": "python", "arguments": {"code": code}}, **more)
+
+
+def test_calls_are_counted_with_repeats_placeholders_and_errors():
+    row = episode(
+        python("print(1)"), python("print(1)"), python("x.crop()", error="NameError", images=1),
+        turn({"tool": "search", "arguments": {"query": "q"}}), turn({"malformed": "bad JSON", "told": "Error"}),
+        turn({"malformed": "nothing", "told": None}), turn({"answer": "a"}),
+    )  # fmt: skip
+    calls = list(calls_of(row["turns"]))
+    assert [call.kind for call in calls] == ["other", "other", "crop", "search", "other"]
+    assert [call.repeated for call in calls] == [False, True, False, False, False]
+    assert [call.error for call in calls] == ["", "", "NameError", "", "malformed"]
+    facts = episode_facts(row)
+    assert (facts["tool_calls"], facts["tool_errors"], facts["images_seen"], facts["turns"]) == (5, 2, 1, 7)
+    assert facts["reply_tokens"] == 49
+    assert facts["calls"][0][3] is True
+
+
+def test_format_violations_are_told_by_rule():
+    facts = episode_facts(episode(turn({"malformed": "", "told": None}, text="hm"), stop="no_action", answer=None))
+    assert facts["format_errors"] == ["unbalanced <think>", "no single answer"]
+    fine = episode_facts(episode(turn({"answer": "a"}, text="<think>t</think><answer>a</answer>")))
+    assert fine["format_errors"] == []
