@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict
 
 _SOURCES = Path(__file__).parent / "sources.yaml"
 _ATTEMPTS = 5
-_CHUNK_BYTES = 1 << 20
 
 
 class Source(BaseModel):
@@ -89,14 +88,15 @@ def fetch(source: Source, folder: Path, *, pause_s: float = 1.0, transport: http
 
 def _download(client: httpx.Client, url: str, partial: Path) -> None:
     start = partial.stat().st_size if partial.exists() else 0
-    headers = {"Range": f"bytes={start}-"} if start else {}
+    # Bytes of the file itself: a compressed stream cannot be gone on with.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with client.stream("GET", url, headers=headers) as response:
         if response.status_code == 416:  # nothing is left after what is there
             return
         response.raise_for_status()
         mode = "ab" if response.status_code == 206 else "wb"  # a server without ranges sends it all again
         with partial.open(mode) as file:
-            for chunk in response.iter_bytes(_CHUNK_BYTES):
+            for chunk in response.iter_bytes():
                 file.write(chunk)
 
 

@@ -13,17 +13,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Answer = Callable[[list[dict[str, Any]]], str | int]
+_USAGE = {"completion_tokens": 5, "prompt_tokens": 50, "total_tokens": 55}
 Respond = Callable[[dict[str, Any]], str | int]
 
 
 @contextmanager
-def request_server(respond: Respond, *, models: tuple[str, ...] = ("judge",), port: int = 0) -> Iterator[str]:
+def request_server(
+    respond: Respond, *, models: tuple[str, ...] = ("judge",), port: int = 0, usage: dict[str, int] | None = None
+) -> Iterator[str]:
     """Serve chat completions on loopback, in threads.
 
     Args:
         respond: Gets the request's body; returns a text, or an HTTP status to fail with.
         models: Names that `/models` lists.
         port: 0 is any that is free.
+        usage: Tokens that every answer counts.
 
     Yields:
         The base URL, with `/v1`.
@@ -41,9 +45,7 @@ def request_server(respond: Respond, *, models: tuple[str, ...] = ("judge",), po
                 self._send(said, {"error": "no"})
                 return
             choice = {"message": {"content": said}, "finish_reason": "stop"}
-            self._send(
-                200, {"choices": [choice], "usage": {"completion_tokens": 5, "prompt_tokens": 50, "total_tokens": 55}}
-            )
+            self._send(200, {"choices": [choice], "usage": usage or _USAGE})
 
         def _send(self, status: int, content: dict[str, Any]) -> None:
             payload = json.dumps(content).encode()

@@ -1,5 +1,6 @@
 """The runner against a real HTTP model server and the real sandbox."""
 
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import time
 import pytest
 
 from evaluation.run import main
+from evaluation.testing import request_server
 from tests.conftest import ROOT
 from tests.fake_model_server import model_server
 from tests.misbehaving_server import misbehaving_server
@@ -184,3 +186,139 @@ def test_search_that_is_off_is_neither_offered_nor_promised(toy, tmp_path):
         options = ("--tools", "search", "--search", str(tmp_path / "off.yaml"), "--prompt", "deepeyesv2", "--limit", "1")
         evaluate(toy, tmp_path / "run", url, *options)
     assert "search" not in seen[0][0]["content"]
+
+
+# ---- several samples, modes and servers ----
+
+
+def test_a_benchmark_asked_without_tools_promises_none(toy, tmp_path):
+    seen = []
+
+    def answer(messages):
+        seen.append(messages)
+        return GUESS
+
+    with model_server(answer) as url:
+        evaluate(toy, tmp_path / "think", url, "--mode", "think", "--limit", "1")
+        evaluate(toy, tmp_path / "direct", url, "--mode", "direct", "--limit", "1")
+    think, direct = (messages[1]["content"][-1]["text"] for messages in seen)
+    assert "<answer>" in think
+    assert "<answer>" not in direct
+
+
+def test_samples_are_told_apart_by_their_seed_and_resumed_one_by_one(toy, tmp_path):
+    seeds = []
+
+    def respond(body):
+        seeds.append(body["seed"])
+        return GUESS if body["seed"] == 7 else "<think>t</think>\n<answer>blue</answer>"
+
+    options = ("--samples", "3", "--seed", "7", "--temperature", "1", "--limit", "4", "--mode", "think")
+    with request_server(respond) as url:
+        summary = evaluate(toy, tmp_path / "run", url, *options)
+        assert sorted(seeds) == sorted([7, 8, 9] * 4)
+        lines = (tmp_path / "run/episodes.jsonl").read_text().splitlines()
+        (tmp_path / "run/episodes.jsonl").write_text("\n".join(lines[:-2]) + "\n")
+        seeds.clear()
+        again = evaluate(toy, tmp_path / "run", url, *options)
+    assert len(seeds) == 2
+    assert again == summary
+    assert {"mean@3", "pass@1", "pass@2"} <= summary["at_k"].keys()
+
+
+def test_two_servers_share_the_work_and_one_that_dies_half_way_loses_nothing(toy, tmp_path):
+    with contextlib.ExitStack() as stack:
+        hits = {"a": 0, "b": 0}
+        dying = stack.enter_context(contextlib.ExitStack())
+
+        def server(name):
+            def answer(_):
+                hits[name] += 1
+                if name == "b" and hits["b"] > 4:
+                    return 503
+                time.sleep(0.02)
+                return GUESS
+
+            return answer
+
+        a = stack.enter_context(model_server(server("a")))
+        b = dying.enter_context(model_server(server("b")))
+        summary = evaluate(toy, tmp_path / "run", f"{a},{b}", "--mode", "think", "--max-in-flight", "4")
+    assert summary["not_evaluated"] == 0
+    assert hits["a"] > 4
+    assert hits["b"] >= 4
+
+
+def test_when_no_server_is_left_the_run_ends_early_and_goes_on_later(toy, tmp_path):
+    count = 0
+
+    def answer(_):
+        nonlocal count
+        count += 1
+        return GUESS if count <= 5 else 503
+
+    options = ("--mode", "think", "--max-in-flight", "2", "--patience-s", "0.5")
+    with model_server(answer) as url, pytest.raises(SystemExit, match=r"ended early; \d+ episodes are recorded and kept"):
+        evaluate(toy, tmp_path / "run", url, *options)
+    with model_server(lambda messages: GUESS) as url:
+        summary = evaluate(toy, tmp_path / "run", url, *options)
+    assert (summary["items"], summary["not_evaluated"]) == (16, 0)
+
+
+@pytest.mark.parametrize("status", [400, 404, 401])
+def test_a_model_that_refuses_every_request_stops_the_run_with_what_it_said(toy, tmp_path, status):
+    with model_server(lambda messages: status) as url, pytest.raises(SystemExit, match=f"failed in a row, .*HTTP {status}"):
+        evaluate(toy, tmp_path / "run", url, "--mode", "think", "--max-in-flight", "1")
+
+
+def test_a_busy_server_is_asked_again_and_an_empty_reply_is_not_evaluated(toy, tmp_path):
+    count = 0
+
+    def answer(messages):
+        nonlocal count
+        count += 1
+        return 429 if count % 3 == 0 else GUESS
+
+    with model_server(answer) as url:
+        summary = evaluate(toy, tmp_path / "busy", url, "--mode", "think")
+    assert summary["not_evaluated"] == 0
+
+    with request_server(lambda body: "", usage={"completion_tokens": 0}) as url:
+        summary = evaluate(toy, tmp_path / "empty", url, "--mode", "think", "--limit", "3")
+    assert summary["decided_by"] == {"empty_reply": 3}
+    assert summary["accuracy"] is None
+
+
+def test_scoring_and_reporting_again_need_only_the_folder(toy, tmp_path):
+    with model_server(lambda messages: GUESS) as url:
+        main(arguments(toy, tmp_path / "run", url, "--mode", "think", "--limit", "4", "--stage", "infer"))
+    assert not (tmp_path / "run/scores.jsonl").exists()
+    main(["--out", str(tmp_path / "run"), "--stage", "score", "--profile", "deepeyesv2-fork"])
+    assert json.loads((tmp_path / "run/summary.json").read_text())["profile"] == "deepeyesv2-fork"
+    (tmp_path / "run/report.html").unlink()
+    main(["--out", str(tmp_path / "run"), "--stage", "report"])
+    assert (tmp_path / "run/report.html").exists()
+    with pytest.raises(SystemExit, match="--benchmark, --data, --model is missing"):
+        main(["--out", str(tmp_path / "other"), "--stage", "infer"])
+
+
+def test_the_smoke_suite_runs_every_benchmark_with_a_real_sandbox_and_leaves_nothing_running(tmp_path):
+    command = ["bash", "evaluation/run_benchmarks.sh", "--suite", "smoke", "--out", str(tmp_path / "smoke")]
+    started = time.monotonic()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert time.monotonic() - started < 170
+    summaries = [json.loads(path.read_text()) for path in (tmp_path / "smoke").glob("*/summary.json")]
+    assert len(summaries) == 23
+    assert all(
+        summary["decided_by"].get("failed", 0) == summary["decided_by"].get("not_run", 0) == 0 for summary in summaries
+    )
+    rows = [
+        json.loads(line) for path in (tmp_path / "smoke").glob("*/scores.jsonl") for line in path.read_text().splitlines()
+    ]
+    kinds = {call[1] for row in rows for call in row["calls"]}
+    assert {"crop", "numerical", "search", "other"} <= kinds
+    assert any(call[2] == "NameError" for row in rows for call in row["calls"])
+    assert (tmp_path / "smoke/leaderboard.html").exists()
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
+    assert again.returncode == 0

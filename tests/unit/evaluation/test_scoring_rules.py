@@ -97,10 +97,10 @@ def test_boxes_and_brackets_are_taken_off_under_the_fork_only():
     assert unwrap(r"\(x\)") == "x"
 
 
-async def test_a_boxed_value_is_right_at_once_under_the_fork():
-    one = item("12")
-    assert await correct("mathvision", one, r"so \boxed{12}") is None  # needs a judge, and there is none
-    assert await correct("mathvision", one, r"so \boxed{12}", grader(profile=FORK)) is True
+async def test_a_boxed_word_is_right_at_once_under_the_fork_and_needs_a_judge_otherwise():
+    one = item("north west")
+    assert await correct("mathvision", one, r"\boxed{north west}") is None
+    assert await correct("mathvision", one, r"\boxed{north west}", grader(profile=FORK)) is True
 
 
 async def test_an_option_that_the_judge_cannot_name_is_wrong():

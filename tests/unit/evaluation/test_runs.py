@@ -1,0 +1,316 @@
+"""Scoring, comparing, reporting and exporting runs that were recorded; no model, no server."""
+
+import asyncio
+import csv
+import io
+import json
+import re
+
+import httpx
+import pytest
+
+from agent.episode import Episode, StopReason, Turn
+from agent.images import ImageFile
+from agent.messages import Message
+from agent.policy import Reply
+from agent.protocol import FinalAnswer, ToolCall
+from agent.trajectory import TrajectoryWriter
+from evaluation.analytics import analyse
+from evaluation.benchmarks import load_benchmark
+from evaluation.compare import compare, compare_runs
+from evaluation.compare import main as compare_main
+from evaluation.export import export
+from evaluation.grading import read_scores, score
+from evaluation.leaderboard import main as leaderboard_main
+from evaluation.leaderboard import write_leaderboard
+from evaluation.lookalikes import write_lookalike
+from evaluation.rejudge import rejudge
+from evaluation.report import write_run_report
+from evaluation.runner import RunMismatch, locked, open_run
+from evaluation.scoring.grader import Grader
+from evaluation.scoring.profiles import load_profile
+from evaluation.settings import RunSettings
+from judge.client import Judge, JudgeSettings
+from tests.conftest import png
+
+CROP = "display(image_1.crop((0, 0, 9, 9)))"
+
+
+def episode(answer, *, code=None, failure="", error="", finish="stop", num_tokens=5):
+    if failure:
+        return Episode(opening=(Message("user", "q"),), stop_reason=StopReason.FAILED, failure=failure)
+    turns = []
+    if code is not None:
+        reply = Reply(text=f"<think>t</think><code>\n```python\n{code}\n```\n</code>", finish="stop", num_tokens=9)
+        shown = Message("user", "Code execution result:\n<image>", (ImageFile(png(30, 20)),))
+        turns.append(Turn(reply=reply, action=ToolCall("python", {"code": code}), observation=shown, tool_error=error))
+    text = f"<think>t</think><answer>{answer}</answer>" if answer else ""
+    turns.append(Turn(reply=Reply(text=text, finish=finish, num_tokens=num_tokens), action=FinalAnswer(answer)))
+    opening = (Message("system", "s"), Message("user", "<image>\nq", (ImageFile(png(40, 40)),)))
+    return Episode(opening=opening, turns=turns, stop_reason=StopReason.ANSWERED, answer=answer)
+
+
+def make_run(directory, make, *, benchmark="vstar", count=12, judge=None, samples=1, profile="vlmevalkit", **settings):
+    """A scored run; `make(item, sample)` gives an episode, or None for one that was not run."""
+    data = write_lookalike(benchmark, directory.parent / "data", count=count)
+    given = RunSettings(
+        benchmark=benchmark, data=str(data), model="m", prompt="deepeyesv2_code", samples=samples, **settings
+    )
+    one = load_benchmark(benchmark)
+    open_run(directory, given, one, data)
+    writer = TrajectoryWriter(directory)
+    for item in one.load(data):
+        for sample in range(samples):
+            made = make(item, sample)
+            if made is not None:
+                writer.write(made, item_id=item.item_id, category=item.category, gold=item.gold, sample=sample)
+    grader = Grader(load_profile(profile), judge or Judge(JudgeSettings()))
+    return asyncio.run(score(directory, one, grader))
+
+
+def stub(reply, **settings):
+    def handle(request):
+        prompt = json.loads(request.content)["messages"][0]["content"]
+        return httpx.Response(200, json={"choices": [{"message": {"content": reply(prompt)}}]})
+
+    return Judge(JudgeSettings(base_urls=("http://a/v1",), attempts=1, **settings), transport=httpx.MockTransport(handle))
+
+
+def right_or(item, wrong="Z"):
+    return item.gold if int(item.item_id) % 2 == 0 else wrong
+
+
+def test_what_was_not_evaluated_is_counted_by_reason_and_in_no_score(tmp_path):
+    made = {"0": episode("A", failure="PolicyUnavailable: away"), "1": None, "2": episode("", num_tokens=0)}
+    summary = make_run(tmp_path / "run", lambda item, _: made.get(item.item_id, episode(item.gold)))
+    assert (summary["items"], summary["evaluated"], summary["not_evaluated"]) == (12, 9, 3)
+    assert summary["accuracy"] == 1.0
+    counted = {name: summary["decided_by"][name] for name in ("failed", "not_run", "empty_reply")}
+    assert counted == {"failed": 1, "not_run": 1, "empty_reply": 1}
+    assert summary["failures"] == {"PolicyUnavailable: away": 1}
+
+
+def test_several_samples_give_mean_and_pass_at_k(tmp_path):
+    summary = make_run(
+        tmp_path / "run", lambda item, sample: episode(item.gold if sample < 2 else "Z"), samples=4, temperature=1.0
+    )
+    assert summary["at_k"] == {
+        "mean@4": 0.5,
+        "items": 12.0,
+        "pass@1": 0.5,
+        "pass@2": pytest.approx(1 - 1 / 6),
+        "pass@4": 1.0,
+    }
+    assert summary["headline_score"] == 0.5
+
+
+def test_scoring_again_needs_no_file_and_no_model_and_asks_a_judge_nothing_twice(tmp_path):
+    asked = []
+
+    def reply(prompt):
+        asked.append(prompt)
+        return "1"
+
+    judge = stub(reply, cache=str(tmp_path / "cache.sqlite"))
+    first = make_run(tmp_path / "run", lambda item, _: episode("about one"), benchmark="mathvista", judge=judge)
+    count = len(asked)
+    assert count > 0
+    for path in (tmp_path / "data").iterdir():
+        path.unlink()
+    again = stub(reply, cache=str(tmp_path / "cache.sqlite"))
+    second = asyncio.run(score(tmp_path / "run", load_benchmark("mathvista"), Grader(load_profile("vlmevalkit"), again)))
+    assert len(asked) == count
+    assert second["scores"] == first["scores"]
+
+
+def test_a_benchmark_that_needs_a_judge_and_has_none_is_not_evaluated_and_says_so(tmp_path):
+    summary = make_run(tmp_path / "run", lambda item, _: episode("4"), benchmark="charxiv_reasoning")
+    assert summary["headline_score"] is None
+    assert summary["decided_by"] == {"no_judge": 12}
+    write_run_report(tmp_path / "run", tmp_path / "run/report.html")
+    assert "no_judge 12" in (tmp_path / "run/report.html").read_text()
+
+
+def test_episodes_of_another_benchmark_are_refused(tmp_path):
+    make_run(tmp_path / "run", lambda item, _: episode("A"))
+    TrajectoryWriter(tmp_path / "run").write(episode("A"), item_id="alien", category="", gold="A", sample=0)
+    with pytest.raises(RunMismatch, match="episodes of items that the benchmark does not have, such as 'alien'"):
+        asyncio.run(
+            score(tmp_path / "run", load_benchmark("vstar"), Grader(load_profile("vlmevalkit"), Judge(JudgeSettings())))
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("items.jsonl", "is broken"), ("scores.jsonl", "is broken"), ("run.json", "no JSON")]
+)
+def test_a_file_of_a_run_that_was_cut_off_is_named(tmp_path, name, message):
+    make_run(tmp_path / "run", lambda item, _: episode("A"))
+    path = tmp_path / "run" / name
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(RunMismatch, match=message):
+        read_scores(tmp_path / "run") if name == "scores.jsonl" else asyncio.run(
+            score(tmp_path / "run", load_benchmark("vstar"), Grader(load_profile("vlmevalkit"), Judge(JudgeSettings())))
+        )
+
+
+def test_a_run_is_written_by_one_process_at_a_time(tmp_path):
+    with locked(tmp_path), pytest.raises(RunMismatch, match="another process is writing"), locked(tmp_path):
+        pass
+
+
+# ---- analytics ----
+
+
+def test_analytics_count_every_kind_of_use(tmp_path):
+    def make(item, _):
+        number = int(item.item_id)
+        code = {0: CROP, 1: "print('x')", 2: "print(1 + 1)", 3: None}[number % 4]
+        return episode(right_or(item), code=code, error="NameError" if number == 2 else "")
+
+    make_run(tmp_path / "run", make)
+    found = analyse(read_scores(tmp_path / "run"))
+    assert (found["episodes"], found["tool_rate"], found["calls_histogram"]) == (12, 0.75, {"0": 3, "1": 9})
+    assert found["mix"] == {"crop": 3, "numerical": 3, "mark": 0, "other": 3, "image_search": 0, "search": 0}
+    assert found["code"] == {"calls": 9, "succeeded": pytest.approx(8 / 9), "errors": {"NameError": 1}, "placeholders": 3}
+    assert found["accuracy_by"]["first call"]["crop"]["accuracy"] == 1.0
+    assert found["accuracy_by"]["tool use"]["used none"]["accuracy"] == 0.0
+    assert found["format"]["well_formed"] == 1.0
+    assert analyse([]) == {}
+
+
+# ---- two runs ----
+
+
+def test_tools_on_against_off_gives_gain_harm_and_what_was_solved_without(tmp_path):
+    make_run(tmp_path / "on", lambda item, _: episode(item.gold if int(item.item_id) < 8 else "Z", code=CROP))
+    make_run(tmp_path / "off", lambda item, _: episode(item.gold if 4 <= int(item.item_id) < 10 else "Z"), mode="think")
+    found = compare_runs(tmp_path / "on", tmp_path / "off")
+    assert (found.items, found.first_accuracy, found.second_accuracy) == (12, 8 / 12, 0.5)
+    assert (found.gain, found.harm, found.net) == pytest.approx((4 / 12, 2 / 12, 2 / 12))
+    assert (found.solved_with_tools, found.also_without) == (8, 0.5)
+    assert found.p_value == pytest.approx(0.6875)
+    low, high = found.difference_interval
+    assert low < 2 / 12 < high
+    mirrored = compare_runs(tmp_path / "off", tmp_path / "on")
+    assert (mirrored.gain, mirrored.harm, mirrored.p_value) == (found.harm, found.gain, found.p_value)
+
+
+def test_runs_over_different_items_say_what_they_share(tmp_path, capsys):
+    make_run(tmp_path / "a", lambda item, _: episode(item.gold) if int(item.item_id) < 8 else None)
+    make_run(
+        tmp_path / "b", lambda item, _: episode(item.gold) if int(item.item_id) >= 4 else None, profile="deepeyesv2-fork"
+    )
+    found = compare_runs(tmp_path / "a", tmp_path / "b")
+    assert (found.items, found.only_first, found.only_second) == (4, 4, 4)
+    assert any("profile: vlmevalkit against deepeyesv2-fork" in warning for warning in found.warnings)
+    compare_main([str(tmp_path / "a"), str(tmp_path / "b")])
+    assert "4 only in" in capsys.readouterr().out
+    make_run(tmp_path / "c", lambda item, _: None)
+    with pytest.raises(RunMismatch, match="no evaluated item in common"):
+        compare_runs(tmp_path / "a", tmp_path / "c")
+    make_run(tmp_path / "d", lambda item, _: episode("1"), benchmark="chartqa")
+    with pytest.raises(SystemExit, match="is a run of vstar, .* of chartqa"):
+        compare_main([str(tmp_path / "a"), str(tmp_path / "d")])
+
+
+def test_adaptiveness_of_a_model_that_always_calls_is_one_half():
+    def rows(right, calls, samples):
+        return [
+            {"item_id": str(n), "sample": s, "category": "", "correct": right(n), "score": float(right(n)), "tool_calls": calls(n)}
+            for n in range(10) for s in range(samples)
+        ]  # fmt: skip
+
+    without = rows(lambda n: n < 5, lambda n: 0, 5)
+    always = compare(rows(lambda n: True, lambda n: 1, 1), without).adaptiveness
+    assert always == {"MA_tool": 1.0, "MA_text": 0.0, "MA_mean": 0.5}
+    adaptive = compare(rows(lambda n: True, lambda n: int(n >= 5), 1), without).adaptiveness
+    assert adaptive["MA_mean"] == 1.0
+    assert compare(without, without[:5]).adaptiveness == {}
+
+
+def test_a_second_judge_is_compared_with_the_first(tmp_path):
+    def make(item, _):
+        return episode(f"quite {item.gold}-ish")
+
+    make_run(tmp_path / "run", make, benchmark="simplevqa", judge=stub(lambda prompt: "CORRECT"))
+    settings = JudgeSettings(base_urls=("http://127.0.0.1:9/v1",), attempts=1, patience_s=0)
+    away = asyncio.run(rejudge(tmp_path / "run", settings, sample=5))
+    assert (away["all"].compared, away["all"].undecided) == (0, 5)
+    make_run(tmp_path / "rules", lambda item, _: episode(item.gold), benchmark="simplevqa")
+    with pytest.raises(RunMismatch, match="no judge decided anything"):
+        asyncio.run(rejudge(tmp_path / "rules", settings, sample=5))
+
+
+# ---- reports ----
+
+
+def test_a_report_is_one_file_with_provenance_warnings_and_lazy_images(tmp_path):
+    make_run(tmp_path / "on", lambda item, _: episode(right_or(item), code=CROP), max_pixels=100_000)
+    make_run(tmp_path / "off", lambda item, _: episode(item.gold), mode="think")
+    write_run_report(tmp_path / "on", tmp_path / "on/report.html", against=tmp_path / "off")
+    text = (tmp_path / "on/report.html").read_text()
+    assert not re.search(r'(src|href)="(?!data:)', text)
+    for part in (
+        "scoring profile",
+        "100000",
+        "prompt",
+        "published 81.8 is no k/191",
+        "not comparable with any",
+        "gain: right here",
+    ):
+        assert part in text, part
+    before, _, data = text.partition('<script type="application/json" id="rows">')
+    assert "data:image" not in before
+    assert data.count("data:image/jpeg") == 2  # equal images are held once
+    described = json.loads((tmp_path / "on/report.json").read_text())
+    assert described["comparison"]["items"] == 12
+    assert "| scoring profile | vlmevalkit |" in (tmp_path / "on/report.md").read_text()
+    rows = list(csv.DictReader((tmp_path / "on/scores.csv").read_text().splitlines()))
+    assert len(rows) == 12
+    assert rows[1]["correct"] == "False"
+
+
+def test_text_of_a_model_is_never_markup_of_the_report(tmp_path):
+    evil = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"
+    make_run(tmp_path / "run", lambda item, _: episode(evil, code=f"print('''{evil}''')"))
+    write_run_report(tmp_path / "run", tmp_path / "run/report.html")
+    text = (tmp_path / "run/report.html").read_text()
+    assert "<script>document.title" not in text
+    assert "<img src=x" not in text.replace("\\u003c", "<")
+
+
+def test_a_leaderboard_marks_what_cannot_be_compared(tmp_path, capsys):
+    make_run(tmp_path / "runs/a", lambda item, _: episode(item.gold))
+    make_run(tmp_path / "runs/b", lambda item, _: episode("Z"), mode="think", profile="deepeyesv2-fork")
+    entries = write_leaderboard([tmp_path / "runs"], tmp_path / "out")
+    assert [entry.score for entry in entries] == ["100.0\u00a0%", "0.0\u00a0%"]
+    assert all("12 of 191 items" in entry.marks for entry in entries)
+    text = (tmp_path / "out/leaderboard.md").read_text()
+    assert "vstar: scoring profile differs: deepeyesv2-fork; vlmevalkit" in text
+    assert "published: DeepEyesV2-7B" in (tmp_path / "out/leaderboard.html").read_text()
+    leaderboard_main([str(tmp_path / "runs")])
+    assert "| V* |" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="no scored run"):
+        leaderboard_main([str(tmp_path / "nothing")])
+
+
+# ---- other harnesses' forms ----
+
+
+def test_a_prediction_file_holds_the_benchmarks_rows_and_what_was_answered(tmp_path):
+    make_run(tmp_path / "run", lambda item, _: episode(item.gold) if item.item_id != "3" else None)
+    path = export(tmp_path / "run", "vlmevalkit", tmp_path / "out")
+    rows = list(csv.DictReader(io.StringIO(path.read_text(), newline=""), delimiter="\t"))
+    assert path.name == "m_VStarBench.tsv"
+    assert len(rows) == 11
+    assert all(row["prediction"] == row["answer"] for row in rows)
+    assert "image" not in rows[0]
+
+
+def test_samples_for_lmms_eval_are_one_object_a_line(tmp_path):
+    make_run(tmp_path / "run", lambda item, _: episode(right_or(item)))
+    path = export(tmp_path / "run", "lmms-eval", tmp_path / "out")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert path.name.endswith("_samples_vstar.jsonl")
+    assert [row["acc"] for row in rows] == [1.0, 0.0] * 6
+    assert len({row["doc_hash"] for row in rows}) == 12

@@ -1,0 +1,209 @@
+"""The suite's plan, contamination, downloads, and several model servers as one."""
+
+import argparse
+import hashlib
+import io
+import json
+
+import httpx
+import pytest
+from PIL import Image, ImageDraw
+
+from data.fetch import FetchFailed, Source, fetch
+from data.fetch import main as fetch_main
+from evaluation import suite
+from evaluation.contamination import Entry, check, image_hash, train_entries
+from evaluation.fleet import Fleet
+from evaluation.lookalikes import write_lookalike
+from tests.conftest import png
+
+# ---- suite ----
+
+
+def options(tmp_path, *more) -> argparse.Namespace:
+    return suite.parser().parse_args(["--out", str(tmp_path / "out"), "--data", str(tmp_path / "data"), *more])
+
+
+def test_a_dry_run_says_what_would_be_asked_and_what_is_missing(tmp_path, capsys):
+    write_lookalike("vstar", tmp_path / "data")
+    given = options(tmp_path, "--suite", "perception", "--dry-run", "--model", "m", "--usd-per-million", "1", "2")
+    assert suite.main(given) == 0
+    text = capsys.readouterr().out
+    assert "vstar                  there            191" in text
+    assert "chartqa                missing        2,500" in text
+    assert "charxiv_reasoning" in text
+    assert "needed, none given" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_files_and_a_missing_model_are_said_before_anything_starts(tmp_path):
+    with pytest.raises(ValueError, match="no file in .* for vstar; get them with `python -m data.fetch vstar"):
+        suite.main(options(tmp_path, "--benchmarks", "vstar"))
+    write_lookalike("vstar", tmp_path / "data")
+    with pytest.raises(ValueError, match="--model is missing"):
+        suite.main(options(tmp_path, "--benchmarks", "vstar"))
+    with pytest.raises(LookupError, match="no benchmark 'none'"):
+        suite.main(options(tmp_path, "--benchmarks", "none"))
+
+
+def test_suites_hold_what_the_paper_evaluates():
+    assert len(suite.names_of("all")) == 22
+    assert set(suite.names_of("search")) == {"fvqa", "infoseek", "mmsearch", "simplevqa", "realx"}
+
+
+# ---- contamination ----
+
+
+def scene(seed, size=(200, 150), quality=None):
+    image = Image.new("RGB", (200, 150), (230, 230, 230))
+    draw = ImageDraw.Draw(image)
+    for n in range(6):
+        x, y = (seed * 37 + n * 53) % 160, (seed * 71 + n * 29) % 110
+        draw.rectangle((x, y, x + 30, y + 25), fill=((seed * 50 + n * 40) % 256, n * 40, 90))
+    image = image.resize(size)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG" if quality else "PNG", **({"quality": quality} if quality else {}))
+    return buffer.getvalue()
+
+
+def test_an_image_is_found_at_another_size_and_compression_and_others_are_not():
+    items = [Entry(str(n), f"question number {n}?", (scene(n),)) for n in range(20)]
+    train = [Entry(f"t{n}", "something else entirely here", (scene(n, (640, 480), 40),)) for n in (3, 7, 105)]
+    found = check(items, train)
+    assert {(finding.item_id, finding.train) for finding in found} == {("3", "t3"), ("7", "t7")}
+
+
+def test_a_question_is_found_in_other_case_and_inside_a_longer_one():
+    items = [
+        Entry("1", "What is the colour of the small car on the left?", ()),
+        Entry("2", "Is the man wearing a hat today?", ()),
+    ]
+    train = [Entry("t", "Look. WHAT is the colour of the small car on the left? Answer shortly.", ())]
+    assert [(f.item_id, f.kind, f.closeness) for f in check(items, train)] == [("1", "question", "100%")]
+
+
+def test_one_colour_and_what_is_no_image_are_like_nothing():
+    assert image_hash(png(50, 50)) is None
+    assert image_hash(b"no image") is None
+
+
+def test_both_forms_of_training_data_are_read(tmp_path):
+    (tmp_path / "a.png").write_bytes(scene(1))
+    sft = [{"messages": [{"role": "user", "content": "<image>What is it?"}], "images": ["a.png"]}]
+    (tmp_path / "sft.json").write_text(json.dumps(sft))
+    parquet = write_lookalike("fvqa", tmp_path)
+    entries = list(train_entries([tmp_path / "sft.json", parquet]))
+    assert len(entries) == 9
+    assert entries[0].question.strip() == "What is it?"
+    assert all(entry.images for entry in entries)
+
+
+# ---- downloads ----
+
+CONTENT = bytes(range(256)) * 40
+SOURCE = Source(file="x.tsv", url="http://h/x.tsv", md5=hashlib.md5(CONTENT, usedforsecurity=False).hexdigest())
+
+
+def server(*, break_at=None, ranges=True, statuses=()):
+    """Sends CONTENT; breaks off once after some bytes."""
+    state = {"broken": False, "statuses": list(statuses), "asked": []}
+
+    class Broken(httpx.SyncByteStream):
+        def __iter__(self):
+            yield CONTENT[:break_at]
+            raise httpx.ReadError("the line broke")
+
+    def handle(request):
+        state["asked"].append(request.headers.get("range"))
+        if state["statuses"]:
+            return httpx.Response(state["statuses"].pop(0))
+        if break_at and not state["broken"]:
+            state["broken"] = True
+            return httpx.Response(200, stream=Broken())
+        start = int((request.headers.get("range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        if start and ranges:
+            return httpx.Response(206, content=CONTENT[start:])
+        return httpx.Response(200, content=CONTENT)
+
+    return httpx.MockTransport(handle), state
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_download_that_broke_off_goes_on_where_it_stopped(tmp_path, ranges):
+    transport, state = server(break_at=3000, ranges=ranges)
+    path = fetch(SOURCE, tmp_path, pause_s=0, transport=transport)
+    assert path.read_bytes() == CONTENT
+    assert state["asked"] == [None, "bytes=3000-"]
+    assert fetch(SOURCE, tmp_path, transport=transport) == path
+    assert len(state["asked"]) == 2
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_download_with_another_checksum_is_kept_aside_and_never_put_in_place(tmp_path):
+    transport, _ = server()
+    wrong = SOURCE.model_copy(update={"md5": "0" * 32})
+    with pytest.raises(FetchFailed, match="has md5 .*, the published file 000"):
+        fetch(wrong, tmp_path, transport=transport)
+    assert not (tmp_path / "x.tsv").exists()
+    assert (tmp_path / "x.tsv.wrong").read_bytes() == CONTENT
+
+
+def test_a_server_that_does_not_give_it_is_named_after_some_attempts(tmp_path):
+    transport, state = server(statuses=[503] * 9)
+    with pytest.raises(FetchFailed, match=r"http://h/x\.tsv: HTTPStatusError.*503"):
+        fetch(SOURCE, tmp_path, pause_s=0, transport=transport)
+    assert len(state["asked"]) == 5
+
+
+def test_an_unknown_name_lists_those_that_can_be_had():
+    with pytest.raises(SystemExit, match="no address for none; there are vstar"):
+        fetch_main(["none"])
+
+
+# ---- several servers ----
+
+
+async def ask(fleet, count=1):
+    async with httpx.AsyncClient(transport=fleet) as client:
+        return [await client.post("http://a/v1/chat/completions", json={}) for _ in range(count)]
+
+
+async def test_requests_go_to_the_least_loaded_server_and_leave_a_broken_one_alone():
+    seen = []
+
+    def handle(request):
+        seen.append(str(request.url))
+        if request.url.host == "b":
+            raise httpx.ConnectError("away")
+        return httpx.Response(200, json={"ok": True}, headers={"content-encoding": "identity"})
+
+    fleet = Fleet(["http://a/v1", "http://b:81/v1"], max_in_flight=8, inner=httpx.MockTransport(handle))
+    answers = []
+    async with httpx.AsyncClient(transport=fleet) as client:
+        for _ in range(12):
+            try:
+                answers.append((await client.post("http://a/v1/chat/completions", json={})).json())
+            except httpx.ConnectError:
+                answers.append(None)
+    assert sum(answer is None for answer in answers) <= 3
+    assert seen.count("http://b:81/v1/chat/completions") <= 3
+    assert answers[-1] == {"ok": True}
+
+
+async def test_with_no_server_left_it_says_so_instead_of_waiting_for_ever():
+    def away(request):
+        raise httpx.ConnectError("away")
+
+    fleet = Fleet(["http://a/v1"], max_in_flight=8, patience_s=0.1, inner=httpx.MockTransport(away))
+    for _ in range(4):
+        with pytest.raises(httpx.ConnectError):
+            await ask(fleet)
+    assert fleet.down == "no model server answered for 0.1 s"
+
+
+async def test_many_refusals_mean_fewer_requests_at_once():
+    fleet = Fleet(["http://a/v1"], max_in_flight=64, inner=httpx.MockTransport(lambda request: httpx.Response(429)))
+    async with httpx.AsyncClient(transport=fleet) as client:
+        for _ in range(40):
+            assert (await client.post("http://a/v1/chat/completions", json={})).status_code == 429
+    assert fleet.limit < 40
