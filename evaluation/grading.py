@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +120,15 @@ async def _row(
 
 
 def _grade_to_dict(grade: Grade) -> dict[str, Any]:
-    described = asdict(grade)
-    described["extracted"] = grade.extracted[:500]
-    return described | {"score": grade.score}
+    return {
+        "correct": grade.correct,
+        "score": grade.score,
+        "partial": grade.partial,
+        "decided_by": grade.decided_by,
+        "extracted": grade.extracted[:500],
+        "extra": dict(grade.extra),
+        "judge_tokens": grade.judge_tokens,
+    }
 
 
 def read_scores(directory: Path) -> list[dict[str, Any]]:
