@@ -17,6 +17,7 @@ import msgpack
 from pydantic import BaseModel
 
 from code_sandbox.errors import SandboxRequestRefused, SandboxUnavailable, SessionLost
+from code_sandbox.pools import Pools
 from code_sandbox.wire import (
     DEFAULT_MAX_PIXELS,
     MSGPACK,
@@ -58,15 +59,14 @@ class _Server:
         if parts.scheme == "unix":
             self.is_local = True
             self._base = "http://sandbox"
-            transport = transport or httpx.AsyncHTTPTransport(uds=parts.path)
+            transport = transport or Pools(uds=parts.path)
         elif parts.scheme in ("http", "https") and parts.hostname:
             self.is_local = parts.hostname in _LOCAL
             self._base = url
         else:
             raise ValueError(f"sandbox URL {url!r}; expected something like http://127.0.0.1:8000 or unix:/run/sandbox.sock")
         headers = _HEADERS | ({"Authorization": f"Bearer {token}"} if token else {})
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
-        self._http = httpx.AsyncClient(transport=transport, headers=headers, limits=limits, trust_env=False)
+        self._http = httpx.AsyncClient(transport=transport or Pools(), headers=headers, trust_env=False)
 
     async def aclose(self) -> None:
         await self._http.aclose()

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 
 import httpx
 
+from code_sandbox.pools import Pools
 from judge.servers import NoServer, Servers
 
 _TOO_MUCH = {429, 503}
 _BROKEN = {500, 502, 503, 504}
-_CONNECTIONS_A_POOL = 8
-_NO_LIMITS = httpx.Limits(max_connections=None)
 _GONE_HEADERS = ("content-encoding", "content-length", "transfer-encoding")
 
 
@@ -39,10 +38,7 @@ class Fleet(httpx.AsyncBaseTransport):
         self._base_path = httpx.URL(base_urls[0]).path.rstrip("/")
         self._servers = Servers(base_urls, max_in_flight=max_in_flight)
         self._patience_s = patience_s
-        # A pool looks at each connection for each other one at every request: small pools cost less than a large one.
-        pools = max(1, max_in_flight // _CONNECTIONS_A_POOL)
-        self._inners = [inner] if inner is not None else [httpx.AsyncHTTPTransport(limits=_NO_LIMITS) for _ in range(pools)]
-        self._in_use = [0] * len(self._inners)
+        self._inner = inner or Pools()
         self.down = ""
         """Why no server is left; going on is pointless then."""
 
@@ -61,7 +57,8 @@ class Fleet(httpx.AsyncBaseTransport):
                 request.url = httpx.URL(f"{server.url}{path}")
                 request.headers["host"] = request.url.netloc.decode()
                 try:
-                    response, content = await self._send(request)
+                    response = await self._inner.handle_async_request(request)
+                    content = await response.aread()
                 except httpx.TransportError as error:
                     server.failed()
                     if isinstance(error, httpx.TimeoutException):
@@ -82,15 +79,4 @@ class Fleet(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close the connections."""
-        for inner in self._inners:
-            await inner.aclose()
-
-    async def _send(self, request: httpx.Request) -> tuple[httpx.Response, bytes]:
-        """Through the pool with the fewest requests under way."""
-        pool = min(range(len(self._inners)), key=self._in_use.__getitem__)
-        self._in_use[pool] += 1
-        try:
-            response = await self._inners[pool].handle_async_request(request)
-            return response, await response.aread()
-        finally:
-            self._in_use[pool] -= 1
+        await self._inner.aclose()

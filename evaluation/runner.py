@@ -26,7 +26,7 @@ from typing import Any
 
 from agent.episode import Episode, EpisodeLimits, run_episode
 from agent.errors import ToolUnavailable
-from agent.images import UnreadableImage, shrink
+from agent.images import ImageFile, UnreadableImage, shrink
 from agent.messages import IMAGE_PLACEHOLDER, Message
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
 from agent.prompts import Prompt
@@ -183,9 +183,11 @@ def locked(directory: Path) -> Iterator[None]:
         yield
 
 
-def opening(item: Item, prompt: Prompt, max_pixels: int | None = None) -> tuple[Message, ...]:
-    """System prompt and question; images come first, as in training."""
-    images = tuple(shrink(image, max_pixels) for image in item.read_images())
+def opening(
+    item: Item, prompt: Prompt, images: Sequence[ImageFile] | None = None, max_pixels: int | None = None
+) -> tuple[Message, ...]:
+    """System prompt and question; images come first, as in training. `images` are the item's, if they are read already."""
+    images = tuple(shrink(image, max_pixels) for image in (item.read_images() if images is None else images))
     placeholders = "".join(f"{IMAGE_PLACEHOLDER}\n" for _ in images)
     question = item.question.replace(IMAGE_PLACEHOLDER, "[image]")
     return Message("system", prompt.system), Message("user", placeholders + prompt.question(question), images)
@@ -267,8 +269,9 @@ async def infer(
         async def one(work: tuple[Item, int]) -> bool:
             nonlocal count
             item, sample = work
+            images = item.read_images()
             context = ToolContext(
-                images=item.read_images(),
+                images=images,
                 item_id=item.item_id,
                 sandbox=sandbox,
                 search=search,
@@ -277,7 +280,7 @@ async def infer(
                 settings=settings.tool_settings,
             )
             episode = await run_episode(
-                opening(item, prompt, settings.max_pixels),
+                opening(item, prompt, images, settings.max_pixels),
                 policy=ChatPolicy(client, seed=None if settings.seed is None else settings.seed + sample),
                 tools=build_tools(names, context),
                 limits=EpisodeLimits(max_turns=settings.max_turns),

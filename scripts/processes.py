@@ -224,7 +224,7 @@ def sandbox_server(
 def judge_server(directory: Path, model: Path) -> Iterator[str]:
     """`judge/serve.sh` on a CPU and a free port, with a small model; yields its base URL."""
     port = free_port()
-    env = {"DEVICE": "cpu", "PORT": str(port), "MAX_MODEL_LEN": "1024", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    env = {"DEVICE": "cpu", "PORT": str(port), "MAX_MODEL_LEN": "4096", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     script = Path(__file__).resolve().parent.parent / "judge/serve.sh"
     process = start(["bash", str(script), str(model), "--max-num-seqs", "16"], log=directory / "judge.log", env=env)

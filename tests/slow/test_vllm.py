@@ -161,3 +161,28 @@ def test_the_tied_head_follows_the_new_weights(quickstart):
     assert int(heads) == 1
     assert float(stale) > 1e-2, "vLLM refreshes tied heads by itself now: remove refresh_tied_heads"
     assert float(fresh) < 1e-3
+
+
+def test_the_smoke_suite_runs_with_the_tiny_model_behind_real_vllm(server, tmp_path):
+    command = ["bash", "evaluation/run_benchmarks.sh", "--suite", "smoke", "--out", str(tmp_path / "smoke"), "--limit", "2"]
+    command += [
+        "--model",
+        "judge",
+        "--base-url",
+        server,
+        "--max-reply-tokens",
+        "48",
+        "--max-turns",
+        "2",
+        "--max-in-flight",
+        "8",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    paths = list((tmp_path / "smoke").glob("*/scores.jsonl"))
+    rows = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+    assert len(paths) == 23
+    assert len(rows) == 46
+    assert {row["decided_by"] for row in rows} & {"failed", "not_run"} == set()
+    assert sum(row["reply_tokens"] > 0 for row in rows) > 40
+    assert sum(row["prompt_tokens"] > 0 for row in rows) > 40
