@@ -24,7 +24,7 @@ from typing import Any
 from agent.messages import Message
 from agent.trajectory import episode_from_row
 from evaluation.benchmarks import BenchmarkError, load_benchmark
-from evaluation.grading import latest, read_scores
+from evaluation.grading import Latest, read_scores
 from evaluation.runner import RunMismatch, read_json
 from evaluation.settings import prediction_of, sample_key
 from evaluation.tsv import raw_rows
@@ -63,7 +63,7 @@ def _vlmevalkit(run: Path, out: Path) -> Path:
         raise BenchmarkError(f"{data} is no TSV: VLMEvalKit has no prediction file for {settings['benchmark']}")
     published = next(iter(load_benchmark(settings["benchmark"]).files))
     path = out / f"{_name(settings['model'])}_{Path(published).stem}.tsv"
-    episodes = latest(run)
+    episodes = Latest(run)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer: csv.DictWriter[str] | None = None
         for _, values in raw_rows(data, ()):
@@ -80,7 +80,7 @@ def _vlmevalkit(run: Path, out: Path) -> Path:
 
 
 def _lmms_eval(run: Path, out: Path) -> Path:
-    settings, episodes = read_json(run / "run.json"), latest(run)
+    settings, episodes = read_json(run / "run.json"), Latest(run)
     path = out / f"{datetime.now(UTC):%Y%m%d_%H%M%S}_samples_{settings['benchmark']}.jsonl"
     with path.open("w", encoding="utf-8") as lines:
         for number, row in enumerate(read_scores(run)):
@@ -137,7 +137,7 @@ def _inspect(run: Path, out: Path) -> Path:
 
 
 def _inspect_samples(run: Path, rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    saved = latest(run)
+    saved = Latest(run)
     for row in rows:
         saved_row = saved.get(sample_key(row["item_id"], row["sample"]))
         # One at a time: all episodes with their images may not fit into memory.

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agent.episode import Episode
 from agent.scheduling import for_each
+from agent.trajectory import episode_from_row, parse_line
 from evaluation.benchmarks import Benchmark, Item, Scored
-from evaluation.runner import RunMismatch, episode_rows, read_json, write_whole
+from evaluation.runner import RunMismatch, read_json, write_whole
 from evaluation.scoring.grader import Grade, Grader
 from evaluation.settings import is_empty, prediction_of, sample_key
 from evaluation.statistics import mean_interval, pass_at_k
@@ -42,9 +44,59 @@ def read_items(directory: Path) -> dict[str, Item]:
     return items
 
 
-def latest(directory: Path) -> dict[str, dict[str, Any]]:
-    """Each episode's last row: one that failed and was repeated counts once."""
-    return {sample_key(row["facts"]["item_id"], row["facts"].get("sample", 0)): row for row in episode_rows(directory)}
+class Latest(Mapping[str, dict[str, Any]]):
+    """Each episode's last row by key: one that failed and was repeated counts once.
+
+    Rows stay on disk until they are asked for: those of a long run would not fit into memory.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "episodes.jsonl"
+        self._offsets: dict[str, int] = {}
+        self.item_ids: dict[str, str] = {}
+        """Key -> the item it is of."""
+        offset = 0
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as lines:
+            for line in lines:
+                facts = _facts(line)
+                if facts is not None:
+                    key = sample_key(facts["item_id"], facts.get("sample", 0))
+                    self._offsets[key], self.item_ids[key] = offset, facts["item_id"]
+                offset += len(line)
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        with self._path.open("rb") as lines:
+            lines.seek(self._offsets[key])
+            row = parse_line(lines.readline(), self._path)
+        assert row is not None
+        return row
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._offsets)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+
+def _facts(line: bytes) -> dict[str, Any] | None:
+    """The facts at the end of a whole line, without reading what comes before; None for a line that was cut off."""
+    # Inside a text the closing quote would be escaped, so that this can only be the row's own key.
+    start = line.rfind(b'"facts": {')
+    if start < 0 or not line.endswith(b"}}\n"):
+        return None
+    try:
+        facts: dict[str, Any] = json.loads(line[start + len(b'"facts": ') : -2])
+    except ValueError:
+        return None
+    return facts if "item_id" in facts else None
+
+
+def load_episodes(directory: Path, wanted: Container[str] | None = None) -> dict[str, Episode]:
+    """Each item's last episode, with its images; all of them, or those of the wanted keys."""
+    rows = Latest(directory)
+    return {key: episode_from_row(rows[key], directory) for key in rows if wanted is None or key in wanted}
 
 
 async def score(directory: Path, benchmark: Benchmark, grader: Grader, *, max_in_flight: int = 64) -> dict[str, Any]:
@@ -62,8 +114,8 @@ async def score(directory: Path, benchmark: Benchmark, grader: Grader, *, max_in
     """
     items, run = read_items(directory), read_json(directory / "run.json")
     samples = int(run.get("samples", 1))
-    episodes = latest(directory)
-    unknown = [row["facts"]["item_id"] for row in episodes.values() if row["facts"]["item_id"] not in items]
+    episodes = Latest(directory)
+    unknown = [item_id for item_id in episodes.item_ids.values() if item_id not in items]
     if unknown:
         raise RunMismatch(
             f"{directory} holds {len(unknown)} episodes of items that the benchmark does not have, such as {unknown[0]!r}; "

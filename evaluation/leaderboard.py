@@ -33,6 +33,8 @@ class Entry:
     """Model and mode."""
     score: str
     interval: str
+    tool_rate: str
+    """Share of its episodes that called a tool; over the checkpoints of a training it shows whether tools stay in use."""
     marks: tuple[str, ...]
     """Why the number does not stand for the whole benchmark, or not beside others."""
     carries: Mapping[str, str]
@@ -74,6 +76,7 @@ def read_entry(directory: Path) -> Entry:
         label=f"{run['model']} · {run['mode']}",
         score=headline(summary),
         interval=f"{percent(low)} to {percent(high)}",
+        tool_rate=percent(summary["tool_rate"]),
         marks=tuple(marks),
         carries=dict(provenance(run, summary)),
     )
@@ -137,9 +140,11 @@ def _page(entries: Sequence[Entry]) -> str:
     parts = []
     for name in sorted({entry.benchmark for entry in entries}):
         members = [entry for entry in entries if entry.benchmark == name]
-        own = [[entry.label, entry.score, entry.interval, "; ".join(entry.marks) or "–"] for entry in members]
+        own = [
+            [entry.label, entry.score, entry.interval, entry.tool_rate, "; ".join(entry.marks) or "–"] for entry in members
+        ]
         own += [
-            [f"published: {other.model} ({other.tools}; {other.where})", f"{other.score:g}", "", "another protocol"]
+            [f"published: {other.model} ({other.tools}; {other.where})", f"{other.score:g}", "", "", "another protocol"]
             for other in published(name)
         ]
         carried = [[key, *(entry.carries[key] for entry in members)] for key in members[0].carries]
@@ -147,7 +152,7 @@ def _page(entries: Sequence[Entry]) -> str:
         carried_by = table(["", *(entry.label for entry in members)], carried)
         parts.append(
             f'<section class="card"><h3>{html.escape(load_benchmark(name).title)}</h3>'
-            f"{table(['', 'score', '95 % interval of the mean', 'note'], own)}{said}"
+            f"{table(['', 'score', '95 % interval of the mean', 'tool used', 'note'], own)}{said}"
             f"<details><summary>what each number carries</summary>{carried_by}</details></section>"
         )
     body = (

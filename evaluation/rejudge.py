@@ -16,7 +16,7 @@ from pathlib import Path
 
 from agent.scheduling import for_each
 from evaluation.benchmarks import load_benchmark
-from evaluation.grading import latest, read_items, read_scores
+from evaluation.grading import Latest, read_items, read_scores
 from evaluation.runner import RunMismatch, read_json
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import load_profile
@@ -42,7 +42,7 @@ async def rejudge(run: Path, settings: JudgeSettings, *, sample: int, seed: int 
         JudgeMisconfigured: The other judge refuses every request.
     """
     summary = read_json(run / "summary.json")
-    benchmark, items, episodes = load_benchmark(summary["benchmark"]), read_items(run), latest(run)
+    benchmark, items, episodes = load_benchmark(summary["benchmark"]), read_items(run), Latest(run)
     rows = [row for row in read_scores(run) if row["correct"] is not None and row["decided_by"].startswith("judge:")]
     if not rows:
         raise RunMismatch(f"no judge decided anything in {run}: there is nothing to judge again")

@@ -14,8 +14,8 @@ from typing import Any
 from PIL import Image
 
 from agent.images import ImageFile, UnreadableImage
+from evaluation.grading import load_episodes
 from evaluation.html import episode_card
-from evaluation.runner import load_episodes
 from evaluation.settings import sample_key
 
 _THUMBNAIL_PX = 360

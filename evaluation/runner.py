@@ -20,7 +20,7 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from agent.prompts import Prompt
 from agent.scheduling import for_each
 from agent.search.gateway import Search, open_search, pages_of
 from agent.tools import ToolContext, build_tools
-from agent.trajectory import TrajectoryWriter, episode_from_row, parse_line
+from agent.trajectory import TrajectoryWriter, parse_line
 from code_sandbox.client import SandboxClient
 from evaluation.benchmarks import Benchmark, BenchmarkError, Item
 from evaluation.fleet import Fleet
@@ -160,12 +160,6 @@ def finished(directory: Path) -> set[str]:
         for row in episode_rows(directory)
         if row["stop_reason"] != "failed"
     }
-
-
-def load_episodes(directory: Path, wanted: Container[str] | None = None) -> dict[str, Episode]:
-    """Each item's last episode, with its images; all of them, or those of the wanted keys."""
-    rows = {sample_key(row["facts"]["item_id"], row["facts"].get("sample", 0)): row for row in episode_rows(directory)}
-    return {key: episode_from_row(row, directory) for key, row in rows.items() if wanted is None or key in wanted}
 
 
 @contextlib.contextmanager

@@ -11,9 +11,9 @@ from typing import Any
 
 from agent.episode import Episode
 from agent.trajectory import read_records
+from evaluation.grading import load_episodes
 from evaluation.html import episode_card, line_chart, page, table
 from evaluation.report import percent
-from evaluation.runner import load_episodes
 
 _NAMES = {"base": "untrained", "sft": "after cold start (SFT)", "rl": "after RL (GRPO)"}
 

@@ -241,3 +241,32 @@ def test_an_answer_brings_no_special_token_to_a_real_tokenizer(toy, injection):
     assert special
     prompt = load_judge_prompt("consistency").fill("q", "red", injection)
     assert not special & set(tokenizer.encode(prompt, add_special_tokens=False).ids)
+
+
+# ---- asked for the log only ----
+
+
+async def test_a_judge_that_is_only_logged_is_asked_about_every_answer_and_decides_nothing():
+    asked, seen = judge(reply("INCORRECT"), reply("CORRECT"), strict_rules=True, log_only=True)
+    first = await asked.judge("red", "red", question="q")
+    assert (first.correct, first.decided_by, first.second_opinion) == (True, "rule:exact", Outcome.INCORRECT)
+    second = await asked.judge("crimson", "red", question="q")
+    assert (second.correct, second.decided_by, second.second_opinion) == (False, "rule:strict", Outcome.CORRECT)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("answer", [httpx.ConnectError("down"), httpx.Response(404, text="no such model")])
+async def test_the_outage_of_a_judge_that_is_only_logged_changes_nothing(answer):
+    asked, _ = judge(answer, strict_rules=True, log_only=True, attempts=1)
+    verdict = await asked.judge("red", "red", question="q")
+    assert (verdict.correct, verdict.second_opinion, verdict.outage) == (True, Outcome.UNDECIDED, False)
+
+
+async def test_questions_other_than_verdicts_are_read_by_their_own_reader_and_cached_by_it(tmp_path):
+    cache = str(tmp_path / "c.sqlite")
+    asked, seen = judge(reply("no number"), reply("12"), cache=cache)
+    found = await asked.llm.ask("how many?", lambda text: int(text) if text.isdigit() else None, reader="int")
+    assert (found.value, found.from_cache) == (12, False)
+    again = await asked.llm.ask("how many?", lambda text: int(text) if text.isdigit() else None, reader="int")
+    assert (again.value, again.from_cache, len(seen)) == (12, True, 2)
+    await asked.aclose()
