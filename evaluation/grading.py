@@ -67,8 +67,9 @@ class Latest(Mapping[str, dict[str, Any]]):
                 offset += len(line)
 
     def __getitem__(self, key: str) -> dict[str, Any]:
+        offset = self._offsets[key]
         with self._path.open("rb") as lines:
-            lines.seek(self._offsets[key])
+            lines.seek(offset)
             row = parse_line(lines.readline(), self._path)
         assert row is not None
         return row

@@ -57,4 +57,4 @@ document.querySelectorAll("a.behind").forEach((link) => link.addEventListener("c
   filter();
   byId("browser").scrollIntoView();
 }));
-draw();
+filter();
