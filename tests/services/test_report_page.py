@@ -29,8 +29,6 @@ def test_a_number_leads_to_the_episodes_behind_it_and_images_are_put_in_when_one
         page.wait_for("document.images.length === 2 && [...document.images].every((image) => image.naturalWidth > 0)")
         assert "display(image_1.crop" in page.run("document.getElementById('episode').innerText")
         # One that was left out of the page says where it can be seen.
-        page.run(
-            "document.getElementById('f-result').value = 'wrong'; document.getElementById('f-result').dispatchEvent(new Event('change'))"
-        )
+        page.run("document.getElementById('f-category').value = document.getElementById('f-result').value = ''; filter()")
         page.run("[...document.querySelectorAll('#list tr')].find((row) => !row.cells[8].textContent).click()")
         page.wait_for("document.getElementById('episode').innerText.includes('deepeyes view')")
