@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, help="the benchmark's own file")
     parser.add_argument("--out", required=True, type=Path, help="the run's folder")
     parser.add_argument("--stage", choices=STAGES, default="all", help="`score` and `report` need only --out")
+    parser.add_argument("--against", type=Path, help="another scored run over the same items, shown beside it in the report")
     parser.add_argument("--prompt", help="of agent/prompts; by default the benchmark's own")
     parser.add_argument("--tools", help="comma-separated names of agent/tools; by default the benchmark's own")
     add_model_options(parser)
@@ -120,7 +121,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any] | None:
         infer_run(options, settings)
     summary = score_run(options, settings) if options.stage in ("all", "score") else None
     if options.stage != "infer":
-        write_run_report(options.out, options.out / "report.html")
+        write_run_report(options.out, options.out / "report.html", against=options.against)
     return summary
 
 

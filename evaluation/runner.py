@@ -20,7 +20,7 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,10 @@ from agent.images import ImageFile, UnreadableImage, shrink
 from agent.messages import IMAGE_PLACEHOLDER, Message
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
 from agent.prompts import Prompt
+from agent.protocol import render_error_observation
 from agent.scheduling import for_each
 from agent.search.gateway import Search, open_search, pages_of
-from agent.tools import ToolContext, build_tools
+from agent.tools import Tool, ToolContext, ToolResult, build_tools
 from agent.trajectory import TrajectoryWriter, parse_line
 from code_sandbox.client import SandboxClient
 from evaluation.benchmarks import Benchmark, BenchmarkError, Item
@@ -187,6 +188,23 @@ def opening(
     return Message("system", prompt.system), Message("user", placeholders + prompt.question(question), images)
 
 
+class _Withheld:
+    """A tool that runs, and whose result the model is not shown: what is left is the form of an agent.
+
+    The ablation "format only" of arXiv 2606.02357: what tools are worth beyond it is what their results are worth.
+    """
+
+    def __init__(self, tool: Tool) -> None:
+        self._tool = tool
+
+    async def run(self, arguments: Mapping[str, Any]) -> ToolResult:
+        result = await self._tool.run(arguments)
+        return ToolResult(render_error_observation("The result is not shown."), result.error)
+
+    async def close(self) -> None:
+        await self._tool.close()
+
+
 class _Stop:
     """When going on is pointless: a budget is spent, no server is left, or nothing but failures comes back."""
 
@@ -273,10 +291,13 @@ async def infer(
                 pages=pages_of(search),
                 settings=settings.tool_settings,
             )
+            tools = build_tools(names, context)
+            if settings.mode == "agent-blind":
+                tools = {name: _Withheld(tool) for name, tool in tools.items()}
             episode = await run_episode(
                 opening(item, prompt, images, settings.max_pixels),
                 policy=ChatPolicy(client, seed=None if settings.seed is None else settings.seed + sample),
-                tools=build_tools(names, context),
+                tools=tools,
                 limits=EpisodeLimits(max_turns=settings.max_turns),
             )
             writer.write(episode, item_id=item.item_id, category=item.category, gold=item.gold, sample=sample)

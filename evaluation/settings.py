@@ -12,8 +12,8 @@ from agent.search.gateway import usable_tools
 from agent.tools import ToolSettings
 from evaluation.scoring.grader import Prediction
 
-Mode = Literal["agent", "agent-no-search", "direct", "think"]
-MODES: tuple[Mode, ...] = ("agent", "agent-no-search", "direct", "think")
+Mode = Literal["agent", "agent-no-search", "agent-blind", "direct", "think"]
+MODES: tuple[Mode, ...] = ("agent", "agent-no-search", "agent-blind", "direct", "think")
 _SEARCH_TOOLS = frozenset(["search", "image_search", "fetch_page"])
 
 
@@ -27,8 +27,8 @@ class RunSettings(BaseModel):
     model: str
     """Name or folder, for the record; the address is not part of a run's identity."""
     mode: Mode = "agent"
-    """`agent`: with tools. `agent-no-search`: with code alone. `think`: no tools, thinking asked for. `direct`: the bare
-    question."""
+    """`agent`: with tools. `agent-no-search`: with code alone. `agent-blind`: tools run, but what they return is withheld.
+    `think`: no tools, thinking asked for. `direct`: the bare question."""
     prompt: str
     """Of agent/prompts, for the modes with tools."""
     tools: tuple[str, ...] = ("python",)
@@ -57,7 +57,7 @@ class RunSettings(BaseModel):
         if self.mode in ("direct", "think"):
             return ()
         tools = usable_tools(self.tools, self.search, self.image_search)
-        return tuple(name for name in tools if self.mode == "agent" or name not in _SEARCH_TOOLS)
+        return tuple(name for name in tools if self.mode != "agent-no-search" or name not in _SEARCH_TOOLS)
 
     @property
     def search_mode(self) -> str:

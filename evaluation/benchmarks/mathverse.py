@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from evaluation.benchmarks import Benchmark, BenchmarkError, Item, Scored, mean_by
-from evaluation.benchmarks.mathvista import as_text
+from evaluation.scoring.extraction import extract
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
 from evaluation.tsv import need, read_tsv
@@ -64,7 +64,7 @@ class MathVerse(Benchmark):
         """Two questions to the judge at most."""
         if not grader.has_llm:
             return grader.no_llm()
-        extracted = await grader.ask("maths", as_text, reader="text", question=item.question, answer=prediction.text)
+        extracted = await extract(item.question, prediction.text, grader)
         if extracted.value is None:
             return grader.undecided(extracted)
         if extracted.value.strip() == item.gold.strip():

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from evaluation.benchmarks import Benchmark, Item
-from evaluation.benchmarks.mathvista import as_text, lettered
 from evaluation.scoring.arithmetic import is_equal, unwrap
 from evaluation.scoring.choices import infer_choice
+from evaluation.scoring.extraction import grade_extracted, lettered
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
 from evaluation.tsv import literal_list, need, read_tsv
@@ -58,12 +58,7 @@ class MathVision(Benchmark):
                 return Grade(correct=is_equal(letter, item.gold), decided_by="rule:choice", extracted=letter)
         elif is_equal(answer, item.gold):
             return Grade(correct=True, decided_by="rule:equal", extracted=answer[:200])
-        if not grader.has_llm:
-            return grader.no_llm()
-        asked = await grader.ask("maths", as_text, reader="text", question=item.question, answer=answer)
-        if asked.value is None:
-            return grader.undecided(asked)
-        return grader.by_judge(self._right(item, asked.value, grader.profile), asked.value, asked)
+        return await grade_extracted(item.question, answer, grader, lambda found: self._right(item, found, grader.profile))
 
     def _right(self, item: Item, extracted: str, profile: Profile) -> bool:
         if item.choices:

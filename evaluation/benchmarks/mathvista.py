@@ -15,21 +15,12 @@ from pathlib import Path
 
 from evaluation.benchmarks import Benchmark, Item, Scored, mean_by
 from evaluation.scoring.choices import infer_choice
+from evaluation.scoring.extraction import grade_extracted, lettered
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
 from evaluation.tsv import literal_list, need, pick, read_tsv
 
 _KEPT = ("question_type", "answer_type", "answer_option", "skills", "task")
-
-
-def lettered(choices: Sequence[str]) -> dict[str, str]:
-    """A, B, C … for a list of options."""
-    return {chr(ord("A") + number): text for number, text in enumerate(choices)}
-
-
-def as_text(reply: str) -> str | None:
-    """A reply of the judge that is taken as it is; an empty one is unreadable."""
-    return reply or None
 
 
 def _typed(text: str, answer_type: str) -> int | float | None:
@@ -90,12 +81,7 @@ class MathVista(Benchmark):
         elif self._right(item, answer, grader.profile) and _typed(answer, item.fields.get("answer_type", "")) != 0:
             # A right answer of 0 goes to the judge in the reference, because its 0 counts as nothing found.
             return Grade(correct=True, decided_by="rule:number", extracted=answer)
-        if not grader.has_llm:
-            return grader.no_llm()
-        asked = await grader.ask("maths", as_text, reader="text", question=item.question, answer=answer)
-        if asked.value is None:
-            return grader.undecided(asked)
-        return grader.by_judge(self._right(item, asked.value, grader.profile), asked.value, asked)
+        return await grade_extracted(item.question, answer, grader, lambda found: self._right(item, found, grader.profile))
 
     def _right(self, item: Item, extracted: str, profile: Profile) -> bool:
         if item.fields["question_type"] == "multi_choice":

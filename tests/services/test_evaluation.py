@@ -322,3 +322,18 @@ def test_the_smoke_suite_runs_every_benchmark_with_a_real_sandbox_and_leaves_not
     assert (tmp_path / "smoke/leaderboard.html").exists()
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
     assert again.returncode == 0
+
+
+def test_in_the_blind_mode_tools_run_and_their_results_are_withheld(toy, tmp_path, sandbox_url, monkeypatch):
+    monkeypatch.setenv("CODE_SANDBOX_URL", sandbox_url)
+    seen = []
+
+    def answer(messages):
+        seen.append(messages)
+        return looker(messages)
+
+    with model_server(answer) as url:
+        summary = evaluate(toy, tmp_path / "run", url, "--mode", "agent-blind", "--limit", "2")
+    assert (summary["tool_rate"], summary["tool_errors"]) == (1.0, 0)
+    (shown, _) = [messages[-1]["content"] for messages in seen if len(messages) == 4]
+    assert shown == "The result is not shown."
