@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.processes import start, stop
 from tests.conftest import ROOT
 
 
@@ -43,3 +45,21 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
         f"\n--- {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in (directory / "logs").glob("*.log")
     )
     return Quickstart(directory, result.returncode, result.stdout + result.stderr + (logs if result.returncode else ""))
+
+
+_JUDGE = """
+import sys, time
+from tests.fake_model_server import model_server
+with model_server(lambda messages: "INCORRECT", port=int(sys.argv[1])):
+    time.sleep(900)
+"""
+
+
+@contextlib.contextmanager
+def killable_judge(port, log):
+    """A judge in a process of its own that says INCORRECT, and is killed with its open connections at the end."""
+    process = start([sys.executable, "-c", _JUDGE, str(port)], log=log, env={"PYTHONPATH": str(ROOT)})
+    try:
+        yield process
+    finally:
+        stop(process, grace_s=0.1)

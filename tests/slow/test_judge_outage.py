@@ -1,6 +1,5 @@
 """A judge is killed in the middle of a real verl + vLLM run: training waits, says so, goes on, and scores nothing for it."""
 
-import contextlib
 import json
 import sys
 import time
@@ -8,26 +7,11 @@ import time
 import pytest
 
 from agent.trajectory import read_records
-from scripts.processes import free_port, marked, redis_server, sandbox_server, start, stop
-from tests.conftest import ROOT
+from scripts.processes import free_port, marked, redis_server, sandbox_server, start
+from tests.slow.conftest import killable_judge
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
 STEPS = 3
-JUDGE = """
-import sys, time
-from tests.fake_model_server import model_server
-with model_server(lambda messages: "INCORRECT", port=int(sys.argv[1])):
-    time.sleep(900)
-"""
-
-
-@contextlib.contextmanager
-def judge(port, log):
-    process = start([sys.executable, "-c", JUDGE, str(port)], log=log, env={"PYTHONPATH": str(ROOT)})
-    try:
-        yield process
-    finally:
-        stop(process, grace_s=0.1)
 
 
 def wait_for(condition, process, log, timeout_s):
@@ -68,7 +52,7 @@ def test_training_waits_for_a_judge_that_is_killed_goes_on_when_it_is_back_and_l
             "OMP_NUM_THREADS": "1",
             "WANDB_MODE": "disabled",
         }
-        with judge(port, tmp_path / "judge.log"):
+        with killable_judge(port, tmp_path / "judge.log"):
             time.sleep(2)
             process = start(command, log=log, env=env)
             wait_for(lambda: steps() >= 1, process, log, 400)
@@ -77,7 +61,7 @@ def test_training_waits_for_a_judge_that_is_killed_goes_on_when_it_is_back_and_l
         before = steps()
         time.sleep(8)
         assert steps() == before < STEPS
-        with judge(port, tmp_path / "judge.log"):
+        with killable_judge(port, tmp_path / "judge.log"):
             wait_for(lambda: said("the judge is back after"), process, log, 60)
             assert process.wait(300) == 0, log.read_text(errors="replace")[-4000:]
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]

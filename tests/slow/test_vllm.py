@@ -1,5 +1,7 @@
 """vLLM on a CPU, for real: the judge's protocol, the policy's protocol, and weights after an update."""
 
+import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -15,8 +17,9 @@ from agent.trajectory import read_records
 from evaluation.vllm_server import ServerFailed, serve_checkpoint
 from judge.client import Judge, JudgeSettings
 from judge.verdict import Outcome
-from scripts.processes import judge_server, marked
+from scripts.processes import free_port, judge_server, marked
 from tests.conftest import ROOT, png
+from tests.slow.conftest import killable_judge
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
 QUESTION = "What colour is the tile in row 1, column 1?"
@@ -48,10 +51,18 @@ async def test_the_judge_protocol_is_served_with_structured_output(server):
     await judge.aclose()
 
 
-async def test_with_one_judge_of_two_down_answers_are_still_judged(server):
-    judge = Judge(JudgeSettings(base_urls=("http://127.0.0.1:9/v1", server)))
-    verdicts = [await judge.judge(f"crimson {n}", "red", question="q") for n in range(4)]
-    assert all(verdict.outcome is not Outcome.UNDECIDED for verdict in verdicts)
+async def test_with_one_judge_of_two_killed_answers_are_still_judged(server, tmp_path):
+    port = free_port()
+    with killable_judge(port, tmp_path / "judge.log"):
+        judge = Judge(JudgeSettings(base_urls=(f"http://127.0.0.1:{port}/v1", server)))
+        for _ in range(100):
+            with contextlib.suppress(ConnectionError):
+                await judge.ping()
+                break
+            await asyncio.sleep(0.1)
+        before = await asyncio.gather(*(judge.judge(f"crimson {n}", "red", question="q") for n in range(8)))
+    after = await asyncio.gather(*(judge.judge(f"scarlet {n}", "red", question="q") for n in range(8)))
+    assert all(verdict.outcome is not Outcome.UNDECIDED for verdict in (*before, *after))
     await judge.aclose()
 
 
