@@ -22,7 +22,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from agent.episode import Episode, EpisodeLimits, run_episode
 from agent.errors import ToolUnavailable
@@ -234,7 +234,7 @@ async def infer(
     served_name: str,
     sandbox_url: str | None,
     api_key: str = "EMPTY",
-    dialect: str = "vllm",
+    dialect: Literal["vllm", "openai"] = "vllm",
     max_in_flight: int = 32,
     patience_s: float = 30.0,
     on_done: Callable[[int], None] | None = None,
@@ -256,6 +256,7 @@ async def infer(
 
     Raises:
         RunStopped: A budget is spent, no model server is left, or only failures come back.
+        BenchmarkError: The benchmark's file changed while it was read.
     """
     with locked(directory):
         done = finished(directory)
@@ -266,7 +267,7 @@ async def infer(
             base_url=base_urls[0],
             model=served_name,
             api_key=api_key,
-            dialect=dialect,  # type: ignore[arg-type]
+            dialect=dialect,
             temperature=settings.temperature,
             top_p=settings.top_p,
             max_reply_tokens=settings.max_reply_tokens,
@@ -315,6 +316,8 @@ async def infer(
         try:
             if not await for_each(missing, one, max_in_flight=max_in_flight):
                 raise RunStopped(f"the run was ended early; {count} episodes are recorded and kept: {stop.reason}")
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None  # what broke one episode's set-up is told by itself
         finally:
             await _write_counters(directory, {"search": search, "image_search": image_search})
             for closing in (client, sandbox, search, image_search):
