@@ -25,7 +25,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from agent.recipes import read_yaml
 from evaluation.benchmarks import BenchmarkError, benchmarks, load_benchmark
-from evaluation.grading import score
+from evaluation.grading import read_items, score
+from evaluation.predictions import import_predictions
 from evaluation.report import write_run_report
 from evaluation.runner import RunMismatch, RunStopped, finished, infer, open_run, read_json
 from evaluation.scoring.grader import Grader
@@ -85,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, help="the benchmark's own file")
     parser.add_argument("--out", required=True, type=Path, help="the run's folder")
     parser.add_argument("--stage", choices=STAGES, default="all", help="`score` and `report` need only --out")
+    parser.add_argument(
+        "--predictions", type=Path, help="score this file of VLMEvalKit or lmms-eval instead of asking a model"
+    )
     parser.add_argument("--against", type=Path, help="another scored run over the same items, shown beside it in the report")
     parser.add_argument("--prompt", help="of agent/prompts; by default the benchmark's own")
     parser.add_argument("--tools", help="comma-separated names of agent/tools; by default the benchmark's own")
@@ -117,7 +121,11 @@ def _run(options: argparse.Namespace) -> dict[str, Any] | None:
         if missing:
             raise ValueError(f"--{', --'.join(missing)} is missing; only --stage score and report of a run do without")
         settings = settings_from(options, options.benchmark, options.data)
-    if options.stage in ("all", "infer"):
+    if settings.predictions is not None and options.stage in ("all", "infer"):
+        benchmark, data = load_benchmark(settings.benchmark), Path(settings.data)
+        open_run(options.out, settings, benchmark, data)
+        import_predictions(options.out, read_items(options.out), Path(settings.predictions))
+    elif options.stage in ("all", "infer"):
         infer_run(options, settings)
     summary = score_run(options, settings) if options.stage in ("all", "score") else None
     if options.stage != "infer":
@@ -165,6 +173,7 @@ def settings_from(options: argparse.Namespace, benchmark_name: str, data: Path) 
         primer=options.primer,
         max_pixels=options.max_pixels,
         limit=options.limit,
+        predictions=str(options.predictions) if getattr(options, "predictions", None) else None,
     )
 
 

@@ -48,6 +48,8 @@ class RunSettings(BaseModel):
     """Images of the question are shrunk to it before the model sees them; the sandbox gets the originals."""
     python_timeout_s: float = Field(60.0, gt=0)
     """Source of the default: DeepEyesV2 0373e6e, its evaluation fork."""
+    predictions: str | None = None
+    """A file of answers that another harness got; nothing is asked then."""
     limit: int | None = Field(None, ge=1)
     """First so many items only."""
 

@@ -17,8 +17,10 @@ from evaluation.export import export
 from evaluation.grading import read_scores, score
 from evaluation.leaderboard import main as leaderboard_main
 from evaluation.leaderboard import write_leaderboard
+from evaluation.lookalikes import write_lookalike
 from evaluation.rejudge import rejudge
 from evaluation.report import write_run_report
+from evaluation.run import main as run_main
 from evaluation.runner import RunMismatch, locked
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import load_profile
@@ -260,3 +262,54 @@ def test_samples_for_lmms_eval_are_one_object_a_line(tmp_path):
     assert path.name.endswith("_samples_vstar.jsonl")
     assert [row["acc"] for row in rows] == [1.0, 0.0] * 6
     assert len({row["doc_hash"] for row in rows}) == 12
+
+
+# ---- what another harness predicted ----
+
+
+def evaluate_file(tmp_path, path, out):
+    data = write_lookalike("vstar", tmp_path / "vstar", count=12)
+    run_main(
+        [
+            "--benchmark",
+            "vstar",
+            "--data",
+            str(data),
+            "--model",
+            "theirs",
+            "--predictions",
+            str(path),
+            "--out",
+            str(tmp_path / out),
+        ]
+    )
+    return json.loads((tmp_path / out / "summary.json").read_text())
+
+
+@pytest.mark.parametrize("form", ["vlmevalkit", "lmms-eval"])
+def test_a_prediction_file_of_another_harness_is_scored_as_the_run_it_came_from(tmp_path, form):
+    ours = make_run(tmp_path / "run", lambda item, _: episode(right_or(item)) if item.item_id != "3" else None)
+    path = export(tmp_path / "run", form, tmp_path / "out")
+    if form == "lmms-eval":
+        lines = [line for line in path.read_text().splitlines() if json.loads(line)["doc"]["index"] != "3"]
+        path.write_text("\n".join(lines) + "\n")
+    theirs = evaluate_file(tmp_path, path, "scored")
+    assert theirs["scores"] == ours["scores"]
+    assert theirs["decided_by"] == ours["decided_by"]
+
+
+def test_a_prediction_file_of_another_benchmark_or_one_that_was_cut_off_is_refused(tmp_path):
+    make_run(tmp_path / "run", lambda item, _: episode("1"), benchmark="chartqa", count=20)
+    alien = export(tmp_path / "run", "vlmevalkit", tmp_path / "out")
+    with pytest.raises(SystemExit, match="answers 8 items that the benchmark does not have, such as '12'; is it another"):
+        evaluate_file(tmp_path, alien, "a")
+    cut = tmp_path / "cut.tsv"
+    cut.write_text(alien.read_text()[:-12])
+    with pytest.raises(SystemExit, match="was the file cut off"):
+        evaluate_file(tmp_path, cut, "b")
+    lines = tmp_path / "cut.jsonl"
+    lines.write_text('{"doc_id": 0, "resps": [["A"]]}\n{"doc_id": 1, "res')
+    with pytest.raises(SystemExit, match=r"cut\.jsonl:2 is no sample of lmms-eval"):
+        evaluate_file(tmp_path, lines, "c")
+    with pytest.raises(SystemExit, match="lacks the column prediction"):
+        evaluate_file(tmp_path, write_lookalike("vstar", tmp_path / "x"), "d")
