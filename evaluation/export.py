@@ -64,7 +64,7 @@ def _vlmevalkit(run: Path, out: Path) -> Path:
     published = next(iter(load_benchmark(settings["benchmark"]).files))
     path = out / f"{_name(settings['model'])}_{Path(published).stem}.tsv"
     episodes = Latest(run)
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
         writer: csv.DictWriter[str] | None = None
         for _, values in raw_rows(data, ()):
             episode = episodes.get(values["index"])
@@ -94,7 +94,7 @@ def _lmms_eval(run: Path, out: Path) -> Path:
                 "acc": row["score"], "decided_by": row["decided_by"], "stop_reason": row["stop_reason"],
                 "token_counts": {"input_tokens": row["prompt_tokens"], "output_tokens": row["reply_tokens"]},
             }  # fmt: skip
-            lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+            lines.write(json.dumps(line) + "\n")
     return path
 
 
@@ -128,10 +128,10 @@ def _inspect(run: Path, out: Path) -> Path:
         summaries = []
         for row, sample in _inspect_samples(run, rows):
             name = re.sub(r"[^\w.-]+", "_", str(sample["id"]))
-            log.writestr(f"samples/{name}_epoch_{sample['epoch']}.json", json.dumps(sample, ensure_ascii=False))
+            log.writestr(f"samples/{name}_epoch_{sample['epoch']}.json", json.dumps(sample))
             names = ("id", "epoch", "target", "scores")
             summaries.append({key: sample[key] for key in names} | {"input": row["prediction"][:100], "completed": True})
-        log.writestr("summaries.json", json.dumps(summaries, ensure_ascii=False))
+        log.writestr("summaries.json", json.dumps(summaries))
         log.writestr("header.json", json.dumps(header))
     return path
 

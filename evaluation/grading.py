@@ -13,7 +13,7 @@ from agent.episode import Episode
 from agent.scheduling import for_each
 from agent.trajectory import episode_from_row, parse_line
 from evaluation.benchmarks import Benchmark, Item, Scored
-from evaluation.runner import RunMismatch, read_json, write_whole
+from evaluation.runner import RunMismatch, read_json, read_lines, write_whole
 from evaluation.scoring.grader import Grade, Grader
 from evaluation.settings import is_empty, prediction_of, sample_key
 from evaluation.statistics import mean_interval, pass_at_k
@@ -35,7 +35,7 @@ def read_items(directory: Path) -> dict[str, Item]:
     if not path.exists():
         raise RunMismatch(f"{directory} is no run: it has no items.jsonl")
     items = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         try:
             item = Item.from_row(json.loads(line))
         except (ValueError, TypeError) as error:
@@ -140,7 +140,7 @@ async def score(directory: Path, benchmark: Benchmark, grader: Grader, *, max_in
         for entry in work:
             await one(entry)
     ordered = [rows[sample_key(item.item_id, sample)] for item, sample in work]
-    write_whole(directory / "scores.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ordered))
+    write_whole(directory / "scores.jsonl", "".join(json.dumps(row) + "\n" for row in ordered))
     summary = summarise(ordered, items, benchmark, grader) | {"samples": samples}
     write_whole(directory / "summary.json", json.dumps(summary, indent=1))
     return summary
@@ -196,7 +196,7 @@ def read_scores(directory: Path) -> list[dict[str, Any]]:
             f"{directory} was not scored; run `deepeyes eval --out {directory} --stage score` with its other options"
         )
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         try:
             rows.append(json.loads(line))
         except ValueError as error:

@@ -17,7 +17,7 @@ from agent.policy import Reply
 from agent.protocol import FinalAnswer
 from agent.trajectory import TrajectoryWriter
 from evaluation.benchmarks import BenchmarkError, Item
-from evaluation.runner import finished, locked
+from evaluation.runner import finished, locked, read_lines
 from evaluation.tsv import raw_rows
 
 
@@ -46,7 +46,7 @@ def _tsv(path: Path) -> Iterator[tuple[str, str, str]]:
 def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
     if not path.is_file():
         raise BenchmarkError(f"no file {path}")
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         place = f"{path}:{number}"
         try:
             row = json.loads(line)

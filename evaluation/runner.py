@@ -73,6 +73,11 @@ def open_run(directory: Path, settings: RunSettings, benchmark: Benchmark, data:
             raise RunMismatch(f"{directory} holds another run ({changes}); give another --out, or delete it")
     items = directory / "items.jsonl"
     if known is not None and items.exists():
+        if data.exists() and (found := checksum(data)) != known.get("data_md5"):
+            raise RunMismatch(
+                f"{directory} holds a run over another {data.name} (md5 {known.get('data_md5')} then, {found} now); give "
+                "another --out, or bring the file back"
+            )
         return items.read_bytes().count(b"\n")
     rows = []
     for item in itertools.islice(benchmark.load(data), settings.limit):
@@ -81,34 +86,34 @@ def open_run(directory: Path, settings: RunSettings, benchmark: Benchmark, data:
                 _ = image.size
             except UnreadableImage as error:
                 raise BenchmarkError(f"{data}, item {item.item_id}: {error}") from error
-        rows.append(json.dumps(item.to_row(), ensure_ascii=False))
+        rows.append(json.dumps(item.to_row()))
     if not rows:
         raise BenchmarkError(f"{data} holds no items")
     directory.mkdir(parents=True, exist_ok=True)
     write_whole(items, "\n".join(rows) + "\n")
-    described |= {
-        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "data_md5": checksum(benchmark, data),
-        "versions": versions(),
-    }
+    found = checksum(data)
+    _warn_if_unpublished(benchmark, data, found)
+    described |= {"started": time.strftime("%Y-%m-%d %H:%M:%S"), "data_md5": found, "versions": versions()}
     write_whole(path, json.dumps(described, indent=1))
     return len(rows)
 
 
-def checksum(benchmark: Benchmark, data: Path) -> str:
-    """md5 of the file; one that differs from the published file is warned of. Empty for a folder."""
+def checksum(data: Path) -> str:
+    """md5 of the file; empty for a folder."""
     if data.is_dir():
         return ""
     with data.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _warn_if_unpublished(benchmark: Benchmark, data: Path, found: str) -> None:
     published = {md5 for md5 in benchmark.files.values() if md5}
-    if published and found not in published:
+    if found and published and found not in published:
         _log.warning(
             "%s has md5 %s, the published file %s: scores may not compare. `python -m data.fetch %s` gets the "
             "published one",
             data, found, " or ".join(sorted(published)), benchmark.name,
         )  # fmt: skip
-    return found
 
 
 def versions() -> dict[str, str]:
@@ -121,13 +126,18 @@ def versions() -> dict[str, str]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+    """A JSON object of a run's folder.
 
     Raises:
-        RunMismatch: It is none.
+        RunMismatch: It is missing, or is none.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunMismatch(
+            f"{path} is missing; a run has run.json, and a scored one summary.json: "
+            f"`deepeyes eval --out {path.parent} --stage score`"
+        ) from error
     except ValueError as error:
         raise RunMismatch(f"{path} is no JSON ({error}); was it edited?") from error
     if not isinstance(value, dict):
@@ -135,10 +145,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def read_lines(path: Path) -> list[str]:
+    """Lines of a file of JSON lines. `splitlines` would also end a line at U+2028, which JSON leaves in its texts."""
+    return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
 def write_whole(path: Path, text: str) -> None:
-    """Replace a file in one step: a kill leaves the old one or the new one."""
+    """Replace a file in one step: a kill leaves the old one or the new one.
+
+    Half a surrogate pair, which a model may write and no file can hold, becomes a question mark.
+    """
     partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(text.encode("utf-8", "replace"))
     partial.replace(path)
 
 

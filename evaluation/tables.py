@@ -58,7 +58,7 @@ def _json(path: Path) -> Iterator[dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
         rows = (
-            [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else json.loads(text)
+            [json.loads(line) for line in text.split("\n") if line.strip()] if path.suffix == ".jsonl" else json.loads(text)
         )
     except (OSError, ValueError) as error:
         raise BenchmarkError(f"{path} is no readable JSON: {error}") from error

@@ -18,6 +18,8 @@ from agent.images import ImageFile
 from evaluation.benchmarks import BenchmarkError
 
 _MAX_REFERENCE_CHARS = 64
+_MAX_CELL_CHARS = 2**31 - 1
+"""Images stand in cells; Python's limit of 131,072 characters is for the whole process."""
 MISSING = frozenset(
     [
         "",
@@ -122,6 +124,7 @@ def raw_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[st
     Raises:
         BenchmarkError: As `read_tsv`, but for images, which are not looked at.
     """
+    csv.field_size_limit(_MAX_CELL_CHARS)
     if not path.is_file():
         raise BenchmarkError(f"no file {path}; data/README.md says where to get it")
     with path.open(encoding="utf-8-sig", newline="") as file:

@@ -75,7 +75,7 @@ def read_pairs(path: Path, *, labels: bool) -> list[dict[str, Any]]:
     """
     wanted = ["question", "gold", "answer"] + (["right"] if labels else [])
     pairs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), start=1):
         try:
             pair = json.loads(line)
             missing = [name for name in wanted if name not in pair]

@@ -5,7 +5,6 @@ The head of each file gives title, authors, link, licence and number of items, a
 
 from __future__ import annotations
 
-import csv
 import functools
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -134,8 +133,6 @@ def given(images: tuple[ImageFile, ...]) -> Callable[[], tuple[ImageFile, ...]]:
 @functools.cache
 def benchmarks() -> Mapping[str, Benchmark]:
     """All benchmarks on disk, by name."""
-    # Images stand in the fields of published files; this is process-wide, and without it none of them can be read.
-    csv.field_size_limit(2**31 - 1)
     found: dict[str, Benchmark] = {}
     for name in plugin_names(__name__):
         for benchmark in load_plugin(__name__, name).BENCHMARKS:

@@ -14,16 +14,18 @@ from evaluation.benchmarks import load_benchmark
 from evaluation.compare import compare, compare_runs
 from evaluation.compare import main as compare_main
 from evaluation.export import export
-from evaluation.grading import read_scores, score
+from evaluation.grading import read_items, read_scores, score
 from evaluation.leaderboard import main as leaderboard_main
 from evaluation.leaderboard import write_leaderboard
 from evaluation.lookalikes import write_lookalike
+from evaluation.predictions import read_predictions
 from evaluation.rejudge import rejudge
 from evaluation.report import write_run_report
 from evaluation.run import main as run_main
-from evaluation.runner import RunMismatch, locked
+from evaluation.runner import RunMismatch, locked, open_run
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import load_profile
+from evaluation.settings import RunSettings
 from judge.client import Judge, JudgeSettings
 from tests.recorded_runs import CROP, episode, make_run, right_or, stub
 
@@ -104,6 +106,47 @@ def test_a_file_of_a_run_that_was_cut_off_is_named(tmp_path, name, message):
 def test_a_run_is_written_by_one_process_at_a_time(tmp_path):
     with locked(tmp_path), pytest.raises(RunMismatch, match="another process is writing"), locked(tmp_path):
         pass
+
+
+ODD_TEXTS = ["line\u2028separator", "next\x85line", "half a pair \ud83d", "form\x0cfeed", "nul\x00"]
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS)
+def test_any_text_of_a_model_is_scored_reported_compared_and_exported(tmp_path, text):
+    make_run(tmp_path / "run", lambda item, _: episode(text, code=f"print({text!r})"))
+    assert len(read_scores(tmp_path / "run")) == 12
+    write_run_report(tmp_path / "run", tmp_path / "run/report.html", against=tmp_path / "run")
+    for form in ("vlmevalkit", "lmms-eval", "inspect"):
+        export(tmp_path / "run", form, tmp_path / form)
+    (samples,) = (tmp_path / "lmms-eval").glob("*.jsonl")
+    assert len(read_predictions(samples)) == 12
+
+
+def test_a_question_with_an_odd_line_end_is_one_item(tmp_path):
+    data = write_lookalike("chartqa", tmp_path / "data")
+    data.write_text(data.read_text().replace("What is the value at 0?", "What is\u2028the value?"), newline="")
+    settings = RunSettings(benchmark="chartqa", data=str(data), model="m", prompt="deepeyesv2_code")
+    assert open_run(tmp_path / "run", settings, load_benchmark("chartqa"), data) == len(read_items(tmp_path / "run")) == 8
+
+
+def test_a_run_is_not_gone_on_with_over_a_file_that_has_changed(tmp_path):
+    data = write_lookalike("chartqa", tmp_path / "data")
+    settings = RunSettings(benchmark="chartqa", data=str(data), model="m", prompt="deepeyesv2_code")
+    open_run(tmp_path / "run", settings, load_benchmark("chartqa"), data)
+    write_lookalike("chartqa", tmp_path / "data", count=9)
+    with pytest.raises(RunMismatch, match=r"holds a run over another ChartQA_TEST\.tsv .*md5"):
+        open_run(tmp_path / "run", settings, load_benchmark("chartqa"), data)
+
+
+def test_a_run_that_was_not_scored_says_what_to_do(tmp_path):
+    make_run(tmp_path / "run", lambda item, _: episode("A"))
+    (tmp_path / "run/summary.json").unlink()
+    for act in (
+        lambda: write_run_report(tmp_path / "run", tmp_path / "r.html"),
+        lambda: compare_runs(tmp_path / "run", tmp_path / "run"),
+    ):
+        with pytest.raises(RunMismatch, match=r"summary\.json is missing.*--stage score"):
+            act()
 
 
 # ---- analytics ----
