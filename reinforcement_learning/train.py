@@ -19,7 +19,8 @@ from typing import Any
 import yaml
 
 from agent.recipes import RecipeError
-from reinforcement_learning.checks import check_recipe, find_files
+from reinforcement_learning.checks import check_recipe
+from reinforcement_learning.checks.data import find_files
 from reinforcement_learning.recipe import Recipe, load_recipe
 
 _PLUGIN = "reinforcement_learning.verl_adapter.plugin"
