@@ -40,18 +40,21 @@ async def read_web_page(web: WebClient, link: str, *, allow_private: bool = Fals
     async def once() -> Page:
         try:
             async with asyncio.timeout(web.settings.timeout_s):
-                return await _fetch(web.http, link, allow_private=allow_private)
+                text, html, address = await _fetch(web.http, link, allow_private=allow_private)
         except _Unreadable as error:
             return Page("", "", str(error))
         except TimeoutError:
             return Page("", "", f"the site took longer than {web.settings.timeout_s:g} s")
         except (httpx.TransportError, OSError) as error:
             return Page("", "", f"the site does not answer ({type(error).__name__})")
+        # Outside the time limit: how long we take to read a page, or to import what reads it, is not the site's doing.
+        return await asyncio.to_thread(readable, text, address) if html else Page(address, text.strip())
 
     return await web.attempt(once, free=True)
 
 
-async def _fetch(http: httpx.AsyncClient, link: str, *, allow_private: bool) -> Page:
+async def _fetch(http: httpx.AsyncClient, link: str, *, allow_private: bool) -> tuple[str, bool, str]:
+    """(text, whether it is HTML, the address after redirects)."""
     for _ in range(_MAX_REDIRECTS + 1):
         url, extensions, headers = await _pinned(link, allow_private=allow_private)
         async with http.stream("GET", url, headers=headers, extensions=extensions, follow_redirects=False) as response:
@@ -69,7 +72,7 @@ async def _fetch(http: httpx.AsyncClient, link: str, *, allow_private: bool) -> 
                 if len(content) > MAX_PAGE_BYTES:
                     break
             text = bytes(content[:MAX_PAGE_BYTES]).decode(response.charset_encoding or "utf-8", "replace")
-        return await asyncio.to_thread(readable, text, link) if "html" in kind else Page(link, text.strip())
+        return text, "html" in kind, link
     raise _Unreadable(f"the page redirects more than {_MAX_REDIRECTS} times")
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sqlite3
+import time
 
 import httpx
 import pytest
@@ -355,6 +356,15 @@ async def test_a_page_becomes_readable_text_through_redirects(server):
         assert found.title == "Pandas"
         assert found.text.count("eats bamboo") == 8
         assert "menu" not in found.text
+
+
+async def test_the_time_that_we_take_to_read_a_page_is_not_the_sites(server, monkeypatch):
+    def slow(text, link):
+        time.sleep(0.8)
+        return readable(text, link)
+
+    monkeypatch.setattr("agent.search.pages.readable", slow)
+    assert (await page(server, "/page")).title == "Pandas"
 
 
 @pytest.mark.parametrize(
