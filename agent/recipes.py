@@ -1,4 +1,8 @@
-"""Finding and reading recipe files; what stands in them is each room's own business."""
+"""Finding and reading recipe files; what stands in them is each room's own business.
+
+A value may hold `${NAME}` or `${NAME:-default}`, taken from the environment, and `${shared.NAME}`, taken from
+agent/shared.yaml. Numbers follow YAML 1.2, as LLaMA-Factory and verl read them: `1e-5` is one.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,24 @@ from typing import Any
 import yaml
 
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)(?::-([^}]*))?\}")
+_SHARED_NAME = re.compile(r"\$\{shared\.(\w+)\}")
+_SHARED = Path(__file__).parent / "shared.yaml"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, with the numbers of YAML 1.2."""
+
+
+# As OmegaConf has it, through which LLaMA-Factory and verl read their files.
+_FLOAT = re.compile(
+    r"""^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+    |[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+
+    |\.[0-9_]+(?:[eE][-+]?[0-9]+)?
+    |[-+]?\.(?:inf|Inf|INF)
+    |\.(?:nan|NaN|NAN))$""",
+    re.VERBOSE,
+)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
 
 class RecipeError(ValueError):
@@ -32,19 +54,41 @@ def find_recipe(directory: Path, name_or_path: str) -> Path:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a file of blocks; `${NAME}` and `${NAME:-default}` are taken from the environment.
+    """Read a file of blocks; `${NAME}`, `${NAME:-default}` and `${shared.NAME}` are filled in.
 
     Raises:
-        RecipeError: Broken YAML, no mapping, or a variable without default that is not set.
+        RecipeError: Broken YAML, no mapping, a variable without default that is not set, or an unknown shared value.
     """
     text = _VARIABLE.sub(lambda match: _value(match, path), path.read_text(encoding="utf-8"))
+    text = _SHARED_NAME.sub(lambda match: str(shared_value(match[1])), text)
     try:
-        content = yaml.safe_load(text)
+        content = load_yaml(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"{path} is broken YAML: {error}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path} holds a {type(content).__name__}; expected named blocks")
     return content
+
+
+def load_yaml(text: str) -> Any:
+    """Parse a YAML text; `1e-5` is a number.
+
+    Raises:
+        yaml.YAMLError: Broken YAML.
+    """
+    return yaml.load(text, _Loader)  # noqa: S506 - a safe loader
+
+
+def shared_value(name: str) -> Any:
+    """A value of agent/shared.yaml.
+
+    Raises:
+        RecipeError: There is none of that name; the message lists those there are.
+    """
+    values = load_yaml(_SHARED.read_text(encoding="utf-8"))
+    if name not in values:
+        raise RecipeError(f"there is no shared value {name!r}; agent/shared.yaml has {', '.join(sorted(values))}")
+    return values[name]
 
 
 def _value(match: re.Match[str], path: Path) -> str:
@@ -64,6 +108,6 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not separator or not key:
         raise RecipeError(f"override {text!r} is no key=value, such as agent.max_turns=4")
     try:
-        return key, yaml.safe_load(value)
+        return key, load_yaml(value)
     except yaml.YAMLError as error:
         raise RecipeError(f"override {text!r} has no YAML value: {error}") from error
