@@ -1,13 +1,21 @@
 """A Qwen2.5-VL of one million parameters with a tokenizer of its own, for runs on a CPU.
 
 Same architecture, processor and chat template as the real model, so every framework treats it alike. Sizes: text 4
-layers, hidden 128, 4 heads, 2 key-value heads, tied embeddings; vision 2 blocks, hidden 64. It sees an image at no
+layers, hidden 128, 4 heads, 2 key-value heads, embeddings tied or not; vision 2 blocks, hidden 64. It sees an image at no
 more than 12,544 px (112x112, 16 tokens).
+
+    python -m cold_start.tiny_model SOURCE DIRECTORY [--untied] [--seed N]
+
+SOURCE is a file of conversations, such as `<quickstart>/data/sft.json`, whose texts the tokenizer learns, or with
+`--untied` the folder of a tiny model, whose weights are kept. Untied embeddings are those of the 7B and 32B; frameworks
+load them in another way.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -71,13 +79,14 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def make_tiny_model(texts: Iterable[str], directory: Path, *, seed: int = 0) -> None:
+def make_tiny_model(texts: Iterable[str], directory: Path, *, seed: int = 0, tied: bool = True) -> None:
     """Train a tokenizer on the texts and write a randomly initialised model beside it.
 
     Args:
         texts: What the model will read and write.
         directory: Made if it is not there; holds a complete Hugging Face model when this returns.
         seed: Of the weights.
+        tied: Whether the output head is the table of embeddings, as in the 3B; the 7B and 32B have both.
     """
     import torch
     from transformers import AutoProcessor, AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -135,7 +144,7 @@ def make_tiny_model(texts: Iterable[str], directory: Path, *, seed: int = 0) -> 
             "bos_token_id": token_id("<|endoftext|>"),
             "eos_token_id": token_id("<|im_end|>"),
             "pad_token_id": token_id("<|endoftext|>"),
-            "tie_word_embeddings": True,
+            "tie_word_embeddings": tied,
             # 16, 24, 24 of 64 in the real model, in the same proportions for a head of 32.
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
         },
@@ -156,7 +165,7 @@ def make_tiny_model(texts: Iterable[str], directory: Path, *, seed: int = 0) -> 
         video_token_id=token_id("<|video_pad|>"),
         vision_start_token_id=token_id("<|vision_start|>"),
         vision_end_token_id=token_id("<|vision_end|>"),
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
     )
     torch.manual_seed(seed)
     model = Qwen2_5_VLForConditionalGeneration(config)
@@ -167,3 +176,42 @@ def make_tiny_model(texts: Iterable[str], directory: Path, *, seed: int = 0) -> 
     )
     model.save_pretrained(directory)
     AutoProcessor.from_pretrained(directory)
+
+
+def untie(source: Path, directory: Path) -> None:
+    """Copy a model whose embeddings are tied into one that has them twice; both compute the same until one is trained."""
+    import torch
+    from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
+
+    shutil.copytree(source, directory, ignore=shutil.ignore_patterns("*.safetensors*", "checkpoint-*"))
+    tied = Qwen2_5_VLForConditionalGeneration.from_pretrained(source, dtype="auto")
+    config = AutoConfig.from_pretrained(source)
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
+    model = Qwen2_5_VLForConditionalGeneration(config).to(tied.dtype)
+    with torch.no_grad():
+        for name, value in tied.state_dict().items():
+            model.state_dict()[name].copy_(value)
+    model.generation_config = tied.generation_config
+    model.save_pretrained(directory)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="A Qwen2.5-VL of one million parameters.")
+    parser.add_argument("source", type=Path, help="conversations (JSON), or with --untied the folder of a tiny model")
+    parser.add_argument("directory", type=Path, help="where the model is written")
+    parser.add_argument("--untied", action="store_true", help="the output head is a table of its own, as in the 7B and 32B")
+    parser.add_argument("--seed", type=int, default=0, help="of new weights")
+    options = parser.parse_args(arguments)
+    if options.source.is_dir():
+        if not options.untied:
+            parser.error(f"{options.source} is a model already; --untied makes a copy with untied embeddings")
+        untie(options.source, options.directory)
+        return
+    conversations = json.loads(options.source.read_text(encoding="utf-8"))
+    texts = [message["content"] for conversation in conversations for message in conversation["messages"]]
+    make_tiny_model(texts, options.directory, seed=options.seed, tied=not options.untied)
+
+
+if __name__ == "__main__":
+    main()

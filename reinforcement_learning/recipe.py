@@ -45,16 +45,20 @@ class Recipe(BaseModel):
     """Dotted keys that verl reads but does not list."""
 
 
-def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe with what it extends, and apply `a.b=value` overrides (YAML values).
+def load_recipe(name_or_path: str, overrides: Sequence[str] = (), *, overlays: Sequence[str] = ()) -> Recipe:
+    """Read a recipe with what it extends, put overlays over it, and apply `a.b=value` overrides (YAML values).
+
+    An overlay is a part of a recipe, such as `_no_flash_attn`, by its name in the folder of recipes or by its path.
 
     Addresses in the environment (CODE_SANDBOX_URL, LLM_AS_A_JUDGE_BASE) win over the file.
 
     Raises:
-        RecipeError: No such recipe, broken YAML, an unknown key, or a required one missing.
+        RecipeError: No such recipe or overlay, broken YAML, an unknown key, or a required one missing.
     """
     path = find_recipe(RECIPES, name_or_path)
     content = _read(path, seen=())
+    for overlay in overlays:
+        content = _merge(content, _read(_find_overlay(overlay), seen=()))
     for override in overrides:
         key, value = parse_override(override)
         content = _merge(content, _nest(key.split("."), value))
@@ -63,6 +67,14 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         return Recipe.model_validate(content)
     except ValidationError as error:
         raise RecipeError(f"{path.name} is no RL recipe: {_explain(error)}") from error
+
+
+def _find_overlay(name_or_path: str) -> Path:
+    try:
+        return find_recipe(RECIPES, name_or_path)
+    except RecipeError:
+        names = ", ".join(sorted(file.stem for file in RECIPES.glob("_*.yaml")))
+        raise RecipeError(f"no overlay {name_or_path!r}; there are {names}, or give the path of a .yaml file") from None
 
 
 def _read(path: Path, *, seen: tuple[Path, ...]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Train with GRPO.
 
-    python -m reinforcement_learning.train --recipe NAME|PATH [--dry-run] [key=value …]
+    python -m reinforcement_learning.train --recipe NAME|PATH [--overlay NAME|PATH] [--dry-run] [key=value …]
 
 `--dry-run` prints the resolved recipe, checks data, model, Redis, sandbox, judge and search, and starts nothing.
 """
@@ -64,11 +64,14 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="GRPO with verl on Ray, rollouts with vLLM.")
     parser.add_argument("--recipe", required=True, help="a name in reinforcement_learning/recipes, or a path")
+    parser.add_argument(
+        "--overlay", action="append", default=[], help="a part put over the recipe, such as _no_flash_attn; may be repeated"
+    )
     parser.add_argument("--dry-run", action="store_true", help="check everything and start nothing")
     parser.add_argument("overrides", nargs="*", help="key=value, such as agent.max_turns=4")
     options = parser.parse_args(arguments)
     try:
-        recipe = load_recipe(options.recipe, options.overrides)
+        recipe = load_recipe(options.recipe, options.overrides, overlays=options.overlay)
         directory = Path(recipe.run.directory).resolve()
         resolved = recipe.model_dump(mode="json")
         if options.dry_run:

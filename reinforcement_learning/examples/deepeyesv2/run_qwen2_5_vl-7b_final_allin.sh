@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # GRPO for Qwen2.5-VL-7B on the full data mix. Run on the head node of a Ray cluster (reinforcement_learning/scripts).
-#   DRY_RUN=1 bash <this file>     print the resolved recipe, check data, model, Redis, sandbox, judge, search; start nothing
+#   DRY_RUN=1 bash <this file>     print the resolved recipe, check data, model, Redis, sandbox, judge, search, nodes; start nothing
 #   RECIPE=qwen2_5_vl_7b_script    the released script's values instead of the paper's
+#   OVERLAY=_no_flash_attn         a part put over the recipe; several with spaces between them
 # Arguments are passed on as overrides, such as verl.trainer.total_training_steps=60.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
@@ -13,4 +14,11 @@ fi
 if [ -z "${VIRTUAL_ENV:-}" ] && [ -x .venv/bin/python ]; then
     PATH="$PWD/.venv/bin:$PATH"
 fi
-exec python -m reinforcement_learning.train --recipe "${RECIPE:-qwen2_5_vl_7b}" ${DRY_RUN:+--dry-run} "$@"
+python=$(command -v python || command -v python3) || {
+    echo "no Python here; \`bash scripts/setup.sh gpu\` makes .venv, or activate the environment that has verl" >&2
+    exit 1
+}
+overlays=()
+for overlay in ${OVERLAY:-}; do overlays+=(--overlay "$overlay"); done
+# An empty array is "unbound" to Bash before 4.4.
+exec "$python" -m reinforcement_learning.train --recipe "${RECIPE:-qwen2_5_vl_7b}" ${overlays[@]+"${overlays[@]}"} ${DRY_RUN:+--dry-run} "$@"

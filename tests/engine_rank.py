@@ -1,0 +1,116 @@
+"""One rank of verl's own engine on a CPU, with the settings of a recipe. `python -m tests.engine_rank RECIPE MODEL [OVERLAY …]`.
+
+RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say which. Prints one line of JSON: where the weights were when the engine had read
+them, and how far parameters, buffers and log-probabilities are from those of Hugging Face's model.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed
+
+
+def build_engine(recipe_name, model, overlays):
+    from verl.utils.config import omega_conf_to_dataclass
+    from verl.workers.engine import EngineRegistry
+
+    from reinforcement_learning.recipe import load_recipe
+    from reinforcement_learning.verl_adapter.launch import compose_config
+
+    recipe = load_recipe(recipe_name, [f"verl.actor_rollout_ref.model.path={model}"], overlays=overlays)
+    config = compose_config(recipe.verl, recipe.verl_extra).actor_rollout_ref
+    model_config, actor = omega_conf_to_dataclass(config.model), omega_conf_to_dataclass(config.actor)
+    engine = EngineRegistry.new(
+        model_type="language_model",
+        backend=actor.engine.strategy,
+        model_config=model_config,
+        engine_config=actor.engine,
+        optimizer_config=actor.optim,
+        checkpoint_config=actor.checkpoint,
+    )
+    seen = {}
+    build = engine._build_module
+
+    def build_and_look():
+        module = build()
+        seen["devices"] = sorted({parameter.device.type for parameter in module.parameters()})
+        return module
+
+    engine._build_module = build_and_look
+    engine.initialize()
+    return engine, model_config, seen["devices"]
+
+
+def batch_of(rows, model_config):
+    from tensordict import TensorDict
+    from verl.utils import tensordict_utils as tu
+
+    ids = [torch.arange(start, stop) for start, stop in rows]
+    positions = [torch.arange(len(row)).expand(4, -1).contiguous() for row in ids]
+    data = TensorDict(
+        {
+            "input_ids": torch.nested.as_nested_tensor(ids, layout=torch.jagged),
+            "position_ids": tu.nested_tensor_from_tensor_list(positions, ragged_idx=2),
+        },
+        batch_size=[len(ids)],
+    )
+    tu.assign_non_tensor(
+        data,
+        temperature=1.0,
+        use_remove_padding=model_config.use_remove_padding,
+        use_fused_kernels=model_config.use_fused_kernels,
+    )
+    return ids, data
+
+
+def log_probs_of(engine, data):
+    with torch.no_grad():
+        inputs, arguments = engine.prepare_model_inputs(data)
+        output = engine.module(**inputs, use_cache=False)
+        return engine.prepare_model_outputs(output, arguments, data, None)["log_probs"].unbind()
+
+
+def main() -> None:
+    recipe, model, overlays = sys.argv[1], sys.argv[2], sys.argv[3:]
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    plain_config = AutoConfig.from_pretrained(model, attn_implementation="sdpa")
+    plain = AutoModelForImageTextToText.from_pretrained(model, config=plain_config, dtype=torch.float32)
+    rows = [(20, 52), (30, 47)]
+    expected = []
+    with torch.no_grad():
+        for start, stop in rows:
+            ids = torch.arange(start, stop)
+            logits = plain(input_ids=ids[None], use_cache=False).logits[0].log_softmax(-1)
+            expected.append(logits[:-1].gather(-1, ids[1:, None])[:, 0])
+    engine, model_config, devices = build_engine(recipe, model, overlays)
+    parameters = dict(plain.named_parameters())
+    buffers = dict(plain.named_buffers())
+    _, data = batch_of(rows, model_config)
+    found = log_probs_of(engine, data)
+    facts = {
+        "rank": torch.distributed.get_rank(),
+        "tied": plain_config.tie_word_embeddings,
+        "devices": devices,
+        "attention": engine.module.config._attn_implementation,
+        "remove_padding": model_config.use_remove_padding,
+        "parameters": max(
+            (value.full_tensor().float() - parameters[name]).abs().max().item()
+            for name, value in engine.module.named_parameters()
+        ),
+        "buffers": max(
+            (value.float() - buffers[name].float()).abs().max().item() for name, value in engine.module.named_buffers()
+        ),
+        "log_probs": max((a[: len(b)] - b).abs().max().item() for a, b in zip(found, expected, strict=True)),
+    }
+    Path(os.environ["FACTS"]).write_text(json.dumps(facts))
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
