@@ -1,4 +1,10 @@
-"""The one loop: training, evaluation and the demo all call `run_episode`."""
+"""The one loop: training, evaluation and the demo all call `run_episode`.
+
+Whose time is it? The model answers for its own tokens, which `max_turns` and `max_tokens` bound, and for how long its own
+programs run, which `deadline_s` bounds: only those end an episode in a way that is scored. Waiting for a free slot, for the
+engine, for a sandbox or for a search is ours: it never counts against the model, and a wait that does not end
+(`reply_deadline_s`, `tool_deadline_s`) is an outage, which is not scored.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from agent.errors import ContextFull, EpisodeFailure, ToolError, ToolUnavailable
+from agent.errors import ContextFull, EpisodeFailure, PolicyUnavailable, ToolError, ToolUnavailable
 from agent.messages import Message
 from agent.policy import Policy, Reply
 from agent.protocol import (
@@ -25,7 +31,7 @@ from agent.protocol import (
     render_error_observation,
 )
 from agent.scheduling import POLICY, Slots
-from agent.tools import Tool
+from agent.tools import PROGRAM_LEFT_S, Tool
 
 _CLOSE_S = 30.0
 _log = logging.getLogger(__name__)
@@ -43,11 +49,11 @@ class StopReason(StrEnum):
     LENGTH = "length"
     """A reply was cut by its token limit, or was empty."""
     CONTEXT_FULL = "context_full"
-    """The next observation did not fit the context."""
+    """The next observation did not fit: the context, the engine's own limit of it, or its limit of images."""
     TOKEN_BUDGET = "token_budget"  # noqa: S105 - no password
     """All tokens that the model may write in an episode were written."""
     DEADLINE = "deadline"
-    """The episode ran longer than it may."""
+    """The model's programs ran longer than they may, all together."""
     FAILED = "failed"
     """Our outage: not scored, counted."""
 
@@ -63,7 +69,12 @@ class EpisodeLimits:
     max_tokens: int | None = None
     """Tokens that the model may write in all its replies together."""
     deadline_s: float | None = None
-    """Wall time of the whole episode, waiting included, in seconds."""
+    """Seconds that the model's programs may run, those of all its calls together; a program under way is stopped there. Time
+    that we make it wait does not count. A single wait, for a reply or for what a call needs besides its program, that is
+    longer than this is an outage, so it must be longer than the longest reply takes."""
+    reply_deadline_s: float | None = 3600.0
+    """From asking the engine to its reply, in seconds, the wait for a slot left out. Longer is an outage: tokens are bounded
+    by their number, not by a clock."""
     tool_deadline_s: float | None = 900.0
     """Wall time of one call, in seconds. Tools have shorter limits of their own: longer than this is an outage."""
     max_observation_chars: int = 20_000
@@ -73,7 +84,7 @@ class EpisodeLimits:
     def __post_init__(self) -> None:
         if self.max_turns < 1:
             raise ValueError(f"max_turns is {self.max_turns}; an episode needs at least 1")
-        for name in ("deadline_s", "tool_deadline_s", "max_tokens", "max_observation_chars"):
+        for name in ("deadline_s", "reply_deadline_s", "tool_deadline_s", "max_tokens", "max_observation_chars"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} is {value}; expected more than 0, or null for none")
@@ -91,9 +102,13 @@ class Turn:
     at_s: float = 0.0
     """When the model was asked, since the episode began."""
     reply_s: float = 0.0
+    """From asking the engine to its reply."""
     tool_s: float = 0.0
+    """Of the call, program and waiting for its server together."""
+    program_s: float = 0.0
+    """Of the model's own program; the part of `tool_s` that it answers for."""
     waited_s: float = 0.0
-    """For a free slot of the model and the tool; not part of the two above."""
+    """For a free slot of the model and the tool; not part of the three above."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -108,6 +123,8 @@ class Episode:
     """What broke, if `stop_reason` is FAILED."""
     ends_run: bool = False
     """Whether what broke will break every episode to come."""
+    error: EpisodeFailure | None = field(default=None, compare=False, repr=False)
+    """What broke, as it was raised; not recorded."""
     episode_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     started_at: float = field(default_factory=time.time)
     """Unix time, in seconds."""
@@ -123,6 +140,11 @@ class Episode:
         """Whether an outage of ours ended it."""
         return self.stop_reason is StopReason.FAILED
 
+    def fail(self, error: EpisodeFailure) -> None:
+        """Mark it as ended by an outage of ours: it has no score."""
+        self.stop_reason, self.error = StopReason.FAILED, error
+        self.failure, self.ends_run = f"{type(error).__name__}: {error}", error.ends_run
+
     @property
     def num_tokens(self) -> int:
         """Tokens that the model wrote."""
@@ -131,6 +153,20 @@ class Episode:
     def calls(self, tool: str | None = None) -> int:
         """How often the model called a tool, or one named tool."""
         return sum(isinstance(turn.action, ToolCall) and (tool is None or turn.action.name == tool) for turn in self.turns)
+
+    @property
+    def program_s(self) -> float:
+        """How long the model's programs ran."""
+        return sum(turn.program_s for turn in self.turns)
+
+    @property
+    def waits_s(self) -> dict[str, float]:
+        """What it waited for, in seconds: `slot`, `engine` (its replies, sampling included) and `tools` (without programs)."""
+        return {
+            "slot": sum(turn.waited_s for turn in self.turns),
+            "engine": sum(turn.reply_s for turn in self.turns),
+            "tools": sum(max(0.0, turn.tool_s - turn.program_s) for turn in self.turns),
+        }
 
     @property
     def tool_errors(self) -> int:
@@ -163,18 +199,12 @@ async def run_episode(
     limits = limits or EpisodeLimits()
     episode = Episode(opening=tuple(opening), episode_id=episode_id or uuid.uuid4().hex)
     started = time.monotonic()
-    deadline = asyncio.timeout(limits.deadline_s)
     try:
-        async with deadline:
-            episode.stop_reason = await _Run(episode, policy, tools, limits, slots or Slots({}), started).play()
-    except TimeoutError:
-        if not deadline.expired():
-            raise
-        episode.stop_reason = StopReason.DEADLINE
+        episode.stop_reason = await _Run(episode, policy, tools, limits, slots or Slots({}), started).play()
     except ContextFull:
         episode.stop_reason = StopReason.CONTEXT_FULL
     except EpisodeFailure as error:
-        episode.failure, episode.ends_run = f"{type(error).__name__}: {error}", error.ends_run
+        episode.fail(error)
     finally:
         episode.wall_s = time.monotonic() - started
         # Closing must happen even when the episode is being cancelled, and its own failure changes nothing.
@@ -221,6 +251,8 @@ class _Run:
             turn = await self._observe(turn)
             self._episode.turns[-1] = turn
             assert turn.observation is not None
+            if self._program_left_s() == 0.0:
+                return StopReason.DEADLINE
             new_messages = [turn.observation]
         raise AssertionError("the last turn always stops")
 
@@ -228,7 +260,7 @@ class _Run:
         left = None if self._limits.max_tokens is None else self._limits.max_tokens - self._episode.num_tokens
         async with self._slots.use(POLICY) as waited_s:
             asked = time.monotonic()
-            reply = await self._policy.reply(new_messages, max_tokens=left)
+            reply = await self._reply(new_messages, left)
         return Turn(
             reply=reply,
             action=parse_action(reply.primer + reply.text),
@@ -236,6 +268,21 @@ class _Run:
             reply_s=time.monotonic() - asked,
             waited_s=waited_s,
         )
+
+    async def _reply(self, new_messages: Sequence[Message], max_tokens: int | None) -> Reply:
+        allowed_s = _shortest(self._limits.reply_deadline_s, self._limits.deadline_s)
+        deadline = asyncio.timeout(allowed_s)
+        try:
+            async with deadline:
+                return await self._policy.reply(new_messages, max_tokens=max_tokens)
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            raise PolicyUnavailable(f"the engine gave no reply in {allowed_s:g} s") from error
+
+    def _program_left_s(self) -> float | None:
+        allowed_s = self._limits.deadline_s
+        return None if allowed_s is None else max(0.0, allowed_s - self._episode.program_s)
 
     def _stop_before_tools(self, turn: Turn, *, last: bool) -> StopReason | None:
         if isinstance(turn.action, FinalAnswer):
@@ -267,32 +314,40 @@ class _Run:
             return replace(turn, observation=self._refusal(text), tool_error="too many calls")
         async with self._slots.use(action.name) as waited_s:
             called = time.monotonic()
-            observation, error = await self._call(action, tool)
+            observation, error, program_s = await self._call(action, tool)
         return replace(
             turn,
             observation=observation,
             tool_error=error,
             tool_s=time.monotonic() - called,
+            program_s=program_s,
             waited_s=turn.waited_s + waited_s,
         )
 
-    async def _call(self, action: ToolCall, tool: Tool) -> tuple[Message, str]:
-        deadline = asyncio.timeout(self._limits.tool_deadline_s)
+    async def _call(self, action: ToolCall, tool: Tool) -> tuple[Message, str, float]:
+        """(observation, what the model did wrong, seconds that its program ran)."""
+        left_s, wait_s = self._program_left_s(), self._limits.deadline_s
+        together_s = None if left_s is None or wait_s is None else left_s + wait_s
+        allowed_s = _shortest(self._limits.tool_deadline_s, together_s)
+        deadline = asyncio.timeout(allowed_s)
+        token = PROGRAM_LEFT_S.set(left_s)
         try:
             async with deadline:
                 result = await tool.run(action.arguments)
         except ToolError as error:
-            return self._refusal(f"Error: {error}"), str(error)
+            return self._refusal(f"Error: {error}"), str(error), 0.0
         except EpisodeFailure:
             raise
         except Exception as error:
             if deadline.expired():
-                raise ToolUnavailable(f"{action.name} did not return in {self._limits.tool_deadline_s:g} s") from error
+                raise ToolUnavailable(f"{action.name} did not return in {allowed_s:g} s") from error
             # A fault in a tool is ours. It must neither be scored nor take the other episodes with it.
             _log.exception("tool %s broke in episode %s", action.name, self._episode.episode_id)
             raise ToolUnavailable(f"{action.name} broke: {type(error).__name__}: {error}") from error
+        finally:
+            PROGRAM_LEFT_S.reset(token)
         self._succeeded[action.name] += 1
-        return self._bounded(result.observation), result.error
+        return self._bounded(result.observation), result.error, result.program_s
 
     def _refusal(self, text: str) -> Message:
         return self._bounded(render_error_observation(text))
@@ -300,3 +355,7 @@ class _Run:
     def _bounded(self, message: Message) -> Message:
         limits = self._limits
         return bound_observation(message, max_chars=limits.max_observation_chars, max_images=limits.max_observation_images)
+
+
+def _shortest(*bounds_s: float | None) -> float | None:
+    return min((bound_s for bound_s in bounds_s if bound_s is not None), default=None)

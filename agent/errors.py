@@ -3,6 +3,7 @@
 ToolError               the model's mistake: becomes an observation, the episode goes on
 EpisodeFailure          our outage: ends the episode as FAILED, never scored, counted
 +-- ToolUnavailable     a tool's server is down (sandbox, search)
+|   +-- SandboxAway     the episode's session is lost or could not be opened; another session may do
 |   +-- ReplayMiss      a recorded run asks what was never recorded
 |   +-- BudgetExhausted the money or calls set aside for a run are spent: no further episode is begun
 +-- PolicyUnavailable   the model server is down or answered nonsense
@@ -23,6 +24,10 @@ class EpisodeFailure(Exception):
 
 class ToolUnavailable(EpisodeFailure):
     """A tool could not do its work for a reason outside the episode."""
+
+
+class SandboxAway(ToolUnavailable):
+    """The sandbox is away, full, or has lost the episode's session; the episode may be played again in a new one."""
 
 
 class ReplayMiss(ToolUnavailable):

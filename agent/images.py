@@ -149,3 +149,17 @@ def shrink(image: ImageFile, max_pixels: int | None) -> ImageFile:
     scale = math.sqrt(max_pixels / (width_px * height_px))
     size = max(1, math.floor(width_px * scale)), max(1, math.floor(height_px * scale))
     return ImageFile.from_pil(image.pil().resize(size, Image.Resampling.LANCZOS))
+
+
+def preview(image: ImageFile, max_pixels: int) -> ImageFile:
+    """A JPEG (quality 85) with at most so many pixels, for looking at; an image that has no more keeps its bytes.
+
+    Raises:
+        UnreadableImage: No image.
+    """
+    small = shrink(image, max_pixels)
+    if small is image:
+        return image
+    buffer = io.BytesIO()
+    small.pil().save(buffer, "JPEG", quality=85)
+    return ImageFile(buffer.getvalue())

@@ -50,6 +50,8 @@ def escape(text: str) -> str:
 def messages_from_rows(rows: Sequence[Mapping[str, Any]], images: Sequence[ImageFile]) -> tuple[Message, ...]:
     """Build messages from `{role, content}` rows whose `<image>` placeholders take the images in order.
 
+    What else the texts hold is made harmless, as an observation is: a row is foreign text too.
+
     Raises:
         ValueError: An unknown role, content that is no string, or a wrong number of images.
     """
@@ -64,7 +66,8 @@ def messages_from_rows(rows: Sequence[Mapping[str, Any]], images: Sequence[Image
         count = content.count(IMAGE_PLACEHOLDER)
         if count > len(left):
             raise ValueError(f"message {number} needs {count} images, but only {len(left)} of {len(images)} are left")
-        messages.append(Message(role, content, tuple(left[:count])))
+        text = IMAGE_PLACEHOLDER.join(escape(part) for part in content.split(IMAGE_PLACEHOLDER))
+        messages.append(Message(role, text, tuple(left[:count])))
         del left[:count]
     if left:
         raise ValueError(f"{len(left)} of {len(images)} images have no {IMAGE_PLACEHOLDER} placeholder in the messages")

@@ -197,7 +197,10 @@ def render_tool_response(content: str, images: Sequence[ImageFile] = ()) -> Mess
 
 
 def bound_observation(message: Message, *, max_chars: int, max_images: int) -> Message:
-    """Cut what is too long out of the middle of its longest texts, and images beyond the limit; both leave a mark."""
+    """Cut what is too long out of the middle of its longest texts, and images beyond the limit; both leave a mark.
+
+    Every observation passes here, those of other people's tools too: what they forgot to escape is made harmless.
+    """
     images = message.images[:max_images]
     texts = message.text.split(IMAGE_PLACEHOLDER)
     texts[len(images) :] = ["[an image was left out]".join(texts[len(images) :])]
@@ -211,7 +214,7 @@ def bound_observation(message: Message, *, max_chars: int, max_images: int) -> M
         mark = f"\n[… {len(text) - keep:,} characters were left out …]\n"
         texts[longest] = text[: keep - keep // 4] + mark + text[len(text) - keep // 4 :]
         surplus -= len(text) - keep
-    return Message(message.role, IMAGE_PLACEHOLDER.join(texts), images)
+    return Message(message.role, IMAGE_PLACEHOLDER.join(map(escape, texts)), images)
 
 
 def render_error_observation(text: str) -> Message:

@@ -1,9 +1,12 @@
 """Episodes on disk: one JSON object a line, images beside it by content hash.
 
-    <directory>/episodes.jsonl
-    <directory>/images/<sha256>
+    <directory>/episodes.jsonl            written by one process at a time
+    <directory>/episodes-<writer>.jsonl   of a run of many processes and nodes: a file for each, because appending to one
+                                          file is not atomic on a network file system
+    <directory>/images/<sha256>           or a store shared by the run, <images>/<first two digits>/<sha256>
+    <directory>/previews/<sha256>         instead of an image that was too large to be recorded as it is
 
-Reading gives back an equal episode. A line cut off by a kill is skipped, never an obstacle. Token ids and log-probabilities
+Reading gives back an equal episode, but for images of which only a preview was kept. A line cut off by a kill is skipped, never an obstacle. Token ids and log-probabilities
 are packed (zlib, base64): thousands of image placeholders in a prompt then take a few bytes.
 """
 
@@ -13,7 +16,9 @@ import array
 import base64
 import json
 import os
+import socket
 import sys
+import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.episode import Episode, StopReason, Turn
-from agent.images import ImageFile
+from agent.images import ImageFile, UnreadableImage, preview
 from agent.messages import Message
 from agent.policy import Reply
 from agent.protocol import FinalAnswer, Malformed, ToolCall
@@ -39,22 +44,35 @@ class Record:
 
 
 class TrajectoryWriter:
-    """Appends to a directory. One line is one write, so several processes may share a file."""
+    """Appends to a directory, on the caller's thread.
 
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / "episodes.jsonl"
-        self._images = directory / "images"
-        self._images.mkdir(parents=True, exist_ok=True)
+    Args:
+        directory: Made if it is not there.
+        shared: Whether other processes write to it too; this one then has a file of its own.
+        images: A store that the run shares; by default `<directory>/images`.
+        max_pixels: Of an image, width times height; of a larger one a JPEG of at most so many is kept, unless the store has
+            the image anyway. None keeps every image as it is.
+    """
+
+    def __init__(
+        self, directory: Path, *, shared: bool = False, images: Path | None = None, max_pixels: int | None = None
+    ) -> None:
+        host = "".join(letter if letter.isalnum() else "_" for letter in socket.gethostname())[:32]
+        # Neither host nor process id need be unique: containers share names, and numbers come again after a restart.
+        name = f"episodes-{host}-{os.getpid()}-{uuid.uuid4().hex[:6]}.jsonl" if shared else _SINGLE
+        self._directory, self._path = directory, directory / name
+        self._store, self._max_pixels = images, max_pixels
+        (directory / "images").mkdir(parents=True, exist_ok=True)
 
     def write(self, episode: Episode, **facts: Any) -> None:
-        """Append one episode; its images first, so that a line never points at nothing."""
+        """Append one episode; its images first, so that a line never points at nothing.
+
+        Raises:
+            OSError: No room, or no such place any more; nothing that can be read was left behind.
+        """
         for message in _messages(episode):
             for image in message.images:
-                path = self._images / image.sha256
-                if not path.exists():
-                    partial = path.with_name(f"{path.name}.{os.getpid()}")
-                    partial.write_bytes(image.data)
-                    partial.replace(path)
+                self._keep(image)
         line = _line({"version": VERSION, **_to_dict(episode), "facts": facts})
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
@@ -65,6 +83,98 @@ class TrajectoryWriter:
             os.write(descriptor, line)
         finally:
             os.close(descriptor)
+
+    def _keep(self, image: ImageFile) -> None:
+        path = _in_store(self._store, image.sha256) if self._store else self._directory / "images" / image.sha256
+        if path.exists():
+            return
+        if self._max_pixels is not None:
+            try:
+                small = preview(image, self._max_pixels)
+            except UnreadableImage:
+                small = image
+            if small is not image:
+                path = self._directory / "previews" / image.sha256
+                if not path.exists():
+                    _write_whole(path, small.data)
+                return
+        _write_whole(path, image.data)
+
+
+_SINGLE = "episodes.jsonl"
+_OF_WRITERS = "episodes-*.jsonl"
+
+
+def _in_store(store: Path, sha256: str) -> Path:
+    return store / sha256[:2] / sha256
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.{uuid.uuid4().hex[:6]}")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def image_path(directory: Path, sha256: str) -> Path:
+    """Where an image of a recorded episode lies: beside the records, in the run's store, or as a preview.
+
+    Raises:
+        FileNotFoundError: Nowhere.
+    """
+    places = (
+        directory / "images" / sha256,
+        _in_store(directory / "images", sha256),
+        _in_store(directory.parent / "images", sha256),
+        directory / "previews" / sha256,
+    )
+    for path in places:
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"no image {sha256} for the episodes in {directory}; expected it in {places[0].parent}")
+
+
+def record_files(directory: Path) -> list[Path]:
+    """The files with episodes of one run, by name; empty if there are none."""
+    single = directory / _SINGLE
+    return ([single] if single.is_file() else []) + sorted(directory.glob(_OF_WRITERS))
+
+
+def forget_after(directory: Path, step: int) -> int:
+    """Take the records of later training steps away, before a run that was resumed after `step` makes them again.
+
+    Nothing may be writing there. A file is replaced whole or not at all; images are kept, for they may be made again.
+
+    Returns:
+        How many records went; 0 if nothing was ever recorded there.
+    """
+    forgotten = 0
+    for path in record_files(directory):
+        kept, gone = path.with_name(f"{path.name}.kept"), 0
+        with path.open("rb") as lines, kept.open("wb") as file:
+            for line in lines:
+                if _step_of(line) > step:
+                    gone += 1
+                else:
+                    file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        if gone:
+            kept.replace(path)
+        else:
+            kept.unlink()
+        forgotten += gone
+    return forgotten
+
+
+def _step_of(line: bytes) -> float:
+    try:
+        return float(json.loads(line)["facts"]["step"])
+    except (ValueError, TypeError, KeyError):
+        return float("-inf")
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
@@ -94,20 +204,21 @@ def _unpack(kind: str, packed: str | Sequence[float]) -> tuple[Any, ...]:
 
 
 def read_records(directory: Path) -> Iterator[Record]:
-    """Episodes in the order they were written; broken lines are left out.
+    """Episodes in the order they were written, one writer's after the other's; broken lines are left out.
 
     Raises:
         FileNotFoundError: Nothing was recorded there.
         ValueError: A line was written by a newer version.
     """
-    path = directory / "episodes.jsonl"
-    if not path.exists():
-        raise FileNotFoundError(f"no episodes in {directory}; expected {path.name} there")
-    with path.open("rb") as lines:
-        for line in lines:
-            row = parse_line(line, path)
-            if row is not None:
-                yield Record(episode_from_row(row, directory), row["facts"])
+    paths = record_files(directory)
+    if not paths:
+        raise FileNotFoundError(f"no episodes in {directory}; expected {_SINGLE} or {_OF_WRITERS} there")
+    for path in paths:
+        with path.open("rb") as lines:
+            for line in lines:
+                row = parse_line(line, path)
+                if row is not None:
+                    yield Record(episode_from_row(row, directory), row["facts"])
 
 
 def parse_line(line: bytes, path: Path) -> dict[str, Any] | None:
@@ -174,16 +285,16 @@ def _turn_to_dict(turn: Turn) -> dict[str, Any]:
         "at_s": round(turn.at_s, 4),
         "reply_s": round(turn.reply_s, 4),
         "tool_s": round(turn.tool_s, 4),
+        "program_s": round(turn.program_s, 4),
         "waited_s": round(turn.waited_s, 4),
     }
 
 
 def episode_from_row(row: Mapping[str, Any], directory: Path) -> Episode:
     """The episode of a parsed line."""
-    images = directory / "images"
 
     def message(saved: Mapping[str, Any]) -> Message:
-        files = tuple(ImageFile((images / sha256).read_bytes()) for sha256 in saved["images"])
+        files = tuple(ImageFile(image_path(directory, sha256).read_bytes()) for sha256 in saved["images"])
         return Message(saved["role"], saved["text"], files)
 
     episode = Episode(
@@ -222,6 +333,7 @@ def episode_from_row(row: Mapping[str, Any], directory: Path) -> Episode:
                 at_s=turn.get("at_s", 0.0),
                 reply_s=turn["reply_s"],
                 tool_s=turn["tool_s"],
+                program_s=turn.get("program_s", 0.0),
                 waited_s=turn.get("waited_s", 0.0),
             )
         )

@@ -16,7 +16,7 @@ import httpx
 import msgpack
 from pydantic import BaseModel
 
-from code_sandbox.errors import SandboxRequestRefused, SandboxUnavailable, SessionLost
+from code_sandbox.errors import SandboxError, SandboxRequestRefused, SandboxUnavailable, SessionLost
 from code_sandbox.pools import Pools
 from code_sandbox.wire import (
     DEFAULT_MAX_PIXELS,
@@ -185,6 +185,18 @@ class SandboxClient:
                     f"no sandbox at {server.url} ({error}); start one with `deepeyes sandbox serve` or set CODE_SANDBOX_URL"
                 ) from error
         return states
+
+    async def available(self) -> list[Health]:
+        """State of the servers that answer within 5 s, in the order of `base_urls`; empty if all are away."""
+
+        async def look(server: _Server) -> Health | None:
+            try:
+                response = await server.send("GET", "/health", None, timeout_s=5.0, repeatable=True)
+                return Health.model_validate_json(response.content)
+            except (_Later, SandboxError, ValueError):
+                return None
+
+        return [state for state in await asyncio.gather(*map(look, self._servers)) if state is not None]
 
     def _order(self, session_id: str) -> list[_Server]:
         def rank(server: _Server) -> tuple[bool, bytes]:

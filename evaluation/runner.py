@@ -21,13 +21,14 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from agent.episode import Episode, EpisodeLimits, run_episode
 from agent.errors import ToolUnavailable
 from agent.images import ImageFile, UnreadableImage, shrink
-from agent.messages import IMAGE_PLACEHOLDER, Message
+from agent.messages import IMAGE_PLACEHOLDER, Message, escape
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
 from agent.prompts import Prompt
 from agent.protocol import render_error_observation
@@ -202,8 +203,8 @@ def opening(
     """System prompt and question; images come first, as in training. `images` are the item's, if they are read already."""
     images = tuple(shrink(image, max_pixels) for image in (item.read_images() if images is None else images))
     placeholders = "".join(f"{IMAGE_PLACEHOLDER}\n" for _ in images)
-    question = item.question.replace(IMAGE_PLACEHOLDER, "[image]")
-    return Message("system", prompt.system), Message("user", placeholders + prompt.question(question), images)
+    question = prompt.question(escape(item.question))
+    return Message("system", prompt.system), Message("user", placeholders + question, images)
 
 
 class _Withheld:
@@ -217,7 +218,7 @@ class _Withheld:
 
     async def run(self, arguments: Mapping[str, Any]) -> ToolResult:
         result = await self._tool.run(arguments)
-        return ToolResult(render_error_observation("The result is not shown."), result.error)
+        return replace(result, observation=render_error_observation("The result is not shown."))
 
     async def close(self) -> None:
         await self._tool.close()

@@ -1,8 +1,12 @@
-"""What happens to finished rollouts while the judge is away.
+"""What happens to rollouts while the judge or the sandboxes are away: training waits, says so, and goes on by itself.
 
-A few undecided answers are left out of their step. When more than a set share of the last verdicts failed for want of a
-judge, scoring waits instead: the episodes stay in memory, the step does not end, and training goes on by itself once the
-judge is back. Nothing is scored 0, and no finished rollout is lost.
+The judge: a few undecided answers are left out of their step. When more than a set share of the last verdicts failed for want
+of a judge, scoring waits instead: the episodes stay in memory and the step does not end. Nothing is scored 0, and no finished
+rollout is lost.
+
+The sandbox: its client already asks the other servers, and a session whose server died is made again on one of them out of
+Redis. An episode that lost its session all the same, or got none, is played again from its opening, freshly sampled, as soon
+as a server has room. Nothing of the broken attempt is scored or trained on.
 """
 
 from __future__ import annotations
@@ -11,11 +15,14 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.episode import Episode
+from agent.errors import SandboxAway
 from judge.client import JudgeMisconfigured
 from reinforcement_learning.rewards import Reward, UndecidedAnswer
 
@@ -37,12 +44,97 @@ class OutageSettings(BaseModel):
     """After so long the answers are left out after all; None waits for ever."""
 
 
+class SandboxOutageSettings(BaseModel):
+    """`agent.sandbox_outage:` of a recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_restarts: int = Field(8, ge=0)
+    """Of one rollout, each in a new session; after that it is left out. An outage of all servers costs it one."""
+    poll_s: float = Field(5.0, gt=0)
+    """Between two looks whether a server is back."""
+    patience_s: float | None = Field(None, gt=0)
+    """After so long the rollouts that wait are left out after all; None waits for ever."""
+
+
 class Pinged(Protocol):
     """A judge that can be looked after."""
 
     async def ping(self) -> None:
         """Raises: ConnectionError: it is not there."""
         ...
+
+
+class SandboxState(Protocol):
+    """What a sandbox server says of itself; see code_sandbox.wire.Health."""
+
+    @property
+    def sessions(self) -> int: ...
+
+    @property
+    def max_sessions(self) -> int: ...
+
+    @property
+    def status(self) -> str: ...
+
+
+class Sandboxes(Protocol):
+    """Servers that can be looked after."""
+
+    async def available(self) -> Sequence[SandboxState]:
+        """Those that answer."""
+        ...
+
+
+class _LookOut:
+    """Waits until something is back; all who wait share one look-out.
+
+    Args:
+        what: Its name in what is announced.
+        problem: Why it cannot be used now; empty if it can.
+        poll_s: Between two looks.
+        patience_s: None is for ever.
+        announce: Is told at the beginning and at the end.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        problem: Callable[[], Awaitable[str]],
+        *,
+        poll_s: float,
+        patience_s: float | None,
+        announce: Callable[[str], None],
+    ) -> None:
+        self._what, self._problem, self._announce = what, problem, announce
+        self._poll_s, self._patience_s = poll_s, patience_s
+        self._back: asyncio.Task[bool] | None = None
+
+    async def wait(self, reason: str) -> bool:
+        """Until it is back; False if patience is over."""
+        if self._back is None or self._back.done():
+            self._announce(f"training waits for the {self._what}{reason}")
+            self._back = asyncio.create_task(self._look_out())
+        return await asyncio.shield(self._back)
+
+    async def _look_out(self) -> bool:
+        began = time.monotonic()
+        told_at = began
+        while self._patience_s is None or time.monotonic() - began < self._patience_s:
+            await asyncio.sleep(self._poll_s)
+            problem = await self._problem()
+            if not problem:
+                self._announce(f"the {self._what} is back after {time.monotonic() - began:.0f} s; training goes on")
+                return True
+            if time.monotonic() - told_at > _SAY_AGAIN_S:
+                told_at = time.monotonic()
+                self._announce(f"training still waits for the {self._what}, {told_at - began:.0f} s by now: {problem}")
+        waited_s = time.monotonic() - began
+        self._announce(f"the {self._what} was away for {waited_s:.0f} s; rollouts that need it are left out")
+        return False
+
+
+_SAY_AGAIN_S = 300.0
 
 
 class ScoringGate:
@@ -57,9 +149,10 @@ class ScoringGate:
     def __init__(self, judge: Pinged, settings: OutageSettings, announce: Callable[[str], None] = _log.warning) -> None:
         self._judge = judge
         self._settings = settings
-        self._announce = announce
         self._failed: deque[bool] = deque(maxlen=settings.window)
-        self._back: asyncio.Task[bool] | None = None
+        self._look_out = _LookOut(
+            "judge", self._problem, poll_s=settings.poll_s, patience_s=settings.patience_s, announce=announce
+        )
 
     @property
     def share(self) -> float:
@@ -79,30 +172,81 @@ class ScoringGate:
                 if not error.outage:
                     raise
                 self._failed.append(True)
-                if self.share <= self._settings.max_share or not await self._wait(str(error)):
+                reason = f", {100 * self.share:.0f} % of verdicts failed: {error}"
+                if self.share <= self._settings.max_share or not await self._look_out.wait(reason):
                     raise
             else:
                 self._failed.append(False)
                 return reward
 
-    async def _wait(self, reason: str) -> bool:
-        """Until the judge is back; False if patience is over. All waiting episodes share one look-out."""
-        if self._back is None or self._back.done():
-            self._announce(f"training waits for the judge, {100 * self.share:.0f} % of verdicts failed: {reason}")
-            self._back = asyncio.create_task(self._look_out())
-        return await asyncio.shield(self._back)
+    async def _problem(self) -> str:
+        try:
+            await self._judge.ping()
+        except (ConnectionError, JudgeMisconfigured) as error:
+            return str(error)
+        self._failed.clear()
+        return ""
 
-    async def _look_out(self) -> bool:
-        began = time.monotonic()
-        patience_s = self._settings.patience_s
-        while patience_s is None or time.monotonic() - began < patience_s:
-            await asyncio.sleep(self._settings.poll_s)
-            try:
-                await self._judge.ping()
-            except (ConnectionError, JudgeMisconfigured):
-                continue
-            self._announce(f"the judge is back after {time.monotonic() - began:.0f} s; training goes on")
-            self._failed.clear()
-            return True
-        self._announce(f"the judge was away for {time.monotonic() - began:.0f} s; its answers are left out")
-        return False
+
+class SandboxGate:
+    """One for each rollout worker; its episodes are played through it.
+
+    Args:
+        sandboxes: To see whether one has room; None if no tool needs any.
+        settings: How often an episode is played again, and how long is waited.
+        announce: As for `ScoringGate`.
+    """
+
+    def __init__(
+        self,
+        sandboxes: Sandboxes | None,
+        settings: SandboxOutageSettings,
+        announce: Callable[[str], None] = _log.warning,
+    ) -> None:
+        self._sandboxes = sandboxes
+        self._settings = settings
+        self._look_out = _LookOut(
+            "sandbox", self._problem, poll_s=settings.poll_s, patience_s=settings.patience_s, announce=announce
+        )
+
+    async def play(self, attempt: Callable[[], Awaitable[Episode]]) -> Played:
+        """Play an episode, again and in a new session if the sandbox took it away.
+
+        Args:
+            attempt: Plays it from its opening.
+
+        Returns:
+            The last attempt; it is failed if patience or restarts are used up, or if something else broke.
+        """
+        restarts, waited_s = 0, 0.0
+        while True:
+            episode = await attempt()
+            if not isinstance(episode.error, SandboxAway) or restarts >= self._settings.max_restarts:
+                return Played(episode, restarts, waited_s)
+            began = time.monotonic()
+            problem = await self._problem()
+            back = not problem or await self._look_out.wait(f": {problem}; the last it said: {episode.failure}")
+            waited_s += time.monotonic() - began
+            if not back:
+                return Played(episode, restarts, waited_s)
+            restarts += 1
+
+    async def _problem(self) -> str:
+        states = [] if self._sandboxes is None else await self._sandboxes.available()
+        if not states:
+            return "no server answers; start one with `deepeyes sandbox serve`"
+        if not any(state.status == "ok" and state.sessions < state.max_sessions for state in states):
+            places = ", ".join(f"{state.sessions} of {state.max_sessions} sessions, {state.status}" for state in states)
+            return f"no server has room ({places}); raise --max-sessions or lower agent.max_in_flight.python"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """An episode with what it took."""
+
+    episode: Episode
+    restarts: int
+    """Attempts before it that the sandbox ended."""
+    waited_s: float
+    """For a sandbox, between attempts."""

@@ -13,7 +13,7 @@ from rich.syntax import Syntax
 
 from agent.episode import Episode, EpisodeLimits, run_episode
 from agent.images import ImageFile, UnreadableImage
-from agent.messages import IMAGE_PLACEHOLDER, Message
+from agent.messages import IMAGE_PLACEHOLDER, Message, escape
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
 from agent.policy import Policy, Reply
 from agent.prompts import Prompt, load_prompt
@@ -125,7 +125,7 @@ async def chat(options: argparse.Namespace) -> int:
 
 
 def _opening(prompt: Prompt, question: str, images: tuple[ImageFile, ...]) -> tuple[Message, Message]:
-    text = f"{IMAGE_PLACEHOLDER}\n" * len(images) + prompt.question(question)
+    text = f"{IMAGE_PLACEHOLDER}\n" * len(images) + prompt.question(escape(question))
     return Message("system", prompt.system), Message("user", text, images)
 
 

@@ -275,7 +275,7 @@ def _add_chat(commands: Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument("--any-image", action="store_true", help="see agent/tools/image_search.py")
     parser.add_argument("--max-reply-tokens", type=int, help="by default whatever the server's context holds")
     parser.add_argument("--max-turns", type=int, default=9)
-    parser.add_argument("--deadline-s", type=float)
+    parser.add_argument("--deadline-s", type=float, help="for its programs together, and for each reply")
     parser.add_argument("--python-timeout-s", type=float, default=200.0)
     parser.add_argument(
         "--out", type=Path, help="record the episode here, for `deepeyes view`, with the images that were shown"

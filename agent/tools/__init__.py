@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from agent.search import ImageSearchProvider, PageProvider, SearchProvider
 
 
+PROGRAM_LEFT_S: ContextVar[float | None] = ContextVar("program_left_s", default=None)
+"""How long the model's programs may still run in this episode, in seconds; set by the loop around each call, also through
+wrappers of a tool. None: no bound."""
+
+
 @dataclass(frozen=True, slots=True)
 class ToolResult:
     """What a call gave."""
@@ -25,6 +31,8 @@ class ToolResult:
     observation: Message
     error: str = ""
     """What the model did wrong, such as the exception of its code; empty if nothing."""
+    program_s: float = 0.0
+    """How long the model's own program ran, waiting left out; 0 where none ran. Only this counts against its deadline."""
 
 
 class Tool(Protocol):

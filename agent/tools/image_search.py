@@ -30,6 +30,7 @@ class ImageSearchTool:
         titles, images = [], []
         for hit in hits:
             try:
+                hit.thumbnail.pil()  # a picture that is cut off has a good header
                 images.append(fit_observation(hit.thumbnail))
                 titles.append(hit.title)
             except UnreadableImage:

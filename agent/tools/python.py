@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from agent.errors import ToolError, ToolUnavailable
+from agent.errors import SandboxAway, ToolError, ToolUnavailable
 from agent.images import ImageFile, UnreadableImage, fit_observation
 from agent.protocol import render_code_observation
-from agent.tools import Sandbox, Session, Tool, ToolContext, ToolResult
-from code_sandbox.errors import SandboxError
+from agent.tools import PROGRAM_LEFT_S, Sandbox, Session, Tool, ToolContext, ToolResult
+from code_sandbox.errors import SandboxError, SandboxRequestRefused
 from code_sandbox.wire import ExecuteResult
 
 _SHOW = "__import__('IPython.display').display.display(__import__('PIL.Image').Image.open({path!r}).convert('RGB'))"
@@ -30,13 +30,15 @@ class PythonTool:
         code = arguments.get("code")
         if not isinstance(code, str):
             raise ToolError("Invalid tool call parameters: python needs a string `code`")
+        left_s = PROGRAM_LEFT_S.get()
+        timeout_s = self._timeout_s if left_s is None else min(self._timeout_s, left_s)
         try:
             if self._session is None:
                 self._session = await self._sandbox.open([image.data for image in self._images])
-            result: ExecuteResult = await self._session.execute(code, timeout_s=self._timeout_s)
+            result: ExecuteResult = await self._session.execute(code, timeout_s=timeout_s)
         except SandboxError as error:
-            raise ToolUnavailable(f"sandbox: {error}") from error
-        return self._render(result)
+            raise _outage(error) from error
+        return self._render(result, timeout_s)
 
     async def read_image(self, path: str) -> ImageFile:
         """An image file that the code saved, at most 16 MP as the model would see it.
@@ -50,20 +52,20 @@ class PythonTool:
         try:
             result: ExecuteResult = await self._session.execute(_SHOW.format(path=path), timeout_s=self._timeout_s)
         except SandboxError as error:
-            raise ToolUnavailable(f"sandbox: {error}") from error
+            raise _outage(error) from error
         if result.error is not None or not result.images:
             reason = result.error.name if result.error is not None else result.status
             raise ToolError(f"no image {path!r} in the notebook ({reason})")
         return ImageFile(result.images[0].data)
 
-    def _render(self, result: ExecuteResult) -> ToolResult:
+    def _render(self, result: ExecuteResult, timeout_s: float) -> ToolResult:
         stderr = [result.stderr.rstrip("\n")]
         error = ""
         if result.error is not None:
             stderr.append(result.error.traceback)
             error = result.error.name
         elif result.status == "timeout":
-            stderr.append(f"TimeoutError: the code ran longer than {self._timeout_s:g} s and was stopped")
+            stderr.append(f"TimeoutError: the code ran longer than {timeout_s:g} s and was stopped")
             error = "TimeoutError"
         elif result.status == "killed":
             stderr.append("KernelDied: the process was killed, for example for using too much memory")
@@ -79,13 +81,21 @@ class PythonTool:
         observation = render_code_observation(
             stdout=result.stdout.rstrip("\n"), stderr="\n".join(part for part in stderr if part), images=images
         )
-        return ToolResult(observation, error)
+        # The clock of the server may stop a little short of the limit at which it stopped the program.
+        program_s = max(result.execution_time_s, timeout_s if result.status == "timeout" else 0.0)
+        return ToolResult(observation, error, program_s)
 
     async def close(self) -> None:
         """Close the session, if one was opened."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+
+def _outage(error: SandboxError) -> ToolUnavailable:
+    """Ours either way; one that a new session cures is told from one that every session would meet."""
+    kind = ToolUnavailable if isinstance(error, SandboxRequestRefused) else SandboxAway
+    return kind(f"sandbox: {error}")
 
 
 def build(context: ToolContext) -> Tool:

@@ -63,6 +63,10 @@ class TokenLimits:
     max_response_tokens: int = 16384
     """All replies and observations of an episode together."""
     max_reply_tokens: int = 8192
+    max_context_tokens: int | None = None
+    """Prompt, replies and observations together, as the engine counts them (vLLM's `max_model_len`); None is no bound."""
+    max_images: int | None = None
+    """Of a whole episode, as the engine bounds them (vLLM's `limit_mm_per_prompt`); None is no bound."""
 
 
 @dataclass(slots=True)
@@ -112,6 +116,8 @@ class TokenPolicy:
         room = self._limits.max_response_tokens - len(self.buffer.response_ids)
         read_ids = self.buffer.prompt_ids + self.buffer.response_ids
         bounds = [self._limits.max_reply_tokens, room] + ([] if max_tokens is None else [max_tokens])
+        if self._limits.max_context_tokens is not None:
+            bounds.append(self._limits.max_context_tokens - len(read_ids))
         sampled = await self._generate(
             read_ids,
             self.buffer.images,
@@ -142,11 +148,14 @@ class TokenPolicy:
         images: list[Image.Image] = []
         text += "".join(self._render(message, images) for message in messages)
         prompt_ids = self._encode(text + "<|im_start|>assistant\n")
-        if len(prompt_ids) > self._limits.max_prompt_tokens:
+        limits = self._limits
+        if len(prompt_ids) > limits.max_prompt_tokens:
             raise PromptTooLong(
-                f"the prompt has {len(prompt_ids)} tokens, {self._limits.max_prompt_tokens} are allowed; lower "
+                f"the prompt has {len(prompt_ids)} tokens, {limits.max_prompt_tokens} are allowed; lower "
                 "agent.image_max_pixels or raise verl.data.max_prompt_length"
             )
+        if problem := self._engine_refuses(len(prompt_ids), len(images)):
+            raise PromptTooLong(f"the question alone is too much for the engine: {problem}")
         self.buffer.prompt_ids, self.buffer.images = prompt_ids, images
 
     def _observe(self, messages: Sequence[Message]) -> None:
@@ -159,8 +168,20 @@ class TokenPolicy:
         # an image's placeholders would leave pixels without tokens.
         if len(self.buffer.response_ids) + len(ids) + 1 > self._limits.max_response_tokens:
             raise ContextFull(f"an observation of {len(ids)} tokens does not fit")
+        known = len(self.buffer.prompt_ids) + len(self.buffer.response_ids)
+        if problem := self._engine_refuses(known + len(ids), len(self.buffer.images) + len(images)):
+            raise ContextFull(problem)
         self.buffer.append(ids, sampled=False)
         self.buffer.images += images
+
+    def _engine_refuses(self, num_tokens: int, num_images: int) -> str:
+        """Why the engine would not take so much and write one token more; empty if it would."""
+        limits = self._limits
+        if limits.max_context_tokens is not None and num_tokens + 1 > limits.max_context_tokens:
+            return f"{num_tokens} tokens and a reply exceed {limits.max_context_tokens} (rollout.max_model_len)"
+        if limits.max_images is not None and num_images > limits.max_images:
+            return f"{num_images} images exceed {limits.max_images} (engine_kwargs.vllm.limit_mm_per_prompt)"
+        return ""
 
     def _render(self, message: Message, images: list[Image.Image]) -> str:
         content = ""
@@ -168,7 +189,10 @@ class TokenPolicy:
             if isinstance(part, str):
                 content += part
             else:
-                pixels, num_tokens = self._size_image(part)
+                try:
+                    pixels, num_tokens = self._size_image(part)
+                except Exception as error:
+                    raise EpisodeFailure(f"{part!r} of a {message.role} message cannot be sized: {error}") from error
                 images.append(pixels)
                 content += _IMAGE_START + _IMAGE_PAD * num_tokens + _IMAGE_END
         return _turn(message.role, content)
