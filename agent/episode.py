@@ -161,7 +161,7 @@ class Episode:
 
     @property
     def waits_s(self) -> dict[str, float]:
-        """What it waited for, in seconds: `slot`, `engine` (its replies, sampling included) and `tools` (without programs)."""
+        """What it waited for, in seconds: `slot`, `engine` (replies, sampling included), `tools` (without programs)."""
         return {
             "slot": sum(turn.waited_s for turn in self.turns),
             "engine": sum(turn.reply_s for turn in self.turns),

@@ -1,9 +1,9 @@
 """Recording while others work: a thread of its own writes, and whoever has an episode to record awaits it.
 
-Back-pressure, not loss: `record` returns when its line is written, so a finished group is on disk before its step can end,
-nothing needs to be flushed when a process is killed, and what waits is never more than the episodes under way. The event loop
-is free meanwhile. Only a disk that fails, or takes longer than `patience_s` for one record, loses records: they are counted
-and told of, and the rollout itself is not lost.
+Back-pressure, not loss: `record` returns when its line is written. A finished group is on disk before its step can end,
+nothing needs to be flushed when a process is killed, and what waits is never more than the episodes under way. The event
+loop is free meanwhile. Only a disk that fails, or takes longer than `patience_s` for one record, loses records: they are
+counted and told of, and the rollout itself is not lost.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Recorder:
             self._late = writing
             self._lose(f"the disk has not taken a record for {self._settings.patience_s:g} s")
             return False
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a rollout is worth more than its record
             self._lose(f"{type(error).__name__}: {error}")
             return False
         return True

@@ -1,13 +1,13 @@
 """Episodes on disk: one JSON object a line, images beside it by content hash.
 
-    <directory>/episodes.jsonl            written by one process at a time
-    <directory>/episodes-<writer>.jsonl   of a run of many processes and nodes: a file for each, because appending to one
-                                          file is not atomic on a network file system
-    <directory>/images/<sha256>           or a store shared by the run, <images>/<first two digits>/<sha256>
+    <directory>/episodes.jsonl            written by one process at a time, or
+    <directory>/episodes-<writer>.jsonl   by many on several nodes, each its own: appending to one file is not atomic on NFS
+    <directory>/images/<sha256>           or in a store that a run shares, <images>/<first two digits>/<sha256>
     <directory>/previews/<sha256>         instead of an image that was too large to be recorded as it is
 
-Reading gives back an equal episode, but for images of which only a preview was kept. A line cut off by a kill is skipped, never an obstacle. Token ids and log-probabilities
-are packed (zlib, base64): thousands of image placeholders in a prompt then take a few bytes.
+Reading gives back an equal episode, but for images of which only a preview was kept. A line cut off by a kill is skipped,
+never an obstacle. Token ids and log-probabilities are packed (zlib, base64): thousands of image placeholders in a prompt
+then take a few bytes.
 """
 
 from __future__ import annotations

@@ -134,6 +134,8 @@ class SandboxClient:
         self._servers = [_Server(url, transport, token) for url in self.base_urls]
         self._wait_s = wait_s
         self._in_flight = asyncio.Semaphore(max_in_flight)
+        self.num_waiting = 0
+        """Requests that every server has refused at least once, and that are tried again."""
 
     async def __aenter__(self) -> SandboxClient:
         return self
@@ -230,7 +232,11 @@ class SandboxClient:
             pause_s = next(pauses)
             if asyncio.get_running_loop().time() + pause_s > deadline_s:
                 raise SandboxUnavailable(f"no server did it within {wait_s:g} s: {last}") from last
-            await asyncio.sleep(pause_s)
+            self.num_waiting += 1
+            try:
+                await asyncio.sleep(pause_s)
+            finally:
+                self.num_waiting -= 1
 
     @staticmethod
     async def _send(

@@ -1,8 +1,8 @@
 """What happens to rollouts while the judge or the sandboxes are away: training waits, says so, and goes on by itself.
 
-The judge: a few undecided answers are left out of their step. When more than a set share of the last verdicts failed for want
-of a judge, scoring waits instead: the episodes stay in memory and the step does not end. Nothing is scored 0, and no finished
-rollout is lost.
+The judge: a few undecided answers are left out of their step. When more than a set share of the last verdicts failed for
+want of a judge, scoring waits instead: the episodes stay in memory and the step does not end. Nothing is scored 0, and no
+finished rollout is lost.
 
 The sandbox: its client already asks the other servers, and a session whose server died is made again on one of them out of
 Redis. An episode that lost its session all the same, or got none, is played again from its opening, freshly sampled, as soon
@@ -81,6 +81,11 @@ class SandboxState(Protocol):
 class Sandboxes(Protocol):
     """Servers that can be looked after."""
 
+    @property
+    def num_waiting(self) -> int:
+        """Requests that no server has taken yet."""
+        ...
+
     async def available(self) -> Sequence[SandboxState]:
         """Those that answer."""
         ...
@@ -135,6 +140,7 @@ class _LookOut:
 
 
 _SAY_AGAIN_S = 300.0
+_NOBODY = "no server answers; start one with `deepeyes sandbox serve`"
 
 
 class ScoringGate:
@@ -208,6 +214,8 @@ class SandboxGate:
         self._look_out = _LookOut(
             "sandbox", self._problem, poll_s=settings.poll_s, patience_s=settings.patience_s, announce=announce
         )
+        self._playing = 0
+        self._watching: asyncio.Task[None] | None = None
 
     async def play(self, attempt: Callable[[], Awaitable[Episode]]) -> Played:
         """Play an episode, again and in a new session if the sandbox took it away.
@@ -218,6 +226,22 @@ class SandboxGate:
         Returns:
             The last attempt; it is failed if patience or restarts are used up, or if something else broke.
         """
+        self._playing += 1
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.create_task(self._watch())
+        try:
+            return await self._play(attempt)
+        finally:
+            self._playing -= 1
+
+    async def _watch(self) -> None:
+        """Says that all servers are away while their client still hopes for them, not only when it gives up."""
+        while self._playing:
+            await asyncio.sleep(self._settings.poll_s)
+            if self._sandboxes is not None and self._sandboxes.num_waiting and not await self._sandboxes.available():
+                await self._look_out.wait(f": {_NOBODY}")
+
+    async def _play(self, attempt: Callable[[], Awaitable[Episode]]) -> Played:
         restarts, waited_s = 0, 0.0
         while True:
             episode = await attempt()
@@ -234,7 +258,7 @@ class SandboxGate:
     async def _problem(self) -> str:
         states = [] if self._sandboxes is None else await self._sandboxes.available()
         if not states:
-            return "no server answers; start one with `deepeyes sandbox serve`"
+            return _NOBODY
         if not any(state.status == "ok" and state.sessions < state.max_sessions for state in states):
             places = ", ".join(f"{state.sessions} of {state.max_sessions} sessions, {state.status}" for state in states)
             return f"no server has room ({places}); raise --max-sessions or lower agent.max_in_flight.python"

@@ -7,9 +7,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.episode import EpisodeLimits
+from agent.recorder import RecordSettings
 from agent.search.gateway import usable_tools
 from agent.tools import ToolSettings
-from reinforcement_learning.outages import OutageSettings
+from reinforcement_learning.outages import OutageSettings, SandboxOutageSettings
 from reinforcement_learning.rewards import RewardWeights
 
 
@@ -44,6 +45,10 @@ class AgentSettings(BaseModel):
     max_turns: int = Field(9, ge=1)
     max_reply_tokens: int = Field(8192, ge=1)
     episode_deadline_s: float | None = Field(None, gt=0)
+    """Seconds that the model's programs may run in one episode; waiting does not count. Set it, if at all, to more than the
+    longest reply takes: a single wait that is longer is an outage."""
+    reply_deadline_s: float | None = Field(3600.0, gt=0)
+    """An engine that takes longer for one reply is away: the rollout is lost, not scored."""
     primer: str = "<think>"
     """Put before each reply that follows an observation; empty for none."""
     image_max_pixels: int | None = Field(None, ge=3136)
@@ -75,6 +80,10 @@ class AgentSettings(BaseModel):
     """When scoring waits for a judge that is away, and how long."""
     reward: RewardWeights = RewardWeights()
     """Weights and options of the rewards; the published ones by default."""
+    sandbox_outage: SandboxOutageSettings = SandboxOutageSettings()
+    """How rollouts wait for sandboxes that are away, and are played again."""
+    record: RecordSettings = RecordSettings()
+    """Which rollouts are recorded, and how exactly."""
     record_directory: str | None = None
     """Every rollout is written here; None records nothing."""
 
@@ -102,4 +111,5 @@ class AgentSettings(BaseModel):
             max_calls=self.max_calls,
             max_tokens=self.max_episode_tokens,
             deadline_s=self.episode_deadline_s,
+            reply_deadline_s=self.reply_deadline_s,
         )

@@ -5,22 +5,24 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
+from omegaconf import OmegaConf
 from PIL import Image
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 
 from agent.episode import Episode, run_episode
-from agent.errors import EpisodeFailure
-from agent.images import ImageFile
-from agent.messages import messages_from_rows
+from agent.errors import ContextFull, EpisodeFailure, PolicyUnavailable
+from agent.images import ImageFile, fit_observation
+from agent.messages import Message, messages_from_rows
 from agent.protocol import STOP_STRINGS
 from reinforcement_learning.rewards import Reward, Task, load_reward
 from reinforcement_learning.verl_adapter.images import QwenImageSizer
+from reinforcement_learning.verl_adapter.rollouts import CURRENT, EpisodeFailed, Rollout, reason_of
 from reinforcement_learning.verl_adapter.services import services
 from reinforcement_learning.verl_adapter.token_policy import Sampled, TokenLimits, TokenPolicy
 
-
-class EpisodeFailed(Exception):
-    """An outage ended the episode. verl leaves it out of the batch and trains on the rest of its group."""
+_ABORTED = ("aborted", "abort")
+_NO_ROOM = "leaves no room to generate"
+"""In the message of verl 0.9.1's vLLM server, for a model whose `max_model_len` the recipe leaves to the engine."""
 
 
 class EpisodeAgentLoop(AgentLoopBase):
@@ -32,30 +34,48 @@ class EpisodeAgentLoop(AgentLoopBase):
         self._extra_fields: dict[str, Any] = {}
 
     async def run(self, sampling_params: dict[str, Any], priority: int = 0, **row: Any) -> AgentLoopOutput:
-        """Roll out one row and score it.
+        """Roll out one row and score it. What is known of the rollout is left in `rollouts.CURRENT` for its record.
 
         Raises:
             EpisodeFailed: Our outage; never scored.
         """
-        settings = self._services.settings
+        rollout = CURRENT.get() or Rollout()
         images = tuple(ImageFile.shared(data) for data in row["image_bytes"])
         self._assert_mm_supported(bool(images))
-        task = _task(row)
-        policy = self._policy(sampling_params, priority)
-        episode = await run_episode(
-            self._services.opening(messages_from_rows(row["raw_prompt"], images)),
-            policy=policy,
+        task = rollout.task = _task(row)
+        opening = self._services.opening(messages_from_rows(row["raw_prompt"], [_fitted(image) for image in images]))
+        played = await self._services.sandbox_gate.play(
+            lambda: self._play(rollout, opening, images, task, sampling_params, priority)
+        )
+        episode, rollout.restarts = played.episode, played.restarts
+        if not episode.failed:
+            rollout.reward = await self._score(episode, task)
+        if rollout.reward is None:
+            raise EpisodeFailed(episode.failure)
+        if not self._played.buffer.response_ids:
+            raise EpisodeFailed(f"NothingSampled: {episode.stop_reason.value} before the first token")
+        return self._output(episode, self._played, rollout.reward, waited_sandbox_s=played.waited_s)
+
+    async def _play(
+        self,
+        rollout: Rollout,
+        opening: tuple[Message, ...],
+        images: tuple[ImageFile, ...],
+        task: Task,
+        sampling_params: dict[str, Any],
+        priority: int,
+    ) -> Episode:
+        """One attempt: a new policy, tools without a session."""
+        self._extra_fields = {}
+        self._played = self._policy(sampling_params, priority)
+        rollout.episode = await run_episode(
+            opening,
+            policy=self._played,
             tools=self._services.tools(images, task.item_id),
-            limits=settings.episode_limits,
+            limits=self._services.settings.episode_limits,
             slots=self._services.slots,
         )
-        reward = None if episode.failed else await self._score(episode, task)
-        self._record(episode, task, reward, row)
-        if reward is None:
-            raise EpisodeFailed(f"{task.item_id}: {episode.failure}")
-        if not policy.buffer.response_ids:
-            raise EpisodeFailed(f"{task.item_id}: {episode.stop_reason.value} before the first token")
-        return self._output(episode, policy, reward)
+        return rollout.episode
 
     def _policy(self, sampling_params: dict[str, Any], priority: int) -> TokenPolicy:
         settings = self._services.settings
@@ -64,19 +84,26 @@ class EpisodeAgentLoop(AgentLoopBase):
         async def generate(
             token_ids: list[int], images: list[Image.Image], *, max_tokens: int, logit_bias: dict[int, float]
         ) -> Sampled:
-            output = await self.server_manager.generate(
-                request_id=request_id,
-                prompt_ids=token_ids,
-                sampling_params={
-                    **sampling_params,
-                    "max_tokens": max_tokens,
-                    "stop": list(STOP_STRINGS),
-                    "include_stop_str_in_output": True,
-                    "logit_bias": logit_bias,
-                },
-                image_data=images or None,
-                priority=priority,
-            )
+            try:
+                output = await self.server_manager.generate(
+                    request_id=request_id,
+                    prompt_ids=token_ids,
+                    sampling_params={
+                        **sampling_params,
+                        "max_tokens": max_tokens,
+                        "stop": list(STOP_STRINGS),
+                        "include_stop_str_in_output": True,
+                        "logit_bias": logit_bias,
+                    },
+                    image_data=images or None,
+                    priority=priority,
+                )
+            except Exception as error:
+                if _NO_ROOM in str(error):
+                    raise ContextFull(reason_of(error)) from error
+                raise PolicyUnavailable(f"the engine failed: {reason_of(error)}") from error
+            if output.stop_reason in _ABORTED:
+                raise PolicyUnavailable(f"the engine broke the reply off after {len(output.token_ids)} tokens")
             for name, value in output.extra_fields.items():
                 # An episode's age is that of its first token.
                 if name != "min_global_steps" or name not in self._extra_fields:
@@ -91,6 +118,8 @@ class EpisodeAgentLoop(AgentLoopBase):
                 max_prompt_tokens=self.rollout_config.prompt_length,
                 max_response_tokens=self.rollout_config.response_length,
                 max_reply_tokens=settings.max_reply_tokens,
+                max_context_tokens=self.rollout_config.get("max_model_len"),
+                max_images=_image_limit(self.rollout_config),
             ),
             primer=settings.primer,
         )
@@ -100,30 +129,11 @@ class EpisodeAgentLoop(AgentLoopBase):
         try:
             return await services.gate.score(lambda: function(episode, task, services.judge, services.settings.reward))
         except EpisodeFailure as error:
-            episode.failure = f"{type(error).__name__}: {error}"
+            episode.fail(error)
             return None
 
-    def _record(self, episode: Episode, task: Task, reward: Reward | None, row: dict[str, Any]) -> None:
-        if self._services.recorder is None:
-            return
-        parts: dict[str, Any] = {}
-        if reward is not None:
-            parts = {"reward": reward.score, "accuracy": reward.accuracy, "format": reward.format}
-            parts |= {name: getattr(reward, name) for name in ("bonus", "cost", "second_opinion") if getattr(reward, name)}
-        self._services.recorder.write(
-            episode,
-            step=int(row.get("global_steps", -1)),
-            group=str(row.get("uid", "")),
-            data_source=task.data_source,
-            item_id=task.item_id,
-            kind=str(task.extra.get("kind", "")),
-            gold=task.gold,
-            decided_by=reward.decided_by if reward else "nobody",
-            **parts,
-        )
-
-    def _output(self, episode: Episode, policy: TokenPolicy, reward: Reward) -> AgentLoopOutput:
-        buffer = policy.buffer
+    def _output(self, episode: Episode, policy: TokenPolicy, reward: Reward, *, waited_sandbox_s: float) -> AgentLoopOutput:
+        buffer, waits_s = policy.buffer, episode.waits_s | {"sandbox": waited_sandbox_s}
         facts = {
             "score": reward.score,
             "acc": reward.accuracy,
@@ -131,6 +141,8 @@ class EpisodeAgentLoop(AgentLoopBase):
             "tool_calls": float(episode.calls()),
             "tool_used": float(episode.calls() > 0),
             "tool_errors": float(episode.tool_errors),
+            # For slots and sandboxes; how long the engine and the tools took is timed by verl's own metrics.
+            "waited_s": waits_s["slot"] + waits_s["sandbox"],
         }
         return AgentLoopOutput(
             prompt_ids=buffer.prompt_ids,
@@ -150,6 +162,7 @@ class EpisodeAgentLoop(AgentLoopBase):
                 "tool_rewards": [],
                 "reward_extra_info": facts,
                 "stop_reason": episode.stop_reason.value,
+                "waits_s": waits_s,
             },
         )
 
@@ -163,3 +176,20 @@ def _task(row: dict[str, Any]) -> Task:
         item_id=str(extra.get("index", "")),
         extra=extra,
     )
+
+
+def _fitted(image: ImageFile) -> ImageFile:
+    """As the model sees it; the tools get the file itself.
+
+    Raises:
+        UnreadableImage: No image.
+    """
+    fitted = fit_observation(image)
+    return image if fitted is image else ImageFile.shared(fitted.data)
+
+
+def _image_limit(rollout: Any) -> int | None:
+    """How many images of one request vLLM takes; None if nobody bounded them (vLLM itself then allows 999)."""
+    limit = rollout.get("limit_images") or OmegaConf.select(rollout, "engine_kwargs.vllm.limit_mm_per_prompt.image")
+    count = limit.get("count") if hasattr(limit, "get") else limit
+    return None if count is None else int(count)

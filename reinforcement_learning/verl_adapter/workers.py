@@ -2,19 +2,133 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import ray
+import transfer_queue as tq
+from omegaconf import OmegaConf
 from verl.trainer.ppo.v1 import AgentLoopManagerTQ, AgentLoopWorkerTQ
+from verl.utils.import_utils import resolve_config_path
+
+from reinforcement_learning.verl_adapter.rollouts import (
+    CURRENT,
+    EpisodeFailed,
+    LossLog,
+    Rollout,
+    RolloutLost,
+    item_of,
+    reason_of,
+    record,
+    step_of,
+)
+from reinforcement_learning.verl_adapter.services import announce, recorder
+
+LOST_TAG = "lost_"
+"""With the number of the session, on the key of a prompt: why that rollout is lost."""
+_VERL_LOG = "verl.trainer.ppo.v1.agent_loop_tq"
+_log = logging.getLogger(__name__)
+
+
+def _is_news(entry: logging.LogRecord) -> bool:
+    """verl logs a traceback for each lost session, thousands when a server is away; ours were told of already."""
+    return not (entry.exc_info and entry.exc_info[0] is not None and issubclass(entry.exc_info[0], RolloutLost))
 
 
 class EpisodeWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):  # type: ignore[misc]
-    """One process that plays episodes."""
+    """One process that plays episodes. Every rollout that it loses, wherever that happens, is recorded with its reason."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        loops = OmegaConf.load(resolve_config_path(self.rollout_config.agent.agent_loop_config_path))
+        self._settings_path = next(str(loop.settings_path) for loop in loops if "settings_path" in loop)
+        self._losses = LossLog(announce)
+        self._tagging = asyncio.Lock()
+        self._lost: dict[str, dict[str, str]] = defaultdict(dict)
+        """By prompt: its tags so far."""
+        logging.getLogger(_VERL_LOG).addFilter(_is_news)
+
+    async def _run_prompt(self, prompt: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        try:
+            await super()._run_prompt(prompt, *args, **kwargs)
+        finally:
+            self._lost.pop(str(prompt.get("uid")), None)
+
+    async def _run_agent_loop(
+        self, sampling_params: dict[str, Any], trajectory: dict[str, Any], *, agent_name: str, trace: bool = True, **row: Any
+    ) -> Any:
+        """Play one rollout and hand it to the trainer.
+
+        Raises:
+            RolloutLost: Whatever broke; it is recorded, tagged for the sampler and announced.
+        """
+        rollout, validation = Rollout(), bool(trajectory["validate"])
+        token = CURRENT.set(rollout)
+        try:
+            output = await super()._run_agent_loop(sampling_params, trajectory, agent_name=agent_name, trace=trace, **row)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # the worker is being stopped
+            raise await self._lose(rollout, row, error, validation=validation) from error
+        except Exception as error:
+            raise await self._lose(rollout, row, error, validation=validation) from error
+        finally:
+            CURRENT.reset(token)
+        await record(recorder(self._settings_path), rollout, row, validation=validation)
+        return output
+
+    async def _lose(
+        self, rollout: Rollout, row: Mapping[str, Any], error: BaseException, *, validation: bool
+    ) -> RolloutLost:
+        reason = reason_of(error)
+        first = self._losses.add(step_of(row), reason, item_id=item_of(row))
+        if first and not isinstance(error, EpisodeFailed):
+            # No outage that is known: where it happened is wanted.
+            _log.error("a rollout was lost", exc_info=error)
+        try:
+            await record(recorder(self._settings_path), rollout, row, validation=validation, lost=reason)
+            await self._tag(row, reason, "val" if validation else "train")
+        except Exception as problem:  # noqa: BLE001 - the rollout is lost either way, and verl must hear of it
+            announce(f"the loss of a rollout could not be noted: {reason_of(problem)}")
+        return RolloutLost(reason)
+
+    async def _tag(self, row: Mapping[str, Any], reason: str, partition: str) -> None:
+        """Tell the sampler. TransferQueue reads a key's tags, adds to them and writes them all: one at a time."""
+        uid = str(row["uid"])
+        async with self._tagging:
+            self._lost[uid][f"{LOST_TAG}{row['session_id']}"] = reason
+            await tq.async_kv_put(key=uid, partition_id=partition, tag=dict(self._lost[uid]))
 
 
 class EpisodeManager(AgentLoopManagerTQ):  # type: ignore[misc]
-    """Starts the workers and gives them prompts."""
+    """Starts the workers and gives them prompts, one after the other, also where prompts come one by one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.agent_loop_workers_class = ray.remote(EpisodeWorker)
+        self._next = 0
+
+    def generate_sequences(self, prompts: Any) -> None:
+        """Hand out prompts without waiting for their rollouts.
+
+        verl gives the first prompts of each call to the first workers: replacements of a lost group, which come one by one,
+        would all land on one of them.
+        """
+        workers = self.agent_loop_workers
+        sent, begin = [], 0
+        for worker, count in share_out(len(prompts), len(workers), first=self._next):
+            sent.append(workers[worker].generate_sequences.remote(prompts[begin : begin + count]))
+            begin += count
+        self._next = (self._next + len(prompts)) % len(workers)
+        ray.get(sent)
+
+
+def share_out(num_prompts: int, num_workers: int, *, first: int) -> list[tuple[int, int]]:
+    """(worker, its prompts) for each that gets any; none gets two more than another, and the surplus begins at `first`."""
+    each, more = divmod(num_prompts, num_workers)
+    turns = [((first + turn) % num_workers, each + (turn < more)) for turn in range(num_workers)]
+    return [(worker, count) for worker, count in turns if count]

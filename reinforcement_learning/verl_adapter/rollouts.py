@@ -1,0 +1,159 @@
+"""What becomes of a rollout: scored and recorded, or lost with its reason. Imports neither verl nor torch.
+
+The agent loop fills in what it knows; the worker that called it records the rollout only when verl has taken its result, for
+it may be lost after it was scored.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from agent.episode import Episode, StopReason
+from agent.messages import Message, escape
+from agent.recorder import Recorder
+from reinforcement_learning.rewards import Reward, Task
+
+_REASON_CHARS = 400
+
+
+class EpisodeFailed(Exception):
+    """An outage ended the episode; the message begins with its kind. verl trains on the rest of its group."""
+
+
+class RolloutLost(Exception):
+    """Raised to verl in place of what broke, which is recorded, tagged and announced already."""
+
+
+@dataclass(slots=True)
+class Rollout:
+    """One rollout, as far as it has come."""
+
+    episode: Episode | None = None
+    task: Task | None = None
+    reward: Reward | None = None
+    restarts: int = 0
+    """Attempts before this one, which an outage of the sandbox ended."""
+
+
+CURRENT: ContextVar[Rollout | None] = ContextVar("rollout", default=None)
+"""The rollout that this asyncio task plays."""
+
+
+def reason_of(error: BaseException) -> str:
+    """`Kind: what happened`, on one line, at most 400 characters.
+
+    A remote error of Ray holds the whole traceback of the other side; what happened stands in its last line.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[-1] if lines else "no message"
+    return (text if isinstance(error, EpisodeFailed) else f"{type(error).__name__}: {text}")[:_REASON_CHARS]
+
+
+def kind_of(reason: str) -> str:
+    """The kind of error at the beginning of a reason."""
+    return reason.partition(":")[0]
+
+
+class LossLog:
+    """Tells of each kind of loss once a step, and how many there were when the next step begins.
+
+    Args:
+        announce: Is given the lines.
+    """
+
+    def __init__(self, announce: Callable[[str], None]) -> None:
+        self._announce = announce
+        self._step: int | None = None
+        self._counts: Counter[str] = Counter()
+
+    def add(self, step: int, reason: str, *, item_id: str) -> bool:
+        """Count a loss; says whether it is the first of its kind in this step."""
+        if step != self._step:
+            self._sum_up()
+            self._step = step
+        kind = kind_of(reason)
+        self._counts[kind] += 1
+        if self._counts[kind] > 1:
+            return False
+        item = item_id or "?"
+        self._announce(f"step {step}: a rollout of item {item} was lost, others of this kind are counted: {reason}")
+        return True
+
+    def _sum_up(self) -> None:
+        several = {kind: count for kind, count in self._counts.items() if count > 1}
+        if several:
+            counts = ", ".join(f"{kind} {count}" for kind, count in sorted(several.items()))
+            self._announce(f"step {self._step}: rollouts lost in this worker by kind: {counts}")
+        self._counts.clear()
+
+
+async def record(
+    recorder: Recorder | None, rollout: Rollout, row: Mapping[str, Any], *, validation: bool, lost: str = ""
+) -> None:
+    """Record a rollout, also one of which no episode was made.
+
+    Args:
+        recorder: None records nothing.
+        rollout: As far as it came.
+        row: What verl was given.
+        validation: Whether the rollout is of a validation.
+        lost: Why it is not trained on; it is then recorded as failed and without a score.
+    """
+    if recorder is None:
+        return
+    episode = rollout.episode if rollout.episode is not None else Episode(opening=_opening(row))
+    if lost and not episode.failed:
+        # It was played and perhaps scored, and lost on its way to the trainer.
+        episode.stop_reason, episode.failure = StopReason.FAILED, lost
+    elif lost:
+        episode.failure = episode.failure or lost
+    await recorder.record(
+        episode,
+        step=step_of(row),
+        group=str(row.get("uid", "")),
+        session=row.get("session_id"),
+        **({"validation": True} if validation else {}),
+        **({"restarts": rollout.restarts} if rollout.restarts else {}),
+        **_item(rollout.task, row),
+        **_scores(None if lost else rollout.reward),
+    )
+
+
+def step_of(row: Mapping[str, Any]) -> int:
+    """The training step that asked for a row's rollouts; -1 if that is not known."""
+    try:
+        return int(row.get("global_steps", -1))
+    except (TypeError, ValueError):
+        return -1
+
+
+def item_of(row: Mapping[str, Any]) -> str:
+    """The row's `extra_info.index`, or its place in the data; empty if it has neither."""
+    extra = row.get("extra_info")
+    known = extra.get("index") if isinstance(extra, Mapping) else None
+    return str(row.get("index", "") if known is None else known)
+
+
+def _item(task: Task | None, row: Mapping[str, Any]) -> dict[str, Any]:
+    if task is None:  # the row could not be read
+        return {"data_source": str(row.get("data_source", "")), "item_id": item_of(row), "kind": "", "gold": ""}
+    kind = str(task.extra.get("kind", ""))
+    return {"data_source": task.data_source, "item_id": task.item_id, "kind": kind, "gold": task.gold}
+
+
+def _scores(reward: Reward | None) -> dict[str, Any]:
+    if reward is None:
+        return {"decided_by": "nobody"}
+    parts = {"reward": reward.score, "accuracy": reward.accuracy, "format": reward.format, "decided_by": reward.decided_by}
+    return parts | {name: getattr(reward, name) for name in ("bonus", "cost", "second_opinion") if getattr(reward, name)}
+
+
+def _opening(row: Mapping[str, Any]) -> tuple[Message, ...]:
+    """What can be told of the question, without its images."""
+    said = row.get("raw_prompt")
+    rows = said if isinstance(said, list | tuple) else []
+    return tuple(Message("user", escape(str(one.get("content", "")))) for one in rows if isinstance(one, Mapping))
