@@ -291,7 +291,7 @@ def _chat(options: argparse.Namespace) -> int:
 
 def _add_view(commands: Commands[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("view", help="look at recorded episodes in a browser")
-    parser.add_argument("directory", type=Path, nargs="+", help="a folder with episodes.jsonl; two are shown side by side")
+    parser.add_argument("directory", type=Path, nargs="+", help="a folder with episodes; two are shown side by side")
     parser.add_argument("--port", type=int, default=8765)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--tokenizer", type=Path, help="folder of a model; by default that of the run's recipe")

@@ -14,6 +14,7 @@ from pygments.formatters import HtmlFormatter
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from agent.images import ImageFile, UnreadableImage
+from agent.trajectory import image_path
 from scripts.viewer.episode import describe, find_tokenizer
 from scripts.viewer.index import EpisodeIndex, find_records
 
@@ -85,9 +86,13 @@ def _files(runs: Sequence[EpisodeIndex]) -> APIRouter:
 
     @router.get("/images/{number}/{sha256}")
     def image(number: int, sha256: str) -> Response:
-        path = _chosen(runs, number).directory / "images" / sha256
-        if not _SHA256.fullmatch(sha256) or not path.is_file():
+        directory = _chosen(runs, number).directory
+        if not _SHA256.fullmatch(sha256):
             raise HTTPException(404, "no such image")
+        try:
+            path = image_path(directory, sha256)
+        except FileNotFoundError as error:
+            raise HTTPException(404, "no such image") from error
         try:
             mime = ImageFile(path.read_bytes()).mime
         except UnreadableImage as error:

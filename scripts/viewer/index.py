@@ -15,15 +15,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.trajectory import parse_line
+from agent.trajectory import parse_line, record_files
 
-VERSION = 1
+VERSION = 2
 FACETS = ("step", "kind", "stop_reason", "tool")
 _SCHEMA = """
-CREATE TABLE meta (version INTEGER, size INTEGER, head TEXT);
+CREATE TABLE meta (version INTEGER);
+CREATE TABLE files (id INTEGER PRIMARY KEY, name TEXT UNIQUE, size INTEGER, head TEXT);
 CREATE TABLE episodes (
-  id INTEGER PRIMARY KEY, offset INTEGER, length INTEGER, item_id TEXT, step INTEGER, kind TEXT, stop_reason TEXT,
-  reward REAL, accuracy REAL, answer TEXT, gold TEXT, turns INTEGER, tool_calls INTEGER, tool_errors INTEGER, tokens INTEGER,
+  id INTEGER PRIMARY KEY, file INTEGER, offset INTEGER, length INTEGER, item_id TEXT, step INTEGER, kind TEXT,
+  stop_reason TEXT, reward REAL, accuracy REAL, answer TEXT, gold TEXT, turns INTEGER, tool_calls INTEGER, tool_errors INTEGER, tokens INTEGER,
   wall_s REAL);
 CREATE TABLE tools (tool TEXT, id INTEGER, PRIMARY KEY (tool, id)) WITHOUT ROWID;
 CREATE INDEX by_step ON episodes (step);
@@ -42,15 +43,15 @@ _SHOWN_CHARS = 200
 
 
 def find_records(directory: Path) -> Path:
-    """The folder with `episodes.jsonl`: this one, or the only one below it.
+    """The folder with `episodes.jsonl` or `episodes-*.jsonl`: this one, or the only one below it.
 
     Raises:
         FileNotFoundError: None.
         ValueError: Several; the message lists them.
     """
-    if (directory / "episodes.jsonl").is_file():
+    if record_files(directory):
         return directory
-    found = sorted(path.parent for path in directory.rglob("episodes.jsonl"))
+    found = sorted({path.parent for path in directory.rglob("episodes*.jsonl") if path in record_files(path.parent)})
     if not found:
         raise FileNotFoundError(f"no episodes.jsonl in {directory} or below it")
     if len(found) > 1:
@@ -62,19 +63,18 @@ class EpisodeIndex:
     """One run.
 
     Args:
-        directory: With `episodes.jsonl`.
+        directory: With its episodes, in one file or in one for each process that wrote them.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._path = directory / "episodes.jsonl"
         self._lock = threading.Lock()
         self._scored_at = 0
         self._db = self._open()
         self.refresh()
 
     def _open(self) -> sqlite3.Connection:
-        name = hashlib.sha256(str(self._path.resolve()).encode()).hexdigest()[:16]
+        name = hashlib.sha256(str(self.directory.resolve()).encode()).hexdigest()[:16]
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deepeyes"
         for path in (self.directory / "episodes.index.sqlite", cache / f"{name}.sqlite"):
             try:
@@ -91,22 +91,24 @@ class EpisodeIndex:
         return db
 
     def _fits(self, db: sqlite3.Connection) -> bool:
-        """Whether the index is of these records, which may only have grown."""
+        """Whether the index is of these records, which may only have grown and been joined by others."""
         try:
-            row = db.execute("SELECT version, size, head FROM meta").fetchone()
+            row = db.execute("SELECT version FROM meta").fetchone()
+            files = db.execute("SELECT name, size, head FROM files").fetchall()
         except sqlite3.DatabaseError:
             return False
-        return row is not None and row[0] == VERSION and row[1] <= self._path.stat().st_size and row[2] == self._head()
-
-    def _head(self) -> str:
-        with self._path.open("rb") as file:
-            return hashlib.sha256(file.readline(65_536)).hexdigest()
+        if row is None or row[0] != VERSION:
+            return False
+        there = {path.name: path for path in record_files(self.directory)}
+        return all(
+            name in there and size <= there[name].stat().st_size and head == _head(there[name]) for name, size, head in files
+        )
 
     def _empty(self, db: sqlite3.Connection) -> None:
-        for table in ("meta", "episodes", "tools"):
+        for table in ("meta", "files", "episodes", "tools"):
             db.execute(f"DROP TABLE IF EXISTS {table}")
         db.executescript(_SCHEMA)
-        db.execute("INSERT INTO meta VALUES (?, 0, ?)", (VERSION, self._head()))
+        db.execute("INSERT INTO meta VALUES (?)", (VERSION,))
 
     def close(self) -> None:
         """Close the file."""
@@ -115,14 +117,27 @@ class EpisodeIndex:
     def refresh(self) -> int:
         """Index what was appended. Returns the number of episodes."""
         with self._lock:
-            (position,) = self._db.execute("SELECT size FROM meta").fetchone()
-            with self._path.open("rb") as file:
-                if os.fstat(file.fileno()).st_size > position:
-                    file.seek(position)
-                    self._read(file, position)
+            if not self._fits(self._db):
+                self._empty(self._db)  # a resumed run has forgotten the steps that it makes again
+                self._scored_at = 0
+            for path in record_files(self.directory):
+                self._grow(path)
             self._take_scores()
             (count,) = self._db.execute("SELECT count(*) FROM episodes").fetchone()
         return int(count)
+
+    def _grow(self, path: Path) -> None:
+        found = self._db.execute("SELECT id, size FROM files WHERE name = ?", (path.name,)).fetchone()
+        if found is None:
+            if not _head(path):
+                return  # its first line is still being written
+            insert = "INSERT INTO files VALUES (NULL, ?, 0, ?)"
+            found = self._db.execute(insert, (path.name, _head(path))).lastrowid, 0
+        number, position = found
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size > position:
+                file.seek(position)
+                self._read(file, path, number, position)
 
     def _take_scores(self) -> None:
         """An evaluation's grades lie beside its episodes, and are made anew at any time."""
@@ -142,30 +157,30 @@ class EpisodeIndex:
         self._db.execute("COMMIT")
         self._scored_at = stamp
 
-    def _read(self, lines: Any, position: int) -> None:
+    def _read(self, lines: Any, path: Path, file: int, position: int) -> None:
         self._db.execute("BEGIN IMMEDIATE")
         for number, line in enumerate(lines, start=1):
             if not line.endswith(b"\n"):
                 break  # still being written
-            row = parse_line(line, self._path)
+            row = parse_line(line, path)
             if row is not None:
-                self._add(row, position, len(line))
+                self._add(row, file, position, len(line))
             position += len(line)
             if number % _COMMIT_EVERY == 0:
-                self._db.execute("UPDATE meta SET size = ?", (position,))
+                self._db.execute("UPDATE files SET size = ? WHERE id = ?", (position, file))
                 self._db.execute("COMMIT")
                 self._db.execute("BEGIN IMMEDIATE")
-        self._db.execute("UPDATE meta SET size = ?", (position,))
+        self._db.execute("UPDATE files SET size = ? WHERE id = ?", (position, file))
         self._db.execute("COMMIT")
 
-    def _add(self, row: Mapping[str, Any], offset: int, length: int) -> None:
+    def _add(self, row: Mapping[str, Any], file: int, offset: int, length: int) -> None:
         facts = row.get("facts") or {}
         called = [turn["action"]["tool"] for turn in row["turns"] if "tool" in turn["action"]]
         accuracy = facts.get("accuracy", facts.get("correct"))
         cursor = self._db.execute(
-            "INSERT INTO episodes VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO episodes VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                offset, length, str(facts.get("item_id") or row["episode_id"]), facts.get("step"),
+                file, offset, length, str(facts.get("item_id") or row["episode_id"]), facts.get("step"),
                 str(facts.get("kind") or facts.get("category") or facts.get("data_source") or ""), row["stop_reason"],
                 _number(facts.get("reward")), _number(accuracy), str(row["answer"] or "")[:_SHOWN_CHARS],
                 str(facts.get("gold") or "")[:_SHOWN_CHARS], len(row["turns"]), len(called),
@@ -215,8 +230,9 @@ class EpisodeIndex:
         return int(total), [dict(zip(_COLUMNS, row, strict=True)) for row in found]
 
     def last_of_items(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Each item's last episode, as a row of the list, by item."""
-        select = f"SELECT {', '.join(_COLUMNS)} FROM episodes WHERE id IN (SELECT max(id) FROM episodes GROUP BY item_id)"  # noqa: S608
+        """Each item's last episode, as a row of the list, by item; of a training run one of its last step."""
+        ranked = "SELECT *, row_number() OVER (PARTITION BY item_id ORDER BY step DESC, id DESC) AS rank FROM episodes"
+        select = f"SELECT {', '.join(_COLUMNS)} FROM ({ranked}) WHERE rank = 1"  # noqa: S608
         with self._lock:
             found = self._db.execute(select + " ORDER BY item_id").fetchall()
         for row in found:
@@ -229,13 +245,22 @@ class EpisodeIndex:
             LookupError: No such episode.
         """
         with self._lock:
-            place = self._db.execute("SELECT offset, length FROM episodes WHERE id = ?", (number,)).fetchone()
+            select = "SELECT name, offset, length FROM episodes JOIN files ON files.id = file WHERE episodes.id = ?"
+            place = self._db.execute(select, (number,)).fetchone()
         if place is None:
             raise LookupError(f"no episode {number} in {self.directory}")
-        with self._path.open("rb") as file:
-            file.seek(place[0])
-            row: dict[str, Any] = json.loads(file.read(place[1]))
+        name, offset, length = place
+        with (self.directory / name).open("rb") as file:
+            file.seek(offset)
+            row: dict[str, Any] = json.loads(file.read(length))
         return row
+
+
+def _head(path: Path) -> str:
+    """What tells this file from another of its name; empty while its first line is not whole."""
+    with path.open("rb") as file:
+        line = file.readline(65_536)
+    return hashlib.sha256(line).hexdigest() if line.endswith(b"\n") or len(line) == 65_536 else ""
 
 
 def _where(filters: Mapping[str, str]) -> tuple[str, list[Any]]:

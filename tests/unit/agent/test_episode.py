@@ -1,19 +1,22 @@
 import asyncio
+from unittest.mock import AsyncMock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.episode import Episode, EpisodeLimits, StopReason, run_episode
-from agent.errors import ContextFull, PolicyUnavailable
+from agent.errors import ContextFull, PolicyUnavailable, SandboxAway, ToolUnavailable
 from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
-from agent.protocol import FinalAnswer
+from agent.protocol import FinalAnswer, render_error_observation
 from agent.scheduling import Slots
 from agent.testing import EchoTool, LostTool, ScriptedPolicy
+from agent.tools import PROGRAM_LEFT_S, ToolResult
 from agent.tools.python import PythonTool
-from code_sandbox.testing import FakeSandbox, LostSandbox
+from code_sandbox.errors import SandboxRequestRefused, SessionLost
+from code_sandbox.testing import FakeSandbox, FakeSession, LostSandbox
 from code_sandbox.wire import CellError, CellImage, ExecuteResult
 from tests.conftest import png
 
@@ -90,15 +93,71 @@ async def test_a_tool_that_cannot_be_closed_changes_nothing():
     assert episode.stop_reason is StopReason.ANSWERED
 
 
-async def test_the_deadline_ends_an_episode_and_closes_its_tools():
-    class Slow:
-        async def reply(self, new_messages, *, max_tokens=None):
-            await asyncio.sleep(60)
+class Hanging(ScriptedPolicy):
+    """An engine that never answers once its script is at its end."""
 
+    async def reply(self, new_messages, *, max_tokens=None):
+        if not self._replies:
+            await asyncio.sleep(60)
+        return await super().reply(new_messages)
+
+
+@pytest.mark.parametrize("limits", [{"deadline_s": 0.05}, {"reply_deadline_s": 0.05}])
+@pytest.mark.parametrize("replies", [[], [SEARCH], [SEARCH, SEARCH]])
+async def test_an_engine_that_hangs_is_an_outage_whatever_the_deadline_and_its_tools_are_closed(limits, replies):
     echo = EchoTool()
-    episode = await run_episode(OPENING, policy=Slow(), tools={"echo": echo}, limits=EpisodeLimits(deadline_s=0.05))
-    assert episode.stop_reason is StopReason.DEADLINE
+    episode = await run_episode(OPENING, policy=Hanging(*replies), tools={"echo": echo}, limits=EpisodeLimits(**limits))
+    assert (episode.stop_reason, len(episode.turns)) == (StopReason.FAILED, len(replies))
+    assert episode.failure == "PolicyUnavailable: the engine gave no reply in 0.05 s"
     assert echo.closed
+
+
+class Ran(EchoTool):
+    """A tool whose program runs for so long, and which takes longer because it waits."""
+
+    def __init__(self, program_s, waits_s=0.0):
+        super().__init__()
+        self.program_s, self.waits_s, self.left_s = program_s, waits_s, []
+
+    async def run(self, arguments):
+        self.left_s.append(PROGRAM_LEFT_S.get())
+        await asyncio.sleep(self.waits_s)
+        return ToolResult(render_error_observation("ran"), program_s=self.program_s)
+
+
+async def test_the_deadline_is_of_the_models_programs_together_and_each_knows_what_is_left():
+    tool = Ran(0.2)
+    episode, _ = await play(*[SEARCH] * 4, ANSWER, tools={"echo": tool}, deadline_s=0.5)
+    assert (episode.stop_reason, len(episode.turns)) == (StopReason.DEADLINE, 3)
+    assert [round(left_s, 6) for left_s in tool.left_s] == [0.5, 0.3, 0.1]
+    assert episode.turns[-1].observation is not None
+    assert episode.program_s == pytest.approx(0.6)
+
+
+async def test_waiting_for_slot_engine_sandbox_or_search_never_counts_against_the_model():
+    class Late(ScriptedPolicy):
+        async def reply(self, new_messages, *, max_tokens=None):
+            await asyncio.sleep(0.06)
+            return await super().reply(new_messages)
+
+    slots = Slots({"echo": 1, "policy": 1})
+    episodes = await asyncio.gather(
+        *(
+            run_episode(
+                OPENING,
+                policy=Late(SEARCH, SEARCH, ANSWER),
+                tools={"echo": Ran(0.01, waits_s=0.06)},
+                limits=EpisodeLimits(deadline_s=0.1),
+                slots=slots,
+            )
+            for _ in range(4)
+        )
+    )
+    assert [episode.stop_reason for episode in episodes] == [StopReason.ANSWERED] * 4
+    assert min(episode.wall_s for episode in episodes) > 0.3
+    assert episodes[0].waits_s["engine"] > 0.15
+    assert episodes[0].waits_s["tools"] > 0.1
+    assert sum(episode.waits_s["slot"] for episode in episodes) > 0.3
 
 
 async def test_cancelling_an_episode_closes_its_session():
@@ -149,7 +208,14 @@ async def test_what_a_program_does_wrong_becomes_an_observation(result, shown, e
 
 @pytest.mark.parametrize(
     "bad",
-    [{"max_turns": 0}, {"deadline_s": 0.0}, {"max_tokens": 0}, {"tool_deadline_s": -1.0}, {"max_observation_chars": 0}],
+    [
+        {"max_turns": 0},
+        {"deadline_s": 0.0},
+        {"reply_deadline_s": 0},
+        {"max_tokens": 0},
+        {"tool_deadline_s": -1.0},
+        {"max_observation_chars": 0},
+    ],
 )
 def test_impossible_limits_are_refused(bad):
     with pytest.raises(ValueError, match="expected more than 0|needs at least 1"):
@@ -208,9 +274,47 @@ async def test_a_tool_that_hangs_or_breaks_ends_its_episode_as_failed_and_the_tu
     assert tool.closed
 
 
-async def test_a_deadline_in_a_tool_keeps_the_reply():
+async def test_a_tool_that_hangs_without_running_a_program_is_no_deadline_of_the_model():
     episode, _ = await play(SEARCH, ANSWER, tools={"echo": Slow(60)}, deadline_s=0.05)
-    assert (episode.stop_reason, len(episode.turns)) == (StopReason.DEADLINE, 1)
+    assert (episode.stop_reason, len(episode.turns)) == (StopReason.FAILED, 1)
+    assert "echo did not return in 0.1 s" in episode.failure
+
+
+async def test_a_program_under_way_is_given_what_is_left_and_its_stop_is_the_deadline():
+    class Session(FakeSession):
+        async def execute(self, code, *, timeout_s=60.0):
+            self.cells.append(timeout_s)
+            # As a server does: the cell is stopped at its limit, as measured by a clock that is a little early.
+            return ExecuteResult(status="timeout", execution_time_s=timeout_s - 0.01)
+
+    class Sandbox(FakeSandbox):
+        async def open(self, images=(), *, session_id=None):
+            self.sessions.append(Session([], images))
+            return self.sessions[-1]
+
+    sandbox = Sandbox()
+    tool = PythonTool(sandbox, images=(), timeout_s=200)
+    episode, _ = await play(CODE, ANSWER, tools={"python": tool}, deadline_s=0.5)
+    assert (episode.stop_reason, sandbox.sessions[0].cells) == (StopReason.DEADLINE, [0.5])
+    assert "ran longer than 0.5 s" in episode.turns[0].observation.text
+
+
+async def test_what_the_tools_of_others_forget_to_escape_is_made_harmless():
+    class Careless(EchoTool):
+        async def run(self, arguments):
+            image = ImageFile(png())
+            return ToolResult(Message("user", "<|im_end|><image>\ud83d<|image_pad|>", (image,)))
+
+    _, policy = await play(SEARCH, ANSWER, tools={"echo": Careless()})
+    assert policy.seen[-1].text == "<| im_end |><image>?<| image_pad |>"
+
+
+async def test_a_session_that_is_lost_is_told_from_a_request_that_no_sandbox_takes():
+    for error, kind in ((SessionLost("gone"), SandboxAway), (SandboxRequestRefused("no image"), ToolUnavailable)):
+        sandbox = FakeSandbox()
+        sandbox.open = AsyncMock(side_effect=error)
+        episode, _ = await play(CODE, ANSWER, tools={"python": PythonTool(sandbox, images=(), timeout_s=1)})
+        assert type(episode.error) is kind
 
 
 async def test_a_timeout_error_of_someone_else_is_not_the_deadline():

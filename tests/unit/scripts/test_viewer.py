@@ -11,7 +11,7 @@ from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
 from agent.testing import EchoTool, ScriptedPolicy
-from agent.trajectory import TrajectoryWriter
+from agent.trajectory import TrajectoryWriter, forget_after
 from scripts.viewer.app import make_app
 from scripts.viewer.index import EpisodeIndex, find_records
 from tests.conftest import png
@@ -19,8 +19,8 @@ from tests.conftest import png
 CALL = '<think>t</think><tool_call>{"name": "echo", "arguments": {"a": "<b>"}}</tool_call>'
 
 
-async def write(directory: Path, count: int, *, first: int = 0, answer: str = "red") -> None:
-    writer = TrajectoryWriter(directory)
+async def write(directory: Path, count: int, *, first: int = 0, answer: str = "red", shared: bool = False) -> None:
+    writer = TrajectoryWriter(directory, shared=shared)
     for number in range(first, first + count):
         replies = [
             Reply(text=CALL, finish="stop", token_ids=(5, 6), logprobs=(-0.5, -1.0), num_tokens=2, context_ids=(9, 7, 7, 7))
@@ -188,3 +188,22 @@ async def test_two_runs_are_put_side_by_side_by_item(run, tmp_path):
         assert asked.get("/api/compare").status_code == 404
     with pytest.raises(ValueError, match="3 runs"):
         make_app([run] * 3)
+
+
+async def test_the_files_of_several_processes_are_one_list_and_what_a_resume_forgot_is_gone(tmp_path):
+    run = tmp_path / "rollouts"
+    await write(run, 30)
+    for first in (30, 40):
+        await write(run, 10, first=first, shared=True)
+    index = EpisodeIndex(run)
+    assert index.rows({})[0] == 50
+    assert find_records(tmp_path) == run
+    number = index.rows({"text": "i047"})[1][0]["id"]
+    assert index.record(number)["facts"]["item_id"] == "i047"
+    await write(run, 5, first=50, shared=True)
+    assert index.refresh() == 55
+    assert forget_after(run, 3) == 15
+    assert index.refresh() == 40
+    assert {row["step"] for row in index.rows({})[1]} == {0, 1, 2, 3}
+    with client(run) as asked:
+        assert asked.get("/api/runs").json()[0]["episodes"] == 40

@@ -1,0 +1,152 @@
+"""verl's own agent worker with a dict for TransferQueue and a list for an engine; run as a program, for verl is imported once.
+
+    python -m tests.verl_worker MODEL DIRECTORY < scenarios.json
+
+A scenario is `{row: {…}, agent: {…}, rollout: {…}, replies: [[…] for each rollout], break_in: "…"}`. Prints one JSON object
+for each: the tags and trajectories in TransferQueue, the records, what was announced, and what the sandbox was given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+
+class Queue:
+    """Of TransferQueue what workers use. As there, tags are read, added to and written back, and others may come between."""
+
+    def __init__(self) -> None:
+        self.tags: dict[str, dict[str, Any]] = {}
+        self.fields: dict[str, Any] = {}
+
+    def init(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    async def async_kv_put(self, key: str, partition_id: str, tag: dict[str, Any]) -> None:
+        known = dict(self.tags.get(key, {}))
+        await asyncio.sleep(0.001)
+        self.tags[key] = known | tag
+
+    async def async_kv_batch_put(self, keys: Any, fields: Any, tags: Any, partition_id: str) -> None:
+        for number, (key, tag) in enumerate(zip(keys, tags, strict=True)):
+            self.tags[key], self.fields[key] = tag, fields[number]
+
+
+class Engine:
+    """Says given replies. A dict stands for a fault: `{"raise": text}`, `{"abort": true}`, `{"hang": true}`."""
+
+    def __init__(self, tokenizer: Any, replies: list[list[Any]]) -> None:
+        self.tokenizer, self.replies, self.sessions = tokenizer, replies, dict[str, list[Any]]()
+        self.seen: list[dict[str, Any]] = []
+
+    async def generate(self, *, request_id: str, prompt_ids: Any, sampling_params: Any, image_data: Any, **_: Any) -> Any:
+        from verl.workers.rollout.replica import TokenOutput
+
+        said = self.sessions.setdefault(request_id, list(self.replies[len(self.sessions) % len(self.replies)])).pop(0)
+        self.seen.append({"text": self.tokenizer.decode(prompt_ids), "images": len(image_data or [])})
+        if isinstance(said, dict) and "raise" in said:
+            raise ValueError(said["raise"])
+        if isinstance(said, dict) and "hang" in said:
+            await asyncio.Event().wait()
+        if isinstance(said, dict):
+            return TokenOutput(token_ids=[], log_probs=[], stop_reason="aborted")
+        # Piece by piece, as a model that may not sample special tokens would spell them.
+        ids = [i for letter in said for i in self.tokenizer(letter, add_special_tokens=False)["input_ids"]]
+        ids.append(self.tokenizer.convert_tokens_to_ids("<|im_end|>"))
+        return TokenOutput(token_ids=ids, log_probs=[-0.5] * len(ids), stop_reason="completed")
+
+
+def configuration(model: str, directory: Path, agent: dict[str, Any], rollout: dict[str, Any]) -> Any:
+    from omegaconf import OmegaConf
+
+    from reinforcement_learning.recipe import load_recipe
+    from reinforcement_learning.settings import AgentSettings
+    from reinforcement_learning.verl_adapter import launch
+
+    recipe = load_recipe("tiny_cpu")
+    config = launch.compose_config(recipe.verl, recipe.verl_extra)
+    OmegaConf.update(config, "actor_rollout_ref.model.path", model)
+    for key, value in rollout.items():
+        OmegaConf.update(config, f"actor_rollout_ref.rollout.{key}", value, force_add=True)
+    settings = {**recipe.agent.model_dump(mode="json"), "record_directory": str(directory / "rollouts"), **agent}
+    directory.mkdir(parents=True)
+    (directory / "settings.json").write_text(AgentSettings.model_validate(settings).model_dump_json())
+    target = "reinforcement_learning.verl_adapter.agent_loop.EpisodeAgentLoop"
+    loop = {"name": "deepeyes", "_target_": target, "settings_path": str(directory / "settings.json")}
+    OmegaConf.save(OmegaConf.create([loop]), directory / "loop.yaml")
+    config.actor_rollout_ref.rollout.agent.agent_loop_config_path = str(directory / "loop.yaml")
+    return config
+
+
+async def play(model: str, directory: Path, scenario: dict[str, Any]) -> dict[str, Any]:
+    import verl.trainer.ppo.v1.agent_loop_tq as verl_loop
+
+    from agent.trajectory import read_records
+    from code_sandbox.testing import FakeSandbox
+    from code_sandbox.wire import ExecuteResult
+    from reinforcement_learning.verl_adapter import services, workers
+
+    queue, sandbox = Queue(), FakeSandbox([ExecuteResult.model_validate(cell) for cell in scenario.get("cells", [])])
+    workers.tq = verl_loop.tq = queue
+    services.SandboxClient = lambda *args, **kwargs: sandbox
+    config = configuration(model, directory, scenario.get("agent", {}), scenario.get("rollout", {}))
+    worker = workers.EpisodeWorker(config, None)
+    worker.llm_client = engine = Engine(worker.tokenizer, scenario["replies"])
+    if scenario.get("break_in"):
+        fail_once(worker, scenario["break_in"])
+    said = io.StringIO()
+    log = logging.StreamHandler(said)
+    logging.getLogger().addHandler(log)
+    logging.getLogger("verl.trainer.ppo.v1.agent_loop_tq").addHandler(log)
+    uid = hashlib.sha256(str(directory).encode()).hexdigest()[:8]
+    images = [base64.b64decode(image) for image in scenario["row"].pop("images", [])]
+    row = {"uid": uid, "agent_name": "deepeyes", "global_steps": 3, "index": 7, "image_bytes": images, **scenario["row"]}
+    trajectory = {"validate": False, "step": 3, "sample_index": 7, "rollout_n": 0}
+    with contextlib.redirect_stderr(said):
+        await worker._run_prompt(row, {"temperature": 1.0}, trajectory)
+    records = list(read_records(directory / "rollouts")) if (directory / "rollouts").is_dir() else []
+    return {
+        "prompt": queue.tags[uid],
+        "trajectories": sorted(key.removeprefix(f"{uid}_") for key in queue.fields),
+        "extra": [dict(queue.fields[key]["extra_fields"]) for key in sorted(queue.fields)],
+        "records": [
+            record.facts | {"stop": record.episode.stop_reason.value, "failure": record.episode.failure,
+                            "turns": len(record.episode.turns)}
+            for record in records
+        ],
+        "said": said.getvalue(),
+        "seen": engine.seen,
+        "sandbox_images": [len(data) for session in sandbox.sessions for data in session.images],
+    }  # fmt: skip
+
+
+def fail_once(worker: Any, name: str) -> None:
+    """Make a method of the worker fail at its first call."""
+    original, calls = getattr(worker, name), list[int]()
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise IndexError(f"{name} broke")
+        return original(*args, **kwargs)
+
+    setattr(worker, name, broken)
+
+
+def main() -> None:
+    model, directory = sys.argv[1], Path(sys.argv[2])
+    scenarios = json.load(sys.stdin)
+    found = {name: asyncio.run(play(model, directory / name, scenario)) for name, scenario in scenarios.items()}
+    (directory / "found.json").write_text(json.dumps(found, default=str))
+
+
+if __name__ == "__main__":
+    main()
