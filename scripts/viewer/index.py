@@ -24,8 +24,8 @@ CREATE TABLE meta (version INTEGER);
 CREATE TABLE files (id INTEGER PRIMARY KEY, name TEXT UNIQUE, size INTEGER, head TEXT);
 CREATE TABLE episodes (
   id INTEGER PRIMARY KEY, file INTEGER, offset INTEGER, length INTEGER, item_id TEXT, step INTEGER, kind TEXT,
-  stop_reason TEXT, reward REAL, accuracy REAL, answer TEXT, gold TEXT, turns INTEGER, tool_calls INTEGER, tool_errors INTEGER, tokens INTEGER,
-  wall_s REAL);
+  stop_reason TEXT, reward REAL, accuracy REAL, answer TEXT, gold TEXT, turns INTEGER, tool_calls INTEGER,
+  tool_errors INTEGER, tokens INTEGER, wall_s REAL);
 CREATE TABLE tools (tool TEXT, id INTEGER, PRIMARY KEY (tool, id)) WITHOUT ROWID;
 CREATE INDEX by_step ON episodes (step);
 CREATE INDEX by_kind ON episodes (kind);
