@@ -49,7 +49,8 @@ class Task:
 
     data_source: str
     question: str
-    gold: str
+    gold: tuple[str, ...]
+    """Accepted answers: an answer is right if it is any of them."""
     item_id: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -71,7 +72,9 @@ class Reward:
 class AnswerJudge(Protocol):
     """`judge.client.Judge`, or a fake."""
 
-    async def judge(self, answer: str | None, gold: str, *, question: str, prompt: str | None = None) -> Verdict: ...
+    async def judge(
+        self, answer: str | None, gold: str | Sequence[str], *, question: str, prompt: str | None = None
+    ) -> Verdict: ...
 
 
 class UndecidedAnswer(EpisodeFailure):

@@ -15,6 +15,7 @@ from agent.images import ImageFile, fit_observation
 from agent.messages import Message, messages_from_rows
 from agent.protocol import STOP_STRINGS
 from reinforcement_learning.rewards import Reward, Task, load_reward
+from reinforcement_learning.rows import accepted_answers
 from reinforcement_learning.verl_adapter.images import QwenImageSizer
 from reinforcement_learning.verl_adapter.rollouts import CURRENT, EpisodeFailed, Rollout, reason_of
 from reinforcement_learning.verl_adapter.services import services
@@ -171,9 +172,9 @@ def _task(row: dict[str, Any]) -> Task:
     extra = row.get("extra_info") or {}
     return Task(
         data_source=str(row["data_source"]),
-        question=str(extra.get("question", "")),
-        gold=str(row["reward_model"]["ground_truth"]),
-        item_id=str(extra.get("index", "")),
+        question=row.get("question") or str(extra.get("question", "")),
+        gold=accepted_answers(row["reward_model"]["ground_truth"]),
+        item_id=str(row.get("index") or extra.get("index", "")),
         extra=extra,
     )
 

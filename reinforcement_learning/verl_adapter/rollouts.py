@@ -142,7 +142,7 @@ def _item(task: Task | None, row: Mapping[str, Any]) -> dict[str, Any]:
     if task is None:  # the row could not be read
         return {"data_source": str(row.get("data_source", "")), "item_id": item_of(row), "kind": "", "gold": ""}
     kind = str(task.extra.get("kind", ""))
-    return {"data_source": task.data_source, "item_id": task.item_id, "kind": kind, "gold": task.gold}
+    return {"data_source": task.data_source, "item_id": task.item_id, "kind": kind, "gold": " or ".join(task.gold)}
 
 
 def _scores(reward: Reward | None) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def judge(outcome: Outcome = Outcome.CORRECT) -> FakeJudge:
 
 
 def task(source: str) -> Task:
-    return Task(data_source=source, question="q", gold="red", item_id="i")
+    return Task(data_source=source, question="q", gold=("red",), item_id="i")
 
 
 GOOD = "<think>t</think><answer>red</answer>"
