@@ -137,7 +137,7 @@ def test_published_values_are_in_the_recipes():
     assert (small["cutoff_len"], large["cutoff_len"]) == (20480, 16384)
     assert large["model_name_or_path"].endswith("32B-Instruct")
     for recipe in (small, large):
-        assert (recipe["learning_rate"], recipe["num_train_epochs"], recipe["image_max_pixels"]) == (1e-5, 3.0, 262144)
+        assert (recipe["learning_rate"], recipe["num_train_epochs"], recipe["image_max_pixels"]) == (1e-5, 3.0, 1003520)
         assert recipe["freeze_vision_tower"] is True
         assert recipe["freeze_multi_modal_projector"] is True
 
