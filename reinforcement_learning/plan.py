@@ -11,11 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reinforcement_learning.model_shape import ModelShape, shape_of
-from reinforcement_learning.plan_values import BYTES, GIB, Assumptions, Layout, VerlValues, count_rows, data_files, layout_of
+from reinforcement_learning.plan_values import (
+    BYTES,
+    GIB,
+    PUBLISHED_STEPS,
+    Assumptions,
+    Layout,
+    VerlValues,
+    count_rows,
+    data_files,
+    layout_of,
+)
 from reinforcement_learning.recipe import Recipe
-
-PUBLISHED_STEPS = 60
-"""Where the data is not here: what the authors ran. Source: DeepEyesV2 issue 1."""
 
 SESSION_BYTES = 60 << 20
 """An idle session takes 4.8 MiB (docs/results.md); the rest is for an opened 8-megapixel image and a figure."""

@@ -14,6 +14,9 @@ from reinforcement_learning.recipe import Recipe
 
 GIB = 1 << 30
 
+PUBLISHED_STEPS = 60
+"""Where the data is not here: what the authors ran. Source: DeepEyesV2 issue 1."""
+
 VERL_DEFAULTS: dict[str, Any] = {
     "data.train_batch_size": 1024,
     "data.max_prompt_length": 512,
@@ -170,6 +173,6 @@ def count_rows(recipe: Recipe) -> int | None:
     import pyarrow.parquet
 
     try:
-        return sum(pyarrow.parquet.ParquetFile(file).metadata.num_rows for file in files)
+        return sum(int(pyarrow.parquet.ParquetFile(file).metadata.num_rows) for file in files)
     except (pyarrow.ArrowException, OSError):
         return None  # the check of the data says what is wrong with it

@@ -6,7 +6,9 @@ from omegaconf import OmegaConf
 from agent.recipes import RecipeError, load_yaml, parse_override, read_yaml, shared_value
 
 
-@pytest.mark.parametrize("text", ["1e-5", "1.0e-5", "2E5", "-3e+2", ".5", "5.", "1_000.5", ".inf", "7", "-2", "abc", "1e5x", "e5", "true"])
+@pytest.mark.parametrize(
+    "text", ["1e-5", "1.0e-5", "2E5", "-3e+2", ".5", "5.", "1_000.5", ".inf", "7", "-2", "abc", "1e5x", "e5", "true"]
+)
 def test_a_number_is_what_llamafactory_and_verl_read(text):
     ours, theirs = load_yaml(f"a: {text}")["a"], OmegaConf.create(f"a: {text}")["a"]
     assert (type(ours), ours) == (type(theirs), theirs)

@@ -12,14 +12,26 @@ pytestmark = pytest.mark.slow
 
 CODE = """
 import sys
+from omegaconf import OmegaConf
+from reinforcement_learning.plan_values import VERL_DEFAULTS
 from reinforcement_learning.recipe import load_recipe, RECIPES
 from reinforcement_learning.verl_adapter.launch import UnknownVerlKey, compose_config
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.utils.config import omega_conf_to_dataclass, validate_config
+FILTER = "verl.algorithm.filter_groups={enable: true, metric: acc}"
 for path in sorted(RECIPES.glob("[!_]*.yaml")):
-    recipe = load_recipe(path.stem)
-    config = compose_config(recipe.verl, recipe.verl_extra)
-    assert config.trainer.v1.trainer_mode == "episode_sync"
+    for overrides in ([], [FILTER]):
+        recipe = load_recipe(path.stem, overrides)
+        config = compose_config(recipe.verl, recipe.verl_extra)
+        OmegaConf.update(config, "actor_rollout_ref.model.path", sys.argv[1])
+        validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
+        for block in ("actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model", "algorithm"):
+            omega_conf_to_dataclass(OmegaConf.select(config, block))
     assert config.algorithm.adv_estimator == "grpo"
     print("LOADED", path.stem)
+defaults = compose_config({}, {})
+for key, value in VERL_DEFAULTS.items():
+    assert OmegaConf.select(defaults, key) == value, key
 for wrong, expected in (({"trainer": {"nnode": 1}}, "nnodes"), ({"algoritm": {"x": 1}}, "the block is unknown")):
     try:
         compose_config(wrong, {})
@@ -29,14 +41,19 @@ for wrong, expected in (({"trainer": {"nnode": 1}}, "nnodes"), ({"algoritm": {"x
 """
 
 
-def test_every_recipe_is_a_configuration_of_verl_and_a_wrong_key_lists_the_right_ones():
+def test_every_recipe_passes_verls_own_checks_a_wrong_key_lists_the_right_ones_and_plans_know_verls_defaults(toy):
     env = os.environ | {
         "VERL_PLATFORM": "cpu",
         "VERL_USE_EXTERNAL_MODULES": "reinforcement_learning.verl_adapter.plugin",
         "PYTHONPATH": str(ROOT),
     }
     result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", CODE], env=env, capture_output=True, text=True, timeout=110, check=False
+        [sys.executable, "-W", "ignore", "-c", CODE, str(toy / "models/base")],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
-    assert result.stdout.count("LOADED") == 4, result.stderr[-2000:]
+    assert result.stdout.count("LOADED") == 6, result.stderr[-2000:]
     assert result.stdout.count("REFUSED") == 2

@@ -1,10 +1,14 @@
+import functools
+import importlib.util
 import json
+import re
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from agent.recipes import RecipeError
+from agent.recipes import RecipeError, shared_value
 from reinforcement_learning.checks import check_recipe
 from reinforcement_learning.recipe import RECIPES, load_recipe
 from reinforcement_learning.train import main
@@ -24,8 +28,101 @@ def test_published_values_are_in_the_recipes():
         assert (recipe.verl["data"]["train_batch_size"], rollout["n"], actor["ppo_mini_batch_size"]) == (256, 16, 32)
         assert (actor["optim"]["lr"], rollout["temperature"], actor["use_kl_loss"]) == (1e-6, 1.0, False)
         assert (recipe.agent.max_turns, recipe.agent.max_reply_tokens, recipe.agent.primer) == (9, 8192, "<think>")
+        assert (recipe.verl["trainer"]["test_freq"], recipe.verl["data"]["filter_overlong_prompts"]) == (4, True)
+        assert recipe.run.val_files[0].endswith("vstar_test.parquet")
     clips = [r.verl["actor_rollout_ref"]["actor"] for r in (paper, script)]
     assert [(c["clip_ratio_low"], c["clip_ratio_high"]) for c in clips] == [(0.2, 0.3), (0.2, 0.2)]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "tiny_cpu"])
+def test_every_gpu_recipe_packs_by_tokens_keeps_two_checkpoints_and_caps_images(name):
+    recipe = load_recipe(name)
+    rollout, actor = recipe.verl["actor_rollout_ref"]["rollout"], recipe.verl["actor_rollout_ref"]["actor"]
+    assert actor["use_dynamic_bsz"] is rollout["log_prob_use_dynamic_bsz"] is True
+    assert recipe.verl["actor_rollout_ref"]["model"]["use_fused_kernels"] is True
+    assert recipe.verl["trainer"]["max_actor_ckpt_to_keep"] == 2
+    assert recipe.agent.image_max_pixels == shared_value("image_max_pixels")
+    replicas = (
+        recipe.verl["trainer"]["nnodes"] * recipe.verl["trainer"]["n_gpus_per_node"] // rollout["tensor_model_parallel_size"]
+    )
+    assert recipe.agent.max_in_flight["policy"] * rollout["agent"]["num_workers"] >= 128 * replicas
+
+
+def leaves(values, prefix=""):
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+@functools.cache
+def verl_source():
+    """What verl 0.9.1 looks up, as text: back-ends and trainers that no recipe uses are left out, and lines that only store a
+    value in `self` under its own name."""
+    root = Path(importlib.util.find_spec("verl").submodule_search_locations[0])
+    unused = re.compile(
+        r"megatron|veomni|torchtitan|mindspeed|automodel|sglang|trtllm|sft|fully_async|separation|npu|ray_trainer"
+    )
+    files = (path for path in sorted(root.rglob("*.py")) if not unused.search(str(path.relative_to(root))))
+    return [STORED.sub("", path.read_text(encoding="utf-8")) for path in files]
+
+
+STORED = re.compile(r"""self\.(\w+) = config\.get\("\1".*""")
+PASSED_ON_WHOLE = ("ray_kwargs.ray_init.", "engine_kwargs.vllm.", "override_config.", "SimpleStorage.", "custom_cls.")
+"""Blocks that verl hands to Ray, vLLM, transformers and TransferQueue, or to our own class, as they are."""
+READ_UNDER_ANOTHER_NAME = {
+    "trainer.v1.episode_sync": "by the name of the trainer's mode",
+    "data.max_prompt_length": "rollout.prompt_length",
+    "data.max_response_length": "rollout.response_length",
+    "actor_rollout_ref.actor.optim.weight_decay": "given to torch's optimizer with the rest of the block",
+}
+
+
+def is_read(key):
+    name = key.rpartition(".")[2]
+    if key in READ_UNDER_ANOTHER_NAME or any(part in key for part in PASSED_ON_WHOLE):
+        return True
+    looked_up = re.compile(rf"""\.{name}\b(?!\s*=[^=])|["']{name}["']|\.{name}\(""")
+    return any(name in text and looked_up.search(text) for text in verl_source())
+
+
+needs_verl = pytest.mark.skipif(importlib.util.find_spec("verl") is None, reason="verl is not installed")
+
+
+@needs_verl
+@pytest.mark.parametrize("name", NAMES)
+def test_every_key_of_a_recipe_is_one_that_verl_reads(name):
+    recipe = load_recipe(name)
+    assert not [key for key in (*leaves(recipe.verl), *recipe.verl_extra) if not is_read(key)]
+
+
+@needs_verl
+@pytest.mark.parametrize("key", ["multi_stage_wake_up", "freeze_vision_tower", "return_raw_chat", "truncation"])
+def test_a_key_that_verl_only_stores_or_lists_would_be_found(key):
+    assert not is_read(f"actor_rollout_ref.{key}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_recipe_sets_what_its_own_switches_leave_unread(name):
+    verl = load_recipe(name).verl
+    actor = verl["actor_rollout_ref"]["actor"]
+    assert "ref" not in verl["actor_rollout_ref"], "there is no reference policy without a KL term"
+    assert actor["use_kl_loss"] is False
+    assert "kl_loss_coef" not in actor
+    assert "ppo_micro_batch_size_per_gpu" not in actor, "batches are packed by tokens"
+    assert "log_prob_micro_batch_size_per_gpu" not in verl["actor_rollout_ref"]["rollout"]
+
+
+def test_the_filter_of_groups_is_off_and_one_line_away(tmp_path):
+    assert "filter_groups" not in load_recipe("qwen2_5_vl_7b").verl["algorithm"]
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: [qwen2_5_vl_7b.yaml, _filter_groups.yaml]")
+    for part in RECIPES.glob("*.yaml"):
+        (tmp_path / part.name).write_text(part.read_text())
+    recipe = load_recipe(str(mine))
+    assert recipe.verl["algorithm"]["filter_groups"] == {"enable": True, "metric": "acc"}
+    assert recipe.verl["trainer"]["nnodes"] == 4
 
 
 @pytest.mark.parametrize(
@@ -72,7 +169,7 @@ def test_a_broken_recipe_is_one_clear_message(tmp_path, text, message):
 
 
 def test_an_unknown_recipe_lists_those_that_are():
-    with pytest.raises(RecipeError, match="qwen2_5_vl_7b, qwen2_5_vl_7b_script, tiny_cpu"):
+    with pytest.raises(RecipeError, match="qwen2_5_vl_7b, qwen2_5_vl_7b_1x8, qwen2_5_vl_7b_script, tiny_cpu"):
         load_recipe("gpt")
 
 
