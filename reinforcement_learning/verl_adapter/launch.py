@@ -11,10 +11,13 @@ import ray
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from ray.exceptions import RayTaskError
 from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 from verl.utils.device import auto_set_device
+
+from reinforcement_learning.failed_groups import RunEnded
 
 
 class UnknownVerlKey(ValueError):
@@ -71,13 +74,18 @@ class EpisodeTaskRunner(TaskRunnerV1.__ray_metadata__.modified_class):  # type: 
 
     def run(self, config: DictConfig) -> None:
         """Train."""
-        from reinforcement_learning.verl_adapter import trainer  # noqa: F401  registers "episode_sync"
+        from reinforcement_learning.verl_adapter import trainer
 
+        trainer.take_place()
         super().run(config)
 
 
 def train(config: DictConfig, *, run_directory: Path, agent_settings: Mapping[str, Any], env: Mapping[str, str]) -> None:
-    """Write what the workers read, connect to Ray (RAY_ADDRESS, or a local one) and train to the end."""
+    """Write what the workers read, connect to Ray (RAY_ADDRESS, or a local one) and train to the end.
+
+    Raises:
+        RunEnded: The run cannot go on; the message says why.
+    """
     settings_path = run_directory / "agent_settings.json"
     settings_path.write_text(json.dumps(dict(agent_settings), indent=1), encoding="utf-8")
     loop_path = run_directory / "agent_loop.yaml"
@@ -95,5 +103,9 @@ def train(config: DictConfig, *, run_directory: Path, agent_settings: Mapping[st
     validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     try:
         run_ppo(config, task_runner_class=EpisodeTaskRunner)
+    except RayTaskError as error:
+        if isinstance(error.cause, RunEnded):
+            raise RunEnded(str(error.cause)) from None
+        raise
     finally:
         ray.shutdown()

@@ -1,4 +1,4 @@
-"""verl's synchronous trainer with the metrics of agents, and a file of them that survives a restart."""
+"""verl's synchronous trainer with the rules of episodes: which groups count, what a checkpoint is, and the metrics."""
 
 from __future__ import annotations
 
@@ -6,41 +6,131 @@ import json
 import os
 import time
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import transfer_queue as tq
-from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
+from omegaconf import DictConfig, OmegaConf, open_dict
+from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
+from verl.trainer.ppo.v1 import PPOTrainerSync
+from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
-METRICS_FILE = "metrics.jsonl"
+from reinforcement_learning.checkpoints import Checkpoints
+from reinforcement_learning.failed_groups import FailedGroups
+from reinforcement_learning.resume import METRICS_FILE, restarts_data
+from reinforcement_learning.verl_adapter import advantages
+from reinforcement_learning.verl_adapter.replay import EpisodeBuffer
+
+MODE = "sync"
+FAILED_GROUPS_KEY = "trainer.v1.sampler.sampler_kwargs.failed_groups"
+"""Where the recipe's `agent.failed_groups` stands in verl's configuration."""
 _POLL_S = 0.1
 
 
-@register_trainer("episode_sync")
+def take_place() -> None:
+    """Put our trainer where verl looks for its own synchronous one.
+
+    verl compares the trainer's name with "sync" in many places (trainer/ppo/v1/trainer_base.py: the buffer, checkpoints, the
+    data loader). Under any other name a trainer gets the asynchronous halves of them, which throw a whole group away for one
+    lost rollout and put all rollouts into each checkpoint.
+    """
+    TRAINER_REGISTRY[MODE] = EpisodeTrainer
+
+
 class EpisodeTrainer(PPOTrainerSync):  # type: ignore[misc]
     """Adds `episode/*` to every step, and appends each step's metrics to `<run>/metrics.jsonl`."""
 
-    def _build_replay_buffer(self) -> Any:
-        buffer = super()._build_replay_buffer()
-        # verl looks for finished rollouts every 2 s, which is most of a small model's step.
-        buffer.poll_interval = _POLL_S
-        return buffer
+    def __init__(self, config: DictConfig) -> None:
+        with open_dict(config):
+            # The data loader must hand out single prompts to replace single groups.
+            config.trainer.v1.sampler.sync_refill_failed_groups = _failed_groups(config).refill
+            if config.algorithm.adv_estimator == "grpo":
+                config.algorithm.adv_estimator = advantages.NAME
+            # verl would delete an old checkpoint before the new one is complete; `Checkpoints` does it afterwards.
+            self._checkpoints = Checkpoints(
+                Path(config.trainer.default_local_dir).resolve(), config.trainer.get("max_actor_ckpt_to_keep", None)
+            )
+            config.trainer.max_actor_ckpt_to_keep = config.trainer.max_critic_ckpt_to_keep = None
+        self._step_metrics: dict[str, Any] = {}
+        self._step_batch: Any = None
+        super().__init__(config)
+
+    def _build_replay_buffer(self) -> EpisodeBuffer:
+        failed_groups = _failed_groups(self.config)
+        metric = self._resolve_filter_groups_metric()
+        groups = self.config.algorithm.get("filter_groups", None) or {}
+        sampler, batch_size = self.config.trainer.v1.sampler, self.config.data.train_batch_size
+        exact = metric is not None or failed_groups.refill
+        return EpisodeBuffer(
+            failed_groups=failed_groups,
+            rollouts=self.config.actor_rollout_ref.rollout.n,
+            max_gen_batches=groups.get("max_num_gen_batches", 0),
+            trainer_mode=MODE,
+            trainer_config=self.config.trainer.v1.get(MODE, {}),
+            max_off_policy_threshold=sampler.max_off_policy_threshold,
+            max_off_policy_strategy=sampler.max_off_policy_strategy,
+            sampler_kwargs=sampler.sampler_kwargs,
+            refill_fn=self._add_prompts_to_generate,
+            filter_groups_metric=metric,
+            train_batch_size=batch_size,
+            gen_batch_size=1 if exact else (self.config.data.get("gen_batch_size", None) or batch_size),
+            max_inflight_gen_batches=groups.get("max_inflight_gen_batches", 1) if metric is not None else 1,
+            # verl looks for finished rollouts every 2 s, which is most of a small model's step.
+            poll_interval=_POLL_S,
+        )
+
+    def step(self, metrics: dict[str, Any], timing_raw: dict[str, float]) -> Any:
+        """One step of training; what it measured is kept for the checkpoint that may follow."""
+        batch = super().step(metrics, timing_raw)
+        self._step_metrics, self._step_batch = metrics, batch
+        return batch
+
+    def _save_checkpoint(self) -> None:
+        metrics = _numbers(self._step_metrics | self._episode_metrics(self._step_batch))
+        trainer, callback = self.config.trainer, self.checkpoint_callback
+        directory = trainer.default_local_dir
+        self._checkpoints.begin()
+        trainer.default_local_dir, self.checkpoint_callback = str(self._checkpoints.saving), CheckpointCallback(self.config)
+        try:
+            super()._save_checkpoint()
+        finally:
+            trainer.default_local_dir, self.checkpoint_callback = directory, callback
+        path = self._checkpoints.finish(self.global_steps, metrics | {"step": self.global_steps, "time_s": time.time()})
+        callback.on_save(trainer=self, global_step=self.global_steps, checkpoint_dir=str(path), async_save=False)
+
+    def _load_checkpoint(self) -> None:
+        newest = self._checkpoints.newest()
+        trainer, loader = self.config.trainer, self.train_dataloader
+        if trainer.resume_mode == "auto":
+            with open_dict(trainer):
+                trainer.resume_mode = "resume_path" if newest else "disable"
+                trainer.resume_from_path = str(newest.path) if newest else None
+            if newest and restarts_data(self._run, newest.step):
+                self.train_dataloader = _NoPosition()
+        try:
+            super()._load_checkpoint()
+        finally:
+            self.train_dataloader = loader
+
+    @property
+    def _run(self) -> Path:
+        return Path(self.config.trainer.default_local_dir).parent
 
     def _compute_metrics(
         self, batch: Any, metrics: dict[str, Any], timing_raw: dict[str, float], global_steps: int, epoch: int
     ) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
         metrics.update(self._episode_metrics(batch))
-        line = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float | np.number)}
-        line |= {"step": global_steps, "time_s": time.time()}
-        path = Path(self.config.trainer.default_local_dir).parent / METRICS_FILE
-        with path.open("a", encoding="utf-8") as lines:
+        line = _numbers(metrics) | {"step": global_steps, "time_s": time.time()}
+        with (self._run / METRICS_FILE).open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(line) + "\n")
             lines.flush()
             os.fsync(lines.fileno())
 
     def _episode_metrics(self, batch: Any) -> dict[str, float]:
+        """Means over the rollouts that were trained on; what was lost is counted by the buffer."""
         rows = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields", "metrics"])
         values: dict[str, list[float]] = defaultdict(list)
         stops: Counter[str] = Counter()
@@ -53,7 +143,22 @@ class EpisodeTrainer(PPOTrainerSync):  # type: ignore[misc]
             for name in ("generate_sequences", "tool_calls"):
                 values[f"episode/{name}_s"].append(float((timing or {}).get(name, 0.0)))
         count = sum(stops.values())
-        asked = self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n
         found = {f"{name}/mean": float(np.mean(numbers)) for name, numbers in values.items()}
         found |= {f"episode/stop_{name}_frac": number / count for name, number in stops.items()}
-        return found | {"episode/count": float(count), "episode/failed_frac": 1.0 - count / asked}
+        return found | {"episode/count": float(count)}
+
+
+class _NoPosition:
+    """Stands in for the data loader while a checkpoint is read whose position in the data is of no use."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Forget it."""
+
+
+def _failed_groups(config: DictConfig) -> FailedGroups:
+    values = OmegaConf.select(config, FAILED_GROUPS_KEY)
+    return FailedGroups() if values is None else FailedGroups.model_validate(OmegaConf.to_container(values, resolve=True))
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items() if isinstance(value, int | float | np.number)}

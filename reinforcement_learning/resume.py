@@ -1,0 +1,369 @@
+"""Going on with a run: from which step, whether it is still the same run, and what must be forgotten.
+
+A run's folder holds the recipe and the checksums of the data that it was started with. When there is a checkpoint to go on
+from, both are compared with today's; a difference is refused, because training would go on with other meaning under the same
+curves, or skip rows unseen. Keys that change nothing of what is learned may differ (`FREE`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from reinforcement_learning.checkpoints import Checkpoint, Checkpoints
+from reinforcement_learning.recipe import Recipe
+
+METRICS_FILE = "metrics.jsonl"
+RECIPE_FILE = "recipe.resolved.yaml"
+_DATA_FILE = "data.json"
+_RESUME_FILE = "resume.json"
+_WANDB_FILE = "wandb_run_id"
+
+FREE = (
+    # Places, addresses and names; the data is compared by content.
+    "run.directory",
+    "run.train_files",
+    "run.val_files",
+    "run.env.*",
+    "agent.sandbox_urls",
+    "agent.judge.base_urls",
+    "agent.judge.cache",
+    "verl.trainer.project_name",
+    "verl.trainer.experiment_name",
+    "verl.trainer.default_local_dir",
+    # How long, how often, and where it is told.
+    "verl.trainer.total_training_steps",
+    "verl.trainer.total_epochs",
+    "verl.trainer.save_freq",
+    "verl.trainer.test_freq",
+    "verl.trainer.val_before_train",
+    "verl.trainer.logger",
+    "verl.trainer.log_val_generations",
+    "verl.trainer.*_data_dir",
+    "verl.trainer.max_*_ckpt_to_keep",
+    "verl.trainer.resume_*",
+    "verl.data.val_*",
+    "agent.record*",
+    # Patience and room: what is waited for and how much runs at once.
+    "agent.*_outage.*",
+    "agent.failed_groups.max_in_a_row",
+    "agent.max_in_flight*",
+    "agent.max_sandbox_calls",
+    "agent.judge.timeout_s",
+    "agent.judge.patience_s",
+    "agent.judge.max_in_flight",
+    # Machines and memory. The number of training ranks is held against the checkpoint itself.
+    "verl.trainer.nnodes",
+    "verl.trainer.n_gpus_per_node",
+    "verl.trainer.device",
+    "verl.ray_kwargs.*",
+    "verl.transfer_queue.*",
+    "verl.reward.num_workers",
+    "verl.global_profiler.*",
+    "verl.actor_rollout_ref.nccl_timeout",
+    "verl.actor_rollout_ref.*micro_batch_size_per_gpu",
+    "verl.actor_rollout_ref.*max_token_len_per_gpu",
+    "verl.actor_rollout_ref.*use_dynamic_bsz",
+    "verl.actor_rollout_ref.*_offload",
+    "verl.actor_rollout_ref.actor.checkpoint.*",
+    "verl.actor_rollout_ref.rollout.agent.num_workers",
+    "verl.actor_rollout_ref.rollout.gpu_memory_utilization",
+    "verl.actor_rollout_ref.rollout.tensor_model_parallel_size",
+    "verl.actor_rollout_ref.rollout.max_num_*",
+    "verl.actor_rollout_ref.rollout.enforce_eager",
+    "verl.actor_rollout_ref.rollout.free_cache_engine",
+    "verl.actor_rollout_ref.rollout.checkpoint_engine.*",
+    "verl_extra.ray_kwargs.*",
+    "verl_extra.trainer.ray_wait_register_center_timeout",
+)
+"""Keys that may change from one start to the next."""
+
+DATA_POSITION = (
+    "verl.data.seed",
+    "verl.data.shuffle",
+    "verl.data.train_batch_size",
+    "verl.data.gen_batch_size",
+    "verl.data.dataloader_num_workers",
+    "verl.data.train_max_samples",
+    "verl.data.filter_overlong_*",
+    "verl.data.max_prompt_length",
+    "verl.data.sampler.*",
+    "verl.algorithm.filter_groups.enable",
+    "agent.failed_groups.refill",
+)
+"""Keys after whose change the stored position in the data means nothing."""
+
+
+class ResumeRefused(ValueError):
+    """The folder holds a run of another recipe or other data."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A file that is trained on, known by its content."""
+
+    name: str
+    path: str
+    size_bytes: int
+    modified_ns: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a run is to be started."""
+
+    directory: Path
+    checkpoint: Checkpoint | None
+    """None: from the first step."""
+    restart_data: bool
+    """Read the data from its beginning, though the weights go on."""
+    data_files: tuple[str, ...]
+    changes: tuple[str, ...] = ()
+    """Differences that were accepted."""
+
+    @property
+    def step(self) -> int:
+        """The last step that is there already."""
+        return self.checkpoint.step if self.checkpoint else 0
+
+    @property
+    def message(self) -> str:
+        """One line for the person who starts the run."""
+        if self.checkpoint is None:
+            return f"starts from the first step in {self.directory}"
+        position = "the data starts from its beginning" if self.restart_data else "the data goes on where it was"
+        return f"resumes after step {self.step} from {self.checkpoint.path}; {position}"
+
+
+def check_resume(
+    directory: Path,
+    recipe: Recipe,
+    data_files: Sequence[str],
+    *,
+    world_size: int,
+    accept: bool = False,
+    mode: str = "auto",
+) -> Start:
+    """Compare a run's folder with what is to be started in it. Changes nothing.
+
+    Args:
+        directory: The run's folder, there or not.
+        recipe: Today's.
+        data_files: Today's training files, in their order.
+        world_size: Ranks that will train.
+        accept: Go on in spite of differences.
+        mode: verl's `trainer.resume_mode`; anything but `auto` is the person's own decision and is not compared.
+
+    Raises:
+        ResumeRefused: The message lists the differences.
+    """
+    files = tuple(data_files)
+    checkpoint = Checkpoints(directory / "checkpoints").newest()
+    if mode == "disable":
+        checkpoint = None
+    elif mode != "auto":
+        return Start(directory, _named(recipe), False, files)
+    if checkpoint is None:
+        return Start(directory, None, False, files)
+    if checkpoint.world_size not in (None, world_size):
+        raise ResumeRefused(
+            f"{checkpoint.path} was written by {checkpoint.world_size} ranks and this recipe trains on {world_size} (nnodes x "
+            "n_gpus_per_node); verl reads a checkpoint on the same number only. Use as many, or make a model of it with "
+            f"`deepeyes export {directory} --out NEW` and start a new run from run.model=NEW"
+        )
+    changed = _recipe_changes(directory, recipe)
+    data_changes = _data_changes(directory, files)
+    lines = [f"{key}: {_short(old)} -> {_short(new)}" for key, (old, new) in changed.items()] + data_changes
+    lost = bool(data_changes) or any(_matches(key, DATA_POSITION) for key in changed)
+    if lines and not accept:
+        listed = "\n  ".join(lines)
+        position = "the data would start from its beginning" if lost else "the data would go on where it was"
+        raise ResumeRefused(
+            f"{directory} holds a run at step {checkpoint.step} that was started differently:\n  {listed}\n"
+            f"Give the new run a folder of its own (run.directory=...), or go on deliberately with --accept-changes: weights "
+            f"and optimiser would go on from step {checkpoint.step}, and {position}"
+        )
+    restart = lost or restarts_data(directory, checkpoint.step)
+    return Start(directory, checkpoint, restart, files, tuple(lines))
+
+
+def begin(start: Start, recipe: Recipe) -> list[str]:
+    """Make the run's folder ready: what lies after the step to go on from is forgotten, and today's recipe is written.
+
+    Returns:
+        What was cleared away, for the person who starts the run.
+    """
+    directory = start.directory
+    directory.mkdir(parents=True, exist_ok=True)
+    told = Checkpoints(directory / "checkpoints").tidy(start.step if start.checkpoint else None)
+    # First of all, so that a kill right after it cannot lose what was decided about the data.
+    _write(directory / _RESUME_FILE, json.dumps({"step": start.step, "restart_data": start.restart_data}))
+    forget_metrics_after(directory / METRICS_FILE, start.step, start.checkpoint.metrics if start.checkpoint else {})
+    _write(directory / _DATA_FILE, json.dumps([_as_row(file) for file in _data(directory, start.data_files)], indent=1))
+    _write(directory / RECIPE_FILE, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+    return told
+
+
+def forget_metrics_after(path: Path, step: int, last: Mapping[str, Any]) -> None:
+    """Cut a file of metrics to the steps up to one, each once, in one move.
+
+    Args:
+        path: A JSON object a line, with `step`.
+        step: The last that stays.
+        last: What a checkpoint knows of that step; used if the file has no line for it, because the kill came in between.
+    """
+    rows: dict[int, str] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        try:
+            number = int(json.loads(line)["step"])
+        except (ValueError, KeyError, TypeError):
+            continue
+        if number <= step:
+            rows[number] = line
+    if last and step not in rows:
+        rows[step] = json.dumps(dict(last))
+    if path.exists() or rows:
+        _write(path, "".join(f"{rows[number]}\n" for number in sorted(rows)))
+
+
+def restarts_data(directory: Path, step: int) -> bool:
+    """Whether it was decided that the data starts anew after this step; trainers ask."""
+    try:
+        decided = json.loads((directory / _RESUME_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(decided.get("restart_data")) and decided.get("step") == step
+
+
+def wandb_environment(directory: Path, loggers: Sequence[str] | str, *, new: bool) -> dict[str, str]:
+    """What makes every start of a run log to the same run of wandb.
+
+    Args:
+        directory: The run's folder; it keeps the id.
+        loggers: verl's `trainer.logger`.
+        new: Begin another wandb run.
+    """
+    if "wandb" not in ([loggers] if isinstance(loggers, str) else list(loggers)):
+        return {}
+    path = directory / _WANDB_FILE
+    kept = path.read_text(encoding="utf-8").strip() if path.is_file() and not new else ""
+    name = os.environ.get("WANDB_RUN_ID") or kept or secrets.token_hex(8)
+    if name != kept:
+        _write(path, name)
+    where = {} if os.environ.get("WANDB_DIR") else {"WANDB_DIR": str(directory)}
+    return {"WANDB_RUN_ID": name, "WANDB_RESUME": "allow", **where}
+
+
+def _named(recipe: Recipe) -> Checkpoint | None:
+    """The checkpoint that `trainer.resume_from_path` names."""
+    path = Path(str(recipe.verl.get("trainer", {}).get("resume_from_path", "")))
+    _, _, step = path.name.partition("global_step_")
+    return Checkpoint(int(step), path) if step.isdecimal() else None
+
+
+def _recipe_changes(directory: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
+    path = directory / RECIPE_FILE
+    if not path.is_file():
+        return {}
+    stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        # With the defaults of keys that came later.
+        stored = Recipe.model_validate(stored).model_dump(mode="json")
+    except ValidationError:
+        pass
+    old, new = _flat(stored), _flat(recipe.model_dump(mode="json"))
+    return {
+        key: (old.get(key), new.get(key))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not _matches(key, FREE)
+    }
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        path = f"{prefix}{name}"
+        found |= _flat(value, f"{path}.") if isinstance(value, Mapping) and value else {path: value}
+    return found
+
+
+def _matches(key: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "not set"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _data(directory: Path, paths: Sequence[str]) -> tuple[DataFile, ...]:
+    """Checksums, made once for each state of a file."""
+    known = {(file.path, file.size_bytes, file.modified_ns): file.sha256 for file in _stored_data(directory) or ()}
+    found = []
+    for path in map(Path, paths):
+        state = path.stat()
+        key = (str(path.resolve()), state.st_size, state.st_mtime_ns)
+        found.append(DataFile(path.name, *key, known.get(key) or _sha256(path)))
+    return tuple(found)
+
+
+def _stored_data(directory: Path) -> tuple[DataFile, ...] | None:
+    try:
+        rows = json.loads((directory / _DATA_FILE).read_text(encoding="utf-8"))
+        return tuple(DataFile(**row) for row in rows)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _data_changes(directory: Path, paths: Sequence[str]) -> list[str]:
+    stored = _stored_data(directory)
+    if stored is None:
+        return []
+    data = _data(directory, paths)
+    if [file.sha256 for file in stored] == [file.sha256 for file in data]:
+        return []
+    before, now = {file.sha256: file for file in stored}, {file.sha256: file for file in data}
+    gone = [file for file in stored if file.sha256 not in now]
+    come = [file for file in data if file.sha256 not in before]
+    lines = []
+    for old in list(gone):
+        new = next((file for file in come if file.name == old.name), None)
+        if new is not None:
+            gone.remove(old)
+            come.remove(new)
+            lines.append(f"data file {old.name}: other content ({old.size_bytes:,} -> {new.size_bytes:,} bytes)")
+    lines += [f"data file {file.name}: no longer there" for file in gone]
+    lines += [f"data file {file.name}: new" for file in come]
+    order = f"data files: another order ({', '.join(file.name for file in stored)} -> {', '.join(f.name for f in data)})"
+    return lines or [order]
+
+
+def _as_row(file: DataFile) -> dict[str, Any]:
+    return {name: getattr(file, name) for name in DataFile.__slots__}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
