@@ -294,7 +294,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in values.items():
         path = f"{prefix}{name}"
-        found |= _flat(value, f"{path}.") if isinstance(value, Mapping) and value else {path: value}
+        found |= _flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
     return found
 
 

@@ -1,0 +1,173 @@
+import json
+
+import pytest
+import yaml
+
+from reinforcement_learning.checkpoints import Checkpoints
+from reinforcement_learning.recipe import Recipe
+from reinforcement_learning.resume import (
+    METRICS_FILE,
+    RECIPE_FILE,
+    ResumeRefused,
+    begin,
+    check_resume,
+    forget_metrics_after,
+    restarts_data,
+    wandb_environment,
+)
+from tests.unit.reinforcement_learning.test_checkpoints import save
+
+
+def recipe(directory, *, agent=None, **trainer):
+    return Recipe.model_validate(
+        {
+            "run": {"model": "m", "train_files": ["a.parquet"], "directory": str(directory)},
+            "agent": agent or {},
+            "verl": {"trainer": trainer, "data": {"seed": 1}},
+            "verl_extra": {},
+        }
+    )
+
+
+def start(directory, files, today=None, **options):
+    return check_resume(directory, today or recipe(directory), [str(file) for file in files], world_size=2, **options)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run's folder that was killed after step 5; its newest checkpoint is of step 4. Beside it, its data."""
+    directory, files = tmp_path / "run", [tmp_path / name for name in ("a.parquet", "b.parquet")]
+    for file in files:
+        file.write_bytes(file.name.encode() * 100)
+    begin(start(directory, files), recipe(directory))
+    for step in (2, 4):
+        save(Checkpoints(directory / "checkpoints"), step, metrics={"step": step, "from": "checkpoint"})
+    (directory / METRICS_FILE).write_text("".join(json.dumps({"step": step}) + "\n" for step in range(1, 6)) + '{"ste')
+    return directory, files
+
+
+def test_the_same_recipe_and_data_go_on_from_the_newest_checkpoint_and_say_so(run):
+    directory, files = run
+    found = start(directory, files)
+    assert found.step == 4
+    assert "resumes after step 4" in found.message and "goes on where it was" in found.message
+
+
+@pytest.mark.parametrize(
+    "today",
+    [
+        {"total_training_steps": 99, "save_freq": 1, "test_freq": 2, "logger": ["wandb"], "max_actor_ckpt_to_keep": 5},
+        {"agent": {"sandbox_urls": ["http://10.0.0.1:1"], "judge": {"base_urls": ["http://10.0.0.2:2"]}}},
+        {"agent": {"max_in_flight": {"policy": 3}, "judge_outage": {"poll_s": 1.0}}},
+    ],
+)
+def test_what_changes_nothing_of_what_is_learned_may_differ(run, today):
+    directory, files = run
+    assert start(directory, files, recipe(directory, **today)).step == 4
+
+
+def test_another_recipe_is_refused_with_the_difference(run):
+    directory, files = run
+    with pytest.raises(ResumeRefused) as error:
+        start(directory, files, recipe(directory, agent={"max_turns": 4}, critic_warmup=3))
+    text = str(error.value)
+    assert "agent.max_turns: 9 -> 4" in text and "verl.trainer.critic_warmup: not set -> 3" in text
+    assert "step 4" in text and "--accept-changes" in text and "run.directory" in text
+    assert "goes on where it was" not in text and "go on where it was" in text
+
+
+@pytest.mark.parametrize("change", ["content", "fewer", "more", "order"])
+def test_other_data_is_refused_with_the_difference_and_if_accepted_starts_from_its_beginning(run, change):
+    directory, files = run
+    if change == "content":
+        files[1].write_bytes(b"other")
+    elif change == "fewer":
+        files = files[:1]
+    elif change == "more":
+        (files[0].parent / "c.parquet").write_bytes(b"c")
+        files = [*files, files[0].parent / "c.parquet"]
+    else:
+        files = files[::-1]
+    with pytest.raises(ResumeRefused, match="data file") as error:
+        start(directory, files)
+    expected = {"content": "b.parquet: other", "fewer": "b.parquet: no longer", "more": "c.parquet: new", "order": "order"}
+    assert expected[change] in str(error.value)
+    accepted = start(directory, files, accept=True)
+    assert accepted.step == 4 and accepted.restart_data
+    begin(accepted, recipe(directory))
+    assert restarts_data(directory, 4) and not restarts_data(directory, 6)
+    # A kill before the next checkpoint must not lose the decision.
+    again = start(directory, files)
+    assert again.restart_data and not again.changes
+
+
+def test_data_that_was_moved_is_the_same_data(run):
+    directory, files = run
+    moved = [file.rename(file.parent / "run" / file.name) for file in files]
+    assert not start(directory, moved).restart_data
+
+
+def test_another_number_of_ranks_is_refused_with_the_way_out(run):
+    directory, files = run
+    with pytest.raises(ResumeRefused, match="2 ranks.*trains on 8.*deepeyes export"):
+        check_resume(directory, recipe(directory), list(map(str, files)), world_size=8, accept=True)
+
+
+def test_a_look_changes_nothing(run):
+    directory, files = run
+    before = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
+    start(directory, files)
+    assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == before
+
+
+def test_each_step_is_in_the_metrics_once_after_a_resume(run):
+    directory, files = run
+    begin(start(directory, files), recipe(directory))
+    rows = [json.loads(line) for line in (directory / METRICS_FILE).read_text().splitlines()]
+    assert rows == [{"step": 1}, {"step": 2}, {"step": 3}, {"step": 4}]
+
+
+def test_a_step_that_was_saved_and_killed_before_its_metrics_gets_them_from_the_checkpoint(tmp_path):
+    path = tmp_path / METRICS_FILE
+    path.write_text('{"step": 1}\n{"step": 1}\n')
+    forget_metrics_after(path, 2, {"step": 2, "loss": 0.5})
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"step": 1}, {"step": 2, "loss": 0.5}]
+
+
+def test_without_a_checkpoint_a_run_starts_anew_whatever_lies_there(run):
+    directory, files = run
+    other = recipe(directory, agent={"max_turns": 4})
+    found = check_resume(directory, other, list(map(str, files)), world_size=2, mode="disable")
+    assert found.step == 0
+    begin(found, other)
+    assert (directory / METRICS_FILE).read_text() == ""
+    assert Checkpoints(directory / "checkpoints").newest() is None
+    assert yaml.safe_load((directory / RECIPE_FILE).read_text())["agent"]["max_turns"] == 4
+
+
+def test_every_start_of_a_run_logs_to_the_same_wandb_run(tmp_path, monkeypatch):
+    for name in ("WANDB_RUN_ID", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    first = wandb_environment(tmp_path, ["console", "wandb"], new=False)
+    assert first == wandb_environment(tmp_path, ["wandb"], new=False)
+    assert first["WANDB_RESUME"] == "allow" and first["WANDB_DIR"] == str(tmp_path)
+    assert wandb_environment(tmp_path, ["wandb"], new=True)["WANDB_RUN_ID"] != first["WANDB_RUN_ID"]
+    assert wandb_environment(tmp_path, ["console"], new=False) == {}
+
+
+def test_real_wandb_goes_on_with_the_same_run(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    for name in ("WANDB_RUN_ID", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    ids = []
+    for step in (1, 2):
+        with monkeypatch.context() as process:
+            for name, value in wandb_environment(tmp_path, "wandb", new=False).items():
+                process.setenv(name, value)
+            run = wandb.init(project="p", name="n", config={})
+            run.log({"x": step}, step=step)
+            ids.append(run.id)
+            run.finish()
+    assert len(set(ids)) == 1
+    assert all(path.name.endswith(ids[0]) for path in (tmp_path / "wandb").glob("offline-run-*"))
