@@ -7,6 +7,7 @@ curves, or skip rows unseen. Keys that change nothing of what is learned may dif
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -26,12 +27,14 @@ from reinforcement_learning.recipe import Recipe
 METRICS_FILE = "metrics.jsonl"
 RECIPE_FILE = "recipe.resolved.yaml"
 _DATA_FILE = "data.json"
+_MODEL_FILE = "model.json"
 _RESUME_FILE = "resume.json"
 _WANDB_FILE = "wandb_run_id"
 
 FREE = (
-    # Places, addresses and names; the data is compared by content.
+    # Places, addresses and names; data and model are compared by content.
     "run.directory",
+    "run.model",
     "run.train_files",
     "run.val_files",
     "run.env.*",
@@ -178,21 +181,22 @@ def check_resume(
         return Start(directory, None, False, files)
     if checkpoint.world_size not in (None, world_size):
         raise ResumeRefused(
-            f"{checkpoint.path} was written by {checkpoint.world_size} ranks and this recipe trains on {world_size} (nnodes x "
-            "n_gpus_per_node); verl reads a checkpoint on the same number only. Use as many, or make a model of it with "
+            f"{checkpoint.path} was written by {checkpoint.world_size} ranks and this recipe trains on {world_size} (nnodes "
+            "x n_gpus_per_node); verl reads a checkpoint on the same number only. Use as many, or make a model of it with "
             f"`deepeyes export {directory} --out NEW` and start a new run from run.model=NEW"
         )
     changed = _recipe_changes(directory, recipe)
     data_changes = _data_changes(directory, files)
-    lines = [f"{key}: {_short(old)} -> {_short(new)}" for key, (old, new) in changed.items()] + data_changes
+    lines = [f"{key}: {_short(old)} -> {_short(new)}" for key, (old, new) in changed.items()]
+    lines += _model_changes(directory, recipe.run.model) + data_changes
     lost = bool(data_changes) or any(_matches(key, DATA_POSITION) for key in changed)
     if lines and not accept:
         listed = "\n  ".join(lines)
         position = "the data would start from its beginning" if lost else "the data would go on where it was"
         raise ResumeRefused(
             f"{directory} holds a run at step {checkpoint.step} that was started differently:\n  {listed}\n"
-            f"Give the new run a folder of its own (run.directory=...), or go on deliberately with --accept-changes: weights "
-            f"and optimiser would go on from step {checkpoint.step}, and {position}"
+            f"Give the new run a folder of its own (run.directory=...), or go on deliberately with --accept-changes: "
+            f"weights and optimiser would go on from step {checkpoint.step}, and {position}"
         )
     restart = lost or restarts_data(directory, checkpoint.step)
     return Start(directory, checkpoint, restart, files, tuple(lines))
@@ -211,6 +215,7 @@ def begin(start: Start, recipe: Recipe) -> list[str]:
     _write(directory / _RESUME_FILE, json.dumps({"step": start.step, "restart_data": start.restart_data}))
     forget_metrics_after(directory / METRICS_FILE, start.step, start.checkpoint.metrics if start.checkpoint else {})
     _write(directory / _DATA_FILE, json.dumps([_as_row(file) for file in _data(directory, start.data_files)], indent=1))
+    _write(directory / _MODEL_FILE, json.dumps(_model(recipe.run.model), indent=1))
     _write(directory / RECIPE_FILE, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
     return told
 
@@ -277,11 +282,9 @@ def _recipe_changes(directory: Path, recipe: Recipe) -> dict[str, tuple[Any, Any
     if not path.is_file():
         return {}
     stored = yaml.safe_load(path.read_text(encoding="utf-8"))
-    try:
+    with contextlib.suppress(ValidationError):
         # With the defaults of keys that came later.
         stored = Recipe.model_validate(stored).model_dump(mode="json")
-    except ValidationError:
-        pass
     old, new = _flat(stored), _flat(recipe.model_dump(mode="json"))
     return {
         key: (old.get(key), new.get(key))
@@ -349,6 +352,30 @@ def _data_changes(directory: Path, paths: Sequence[str]) -> list[str]:
     lines += [f"data file {file.name}: new" for file in come]
     order = f"data files: another order ({', '.join(file.name for file in stored)} -> {', '.join(f.name for f in data)})"
     return lines or [order]
+
+
+def _model(name: str) -> dict[str, Any]:
+    """A model by its settings and the sizes of its files; by its name alone if it is not on this machine."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return {"name": name, "sizes_bytes": {}}
+    parts = [path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".bin")]
+    settings = [path for name in ("config.json", "tokenizer.json") if (path := folder / name).is_file()]
+    sizes = {path.name: path.stat().st_size for path in parts}
+    return {"name": name, "sizes_bytes": sizes, "sha256": {path.name: _sha256(path) for path in settings}}
+
+
+def _model_changes(directory: Path, name: str) -> list[str]:
+    try:
+        stored = json.loads((directory / _MODEL_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    today = _model(name)
+    if today["sizes_bytes"] and stored.get("sizes_bytes"):
+        same = all(today[key] == stored.get(key) for key in ("sizes_bytes", "sha256"))
+    else:
+        same = today["name"] == stored.get("name")
+    return [] if same else [f"run.model: another model ({stored.get('name')} -> {name})"]
 
 
 def _as_row(file: DataFile) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """Train with GRPO.
 
-    python -m reinforcement_learning.train --recipe NAME|PATH [--overlay NAME|PATH] [--dry-run] [--accept-changes] [key=value …]
+    python -m reinforcement_learning.train --recipe NAME|PATH [--overlay NAME|PATH] [--dry-run]
+        [--accept-changes] [key=value …]
 
-`--dry-run` prints the resolved recipe, checks data, model, Redis, sandbox, judge and search, and starts nothing. A run that is
-there already goes on from its newest checkpoint; if its recipe or data were others then, that is refused.
+`--dry-run` prints the resolved recipe, checks data, model, Redis, sandbox, judge and search, and starts nothing. A run that
+is there already goes on from its newest checkpoint; if its recipe or data were others then, that is refused.
 """
 
 from __future__ import annotations
@@ -115,8 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"rl: {start.message}", flush=True)
     last_step = config.trainer.total_training_steps
     if start.checkpoint and last_step is not None and start.step >= last_step:
-        print(f"rl: the run has all its {last_step} steps; verl.trainer.total_training_steps=N makes it longer")
-        return
+        print(f"rl: the run has all its {last_step} steps already; verl.trainer.total_training_steps=N makes it longer")
     if options.dry_run:
         print("rl: ready; nothing was started")
         return

@@ -344,7 +344,10 @@ _PASSED_ON = {
     "leaderboard": ("evaluation.leaderboard", "many runs in one table"),
     "compare": ("evaluation.compare", "two runs over the same items: gain, harm, significance"),
     "rejudge": ("evaluation.rejudge", "would another judge have decided the same?"),
-    "export": ("evaluation.export", "a run in the form of VLMEvalKit, lmms-eval or inspect"),
+    "export": (
+        "reinforcement_learning.export",
+        "an RL run's model as a Hugging Face folder; with --to, an evaluation for VLMEvalKit, lmms-eval or inspect",
+    ),
     "contamination": ("evaluation.contamination", "does training data hold items of a benchmark?"),
 }
 """Commands that have a parser of their own, which is not loaded for the others."""
@@ -358,7 +361,10 @@ def _add_passed_on(commands: Commands[argparse.ArgumentParser]) -> None:
 def _pass_on(options: argparse.Namespace) -> None:
     import importlib
 
-    importlib.import_module(_PASSED_ON[options.command][0]).main(options.rest)
+    module = _PASSED_ON[options.command][0]
+    if options.command == "export" and any(word.partition("=")[0] == "--to" for word in options.rest):
+        module = "evaluation.export"
+    importlib.import_module(module).main(options.rest)
 
 
 if __name__ == "__main__":

@@ -157,23 +157,16 @@ def _rl(context: Context) -> None:
             f"agent.judge.log_only={str(bool(judge)).lower()}",
             log="rl", on_poll=poll, CODE_SANDBOX_URL=url, **judge,
         )  # fmt: skip
-    checkpoint = _latest_hf_checkpoint(run / "checkpoints")
     target = context.directory / "models/rl"
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(checkpoint, target)
+    # In the precision that it was trained in, so that what is evaluated is what was trained.
+    context.python("reinforcement_learning.export", str(run), "--out", str(target), "--dtype", "float32", log="export")
 
 
 def _rl_steps() -> int:
     from reinforcement_learning.recipe import load_recipe
 
     return int(load_recipe("tiny_cpu").verl["trainer"]["total_training_steps"])
-
-
-def _latest_hf_checkpoint(directory: Path) -> Path:
-    found = sorted(directory.glob("global_step_*/actor/huggingface"), key=lambda path: int(path.parts[-3].split("_")[-1]))
-    if not found:
-        raise ProgramFailed(f"no checkpoint in {directory}; the log of the RL stage tells why")
-    return found[-1]
 
 
 def _eval(context: Context) -> None:

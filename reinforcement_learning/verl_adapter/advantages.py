@@ -23,9 +23,9 @@ def survivors_advantage(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As verl's `grpo`, except where that goes by rounding errors or compares a rollout with nothing.
 
-    Equal rewards give exactly 0: the mean of sixteen rewards of 0.8 is not 0.8 in 32 bits, and verl divides the difference by
-    a deviation of nearly 0 (core_algos.py, compute_grpo_outcome_advantage of verl 0.9.1, gives -0.056). A rollout that is
-    alone in its group gets 0; verl gives it its raw reward.
+    Equal rewards give exactly 0: the mean of sixteen rewards of 0.8 is not 0.8 in 32 bits, and verl divides the difference
+    by a deviation of nearly 0 (core_algos.py, compute_grpo_outcome_advantage of verl 0.9.1, gives -0.056). A rollout that
+    is alone in its group gets 0; verl gives it its raw reward.
 
     Args:
         token_level_rewards: [num_rollouts, num_tokens].

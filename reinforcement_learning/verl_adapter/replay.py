@@ -1,4 +1,4 @@
-"""The sampler of a synchronous run: survivors of a group are trained on, failed groups are replaced, a fault ends the run."""
+"""The sampler of a synchronous run: survivors are trained on, failed groups are replaced, a fault in all ends the run."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from agent.trajectory import read_records
+from reinforcement_learning.checkpoints import Checkpoints
 from scripts.processes import MARK
 from tests.conftest import ROOT
 from tests.slow.conftest import quickstart_command
@@ -58,6 +59,16 @@ def test_rollout_and_training_agree_on_trained_weights(quickstart):
         assert row["training/rollout_actor_probs_pearson_corr"] >= 0.9999, row["step"]
         assert row["training/rollout_probs_diff_max"] < 1e-2
     assert metrics[-1]["episode/failed_frac"] == 0.0
+
+
+def test_a_checkpoint_is_model_and_optimiser_and_the_exported_model_is_the_newest(quickstart):
+    found = Checkpoints(quickstart.directory / "rl/checkpoints").complete()
+    assert [checkpoint.step for checkpoint in found] == [16, 18]
+    for checkpoint in found:
+        assert not (checkpoint.path / "transfer_queue").exists()
+        whole = sum(path.stat().st_size for path in checkpoint.path.rglob("*") if path.is_file())
+        assert whole < 1.1 * sum(path.stat().st_size for path in checkpoint.path.glob("actor/[mo]*.pt"))
+    assert "of step 18" in (quickstart.directory / "logs/export.log").read_text()
 
 
 def test_every_recorded_rollout_holds_the_tokens_behind_its_text(quickstart):
@@ -192,7 +203,8 @@ def test_sft_that_is_killed_resumes_with_the_losses_it_would_have_had(quickstart
 def test_rl_that_is_interrupted_leaves_nothing_running_and_resumes_without_repeating_a_step(quickstart, tmp_path):
     run = copy_of(quickstart, tmp_path)
     (run / "stages/rl.json").unlink()
-    (run / "rl/checkpoints/latest_checkpointed_iteration.txt").read_text()
+    # As if it had been killed after its last checkpoint but one.
+    shutil.rmtree(run / f"rl/checkpoints/global_step_{Checkpoints(run / 'rl/checkpoints').newest().step}")
     before = rows(run / "rl/metrics.jsonl")
     steps = int(before[-1]["step"])
     env = os.environ | {"COLUMNS": "200"}

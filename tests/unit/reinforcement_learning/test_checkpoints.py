@@ -68,7 +68,8 @@ def test_a_folder_that_is_not_whole_is_not_resumed_from_and_moved_out_of_the_way
     newest = 4 if harm == "empty folder" else 2
     assert checkpoints.newest().step == newest
     told = checkpoints.tidy(newest)
-    assert len(told) == 1 and "moved to" in told[0]
+    assert len(told) == 1
+    assert "moved to" in told[0]
     assert len(list(tmp_path.glob("global_step_*"))) == len(steps(checkpoints))
     assert checkpoints.newest().step == newest
 

@@ -27,6 +27,7 @@ for path in sorted(RECIPES.glob("[!_]*.yaml")):
         validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
         for block in ("actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model", "algorithm"):
             omega_conf_to_dataclass(OmegaConf.select(config, block))
+    assert config.trainer.v1.trainer_mode == "sync"
     assert config.algorithm.adv_estimator == "grpo"
     print("LOADED", path.stem)
 defaults = compose_config({}, {})

@@ -37,7 +37,8 @@ def test_failed_groups_in_a_row_end_the_run_with_the_commonest_reasons_in_one_li
     with pytest.raises(RunEnded) as error:
         counted.check()
     text = str(error.value)
-    assert "3 groups in a row" in text and "24 of 24" in text
+    assert "3 groups in a row" in text
+    assert "24 of 24" in text
     assert "18 x OSError: disk full; 6 x ValueError: bad" in text
     assert "\n" not in text
 

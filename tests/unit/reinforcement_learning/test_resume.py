@@ -50,7 +50,8 @@ def test_the_same_recipe_and_data_go_on_from_the_newest_checkpoint_and_say_so(ru
     directory, files = run
     found = start(directory, files)
     assert found.step == 4
-    assert "resumes after step 4" in found.message and "goes on where it was" in found.message
+    assert "resumes after step 4" in found.message
+    assert "goes on where it was" in found.message
 
 
 @pytest.mark.parametrize(
@@ -71,9 +72,9 @@ def test_another_recipe_is_refused_with_the_difference(run):
     with pytest.raises(ResumeRefused) as error:
         start(directory, files, recipe(directory, agent={"max_turns": 4}, critic_warmup=3))
     text = str(error.value)
-    assert "agent.max_turns: 9 -> 4" in text and "verl.trainer.critic_warmup: not set -> 3" in text
-    assert "step 4" in text and "--accept-changes" in text and "run.directory" in text
-    assert "goes on where it was" not in text and "go on where it was" in text
+    for part in ("agent.max_turns: 9 -> 4", "verl.trainer.critic_warmup: not set -> 3", "step 4", "--accept-changes",
+                 "run.directory", "go on where it was"):  # fmt: skip
+        assert part in text
 
 
 @pytest.mark.parametrize("change", ["content", "fewer", "more", "order"])
@@ -93,18 +94,37 @@ def test_other_data_is_refused_with_the_difference_and_if_accepted_starts_from_i
     expected = {"content": "b.parquet: other", "fewer": "b.parquet: no longer", "more": "c.parquet: new", "order": "order"}
     assert expected[change] in str(error.value)
     accepted = start(directory, files, accept=True)
-    assert accepted.step == 4 and accepted.restart_data
+    assert (accepted.step, accepted.restart_data) == (4, True)
     begin(accepted, recipe(directory))
-    assert restarts_data(directory, 4) and not restarts_data(directory, 6)
+    assert restarts_data(directory, 4)
+    assert not restarts_data(directory, 6)
     # A kill before the next checkpoint must not lose the decision.
     again = start(directory, files)
-    assert again.restart_data and not again.changes
+    assert (again.restart_data, again.changes) == (True, ())
 
 
 def test_data_that_was_moved_is_the_same_data(run):
     directory, files = run
     moved = [file.rename(file.parent / "run" / file.name) for file in files]
     assert not start(directory, moved).restart_data
+
+
+def test_a_model_that_was_moved_is_the_same_and_another_one_is_refused(run):
+    directory, files = run
+    models = [files[0].parent / name for name in ("before", "moved", "other")]
+    for number, model in enumerate(models):
+        model.mkdir()
+        (model / "config.json").write_text("{}")
+        (model / "model.safetensors").write_bytes(bytes(1 if number == 2 else 3))
+
+    def with_model(model):
+        today = recipe(directory)
+        return today.model_copy(update={"run": today.run.model_copy(update={"model": str(model)})})
+
+    begin(start(directory, files, with_model(models[0]), accept=True), with_model(models[0]))
+    assert start(directory, files, with_model(models[1])).step == 4
+    with pytest.raises(ResumeRefused, match="run.model: another model"):
+        start(directory, files, with_model(models[2]))
 
 
 def test_another_number_of_ranks_is_refused_with_the_way_out(run):
@@ -150,7 +170,7 @@ def test_every_start_of_a_run_logs_to_the_same_wandb_run(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     first = wandb_environment(tmp_path, ["console", "wandb"], new=False)
     assert first == wandb_environment(tmp_path, ["wandb"], new=False)
-    assert first["WANDB_RESUME"] == "allow" and first["WANDB_DIR"] == str(tmp_path)
+    assert (first["WANDB_RESUME"], first["WANDB_DIR"]) == ("allow", str(tmp_path))
     assert wandb_environment(tmp_path, ["wandb"], new=True)["WANDB_RUN_ID"] != first["WANDB_RUN_ID"]
     assert wandb_environment(tmp_path, ["console"], new=False) == {}
 
