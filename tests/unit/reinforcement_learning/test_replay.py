@@ -10,7 +10,7 @@ from reinforcement_learning.failed_groups import RunEnded
 from reinforcement_learning.recipe import RECIPES, load_recipe
 
 # Importing verl takes ten seconds.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
 
 RECIPE_NAMES = sorted(path.stem for path in RECIPES.glob("[!_]*.yaml"))
 
