@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from typing import Any
 
 from verl.trainer.ppo.v1 import replay_buffer
@@ -30,7 +31,8 @@ class EpisodeBuffer(replay_buffer.ReplayBuffer):  # type: ignore[misc]
         super().__init__(**kwargs, sync_refill_failed_groups=failed_groups.refill)
         self.book = GroupBook(failed_groups, rollouts)
         self._max_gen_batches = max_gen_batches if max_gen_batches > 0 else _DEFAULT_GEN_BATCHES
-        self._refill, self.refill_fn = self.refill_fn, self._draw_more
+        self._refill: Callable[[int], object] = self.refill_fn
+        self.refill_fn = self._draw_more
         self._drawn_more = 0
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:

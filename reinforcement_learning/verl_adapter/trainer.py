@@ -89,7 +89,8 @@ class EpisodeTrainer(PPOTrainerSync):  # type: ignore[misc]
 
     def _save_checkpoint(self) -> None:
         metrics = _numbers(self._step_metrics | self._episode_metrics(self._step_batch))
-        trainer, callback = self.config.trainer, self.checkpoint_callback
+        trainer = self.config.trainer
+        callback: CheckpointCallback = self.checkpoint_callback
         directory = trainer.default_local_dir
         self._checkpoints.begin()
         trainer.default_local_dir, self.checkpoint_callback = str(self._checkpoints.saving), CheckpointCallback(self.config)
@@ -102,7 +103,8 @@ class EpisodeTrainer(PPOTrainerSync):  # type: ignore[misc]
 
     def _load_checkpoint(self) -> None:
         newest = self._checkpoints.newest()
-        trainer, loader = self.config.trainer, self.train_dataloader
+        trainer = self.config.trainer
+        loader: Any = self.train_dataloader
         if trainer.resume_mode == "auto":
             with open_dict(trainer):
                 trainer.resume_mode = "resume_path" if newest else "disable"
