@@ -19,7 +19,8 @@ from reinforcement_learning.plan_values import (
     Layout,
     VerlValues,
     count_rows,
-    data_files,
+    episodes_at_once,
+    find_data,
     layout_of,
 )
 from reinforcement_learning.recipe import Recipe
@@ -40,6 +41,8 @@ _JUDGE_TOKENS = 500
 
 _LINE_BYTES = 900
 _TURN_BYTES = 420
+_JPEG_BYTES_PER_PX = 0.2
+"""A photograph; docs/results.md has 618 kB for 3.1 megapixels."""
 _ID_BYTES = 3.0
 _LOGPROB_BYTES = 10.2
 """A double after zlib and base64: its mantissa does not shrink."""
@@ -89,7 +92,7 @@ class Disk:
     export: int
     """The model as a plain folder, in bfloat16."""
     recording_step: int
-    """Of one step: text, tokens and log-probabilities, and images that tools made."""
+    """Of one step on average (`agent.record` thins them): text, tokens and log-probabilities, and images that tools made."""
     recordings: int
     """Of the whole run, as far as its length is known."""
     images: int
@@ -150,7 +153,7 @@ def make_plan(recipe: Recipe, *, gpus: int | None = None, assume: Assumptions | 
     prompts, group = values("data.train_batch_size"), values("actor_rollout_ref.rollout.n")
     longest = values("data.max_prompt_length") + values("data.max_response_length")
     mean = min(assume.episode_tokens(recipe.agent.image_max_pixels), longest)
-    rows = assume.rows if assume.rows is not None else count_rows(recipe)
+    rows = assume.rows if assume.rows is not None else count_rows(recipe.run.train_files)
     per_epoch = None if rows is None else rows // prompts
     steps = values("trainer.total_training_steps")
     if steps is None and per_epoch is not None:
@@ -174,7 +177,7 @@ def make_plan(recipe: Recipe, *, gpus: int | None = None, assume: Assumptions | 
         steps=steps,
         steps_per_epoch=per_epoch,
         rows=rows,
-        sessions=episodes if with_code else 0,
+        sessions=episodes_at_once(recipe) if with_code else 0,
         cell_core_s=episodes * assume.calls * assume.cell_s if with_code else 0.0,
         judge_requests=asked,
         judge_tokens=asked * _JUDGE_TOKENS,
@@ -305,23 +308,34 @@ def _disk(
     saved = 0 if frequency <= 0 else math.ceil((steps or PUBLISHED_STEPS) / frequency)
     kept = saved if keep is None else min(saved, keep + 1)
     episodes = values("data.train_batch_size") * values("actor_rollout_ref.rollout.n")
-    step = recorded_bytes(assume, episodes=episodes)
+    record = recipe.agent.record
+    every = record.every if record.enabled else 0
+    step = recorded_bytes(assume, episodes=episodes, max_pixels=record.max_pixels) * record.share / every if every else 0
     return Disk(
         checkpoint=checkpoint,
         checkpoints=kept * checkpoint,
         export=shape.parameters * 2 + _small_files(Path(recipe.run.model)),
-        recording_step=step,
-        recordings=step * (steps or PUBLISHED_STEPS),
-        images=sum(file.stat().st_size for file in data_files(recipe)),
+        recording_step=round(step),
+        recordings=round(step * (steps or PUBLISHED_STEPS)),
+        images=sum(file.stat().st_size for file in find_data(recipe.run.train_files)),
     )
 
 
-def recorded_bytes(assume: Assumptions, *, episodes: int) -> int:
-    """What a step's recordings take: lines of JSON with packed ids and log-probabilities, and the images that tools made."""
+def recorded_bytes(assume: Assumptions, *, episodes: int, max_pixels: int | None = None) -> int:
+    """What a step's recordings take: lines of JSON with packed ids and log-probabilities, and the images that tools made.
+
+    Args:
+        assume: How long episodes are.
+        episodes: Of the step.
+        max_pixels: `agent.record.max_pixels`: larger images are kept as JPEG of so many pixels.
+    """
     turns = 1 + assume.calls
     context = assume.question_tokens + assume.calls * assume.observation_text_tokens
     text = (context + assume.replies_tokens) * assume.chars_per_token
     packed = (context + assume.replies_tokens) * _ID_BYTES + assume.replies_tokens * _LOGPROB_BYTES
     line = _LINE_BYTES + turns * _TURN_BYTES + text + packed
-    images = assume.calls * assume.observation_images * assume.observation_image_bytes
+    image = assume.observation_image_bytes
+    if max_pixels is not None:
+        image = min(image, round(max_pixels * _JPEG_BYTES_PER_PX))
+    images = assume.calls * assume.observation_images * image
     return round(episodes * (line + images))

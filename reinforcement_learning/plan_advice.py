@@ -19,12 +19,34 @@ def advice(plan: Plan, recipe: Recipe, assume: Assumptions | None = None) -> lis
     """What to change or to know before this recipe is started; each line names the key."""
     values, assume = VerlValues(recipe), assume or Assumptions()
     return [
+        *contradictions(plan),
         *_batches(plan, values),
         *_memory(plan, assume),
         *_cache(plan),
         *_disk(plan, values),
         *_services(plan, recipe),
     ]
+
+
+def contradictions(plan: Plan) -> list[str]:
+    """Values that end a run when it starts or at its first long episode; each line names the key."""
+    layout, found = plan.layout, []
+    tensor = layout.tensor_parallel
+    if plan.token_budget < plan.longest_tokens:
+        found.append(
+            f"verl.actor_rollout_ref.actor.ppo_max_token_len_per_gpu {plan.token_budget:,} is less than an episode may have "
+            f"({plan.longest_tokens:,}: max_prompt_length + max_response_length); the first one that long ends the run"
+        )
+    if layout.gpus % layout.shards:
+        found.append(
+            f"verl.actor_rollout_ref.actor.fsdp_config.fsdp_size {layout.shards} does not divide {layout.gpus} GPUs"
+        )
+    if layout.gpus % tensor or plan.shape.heads % tensor:
+        found.append(
+            f"verl.actor_rollout_ref.rollout.tensor_model_parallel_size {tensor} must divide {layout.gpus} GPUs and "
+            f"{plan.shape.heads} attention heads"
+        )
+    return found
 
 
 def _batches(plan: Plan, values: VerlValues) -> Iterator[str]:
@@ -41,19 +63,6 @@ def _batches(plan: Plan, values: VerlValues) -> Iterator[str]:
             )
     if mini > values("data.train_batch_size"):
         yield f"ppo_mini_batch_size {mini} is larger than train_batch_size {values('data.train_batch_size')}"
-    if plan.token_budget < plan.longest_tokens:
-        yield (
-            f"actor.ppo_max_token_len_per_gpu {plan.token_budget:,} is less than an episode may have "
-            f"({plan.longest_tokens:,}: max_prompt_length + max_response_length); the first one that long ends the run"
-        )
-    if layout.gpus % layout.shards:
-        yield f"actor.fsdp_config.fsdp_size {layout.shards} does not divide {layout.gpus} GPUs"
-    tensor = layout.tensor_parallel
-    if layout.gpus % tensor or plan.shape.heads % tensor:
-        yield (
-            f"rollout.tensor_model_parallel_size {tensor} must divide {layout.gpus} GPUs and "
-            f"{plan.shape.heads} attention heads"
-        )
     if plan.rows is not None and plan.steps_per_epoch == 0:
         yield f"{plan.rows} rows are fewer than data.train_batch_size {values('data.train_batch_size')}: no step at all"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,13 +160,14 @@ def layout_of(values: VerlValues, gpus: int | None) -> Layout:
     )
 
 
-def data_files(recipe: Recipe) -> list[Path]:
-    return [Path(file) for pattern in recipe.run.train_files for file in sorted(glob.glob(pattern))]  # noqa: PTH207
+def find_data(patterns: Iterable[str]) -> list[Path]:
+    """The files that are there; those that are missing are the data check's business."""
+    return [Path(file) for pattern in patterns for file in sorted(glob.glob(pattern))]  # noqa: PTH207
 
 
-def count_rows(recipe: Recipe) -> int | None:
-    """Of the training data, or None where it is not here."""
-    files = data_files(recipe)
+def count_rows(patterns: Iterable[str]) -> int | None:
+    """Of parquet files, from their footers; None where there are none, or one cannot be read."""
+    files = find_data(patterns)
     if not files:
         return None
     import pyarrow
@@ -176,3 +177,11 @@ def count_rows(recipe: Recipe) -> int | None:
         return sum(int(pyarrow.parquet.ParquetFile(file).metadata.num_rows) for file in files)
     except (pyarrow.ArrowException, OSError):
         return None  # the check of the data says what is wrong with it
+
+
+def episodes_at_once(recipe: Recipe) -> int:
+    """Episodes in flight: all of a step's start together, and so do those of a validation."""
+    values = VerlValues(recipe)
+    training = int(values("data.train_batch_size") * values("actor_rollout_ref.rollout.n"))
+    validated = count_rows(recipe.run.val_files) if values("trainer.test_freq") > 0 else None
+    return max(training, validated or 0)

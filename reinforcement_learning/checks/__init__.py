@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from code_sandbox.errors import SandboxError
+from reinforcement_learning.checks.capacity import check_disk, check_plan, check_sandbox_capacity, judge_load
 from reinforcement_learning.checks.data import check_data
-from reinforcement_learning.checks.machine import check_disk
 from reinforcement_learning.checks.model import check_model
 from reinforcement_learning.checks.services import check_judge, check_sandbox, check_search
 from reinforcement_learning.recipe import Recipe
@@ -27,14 +26,19 @@ def check_recipe(recipe: Recipe) -> list[Check]:
     """Look at everything; a failing check never hides the next one."""
     checks = [
         _run("model", lambda: check_model(recipe.run.model)),
-        _run("disk", lambda: check_disk(Path(recipe.run.directory))),
+        _run("plan", lambda: check_plan(recipe)),
+        _run("disk", lambda: check_disk(recipe)),
         _run("train data", lambda: check_data(recipe.run.train_files)),
     ]
     if recipe.run.val_files:
         checks.append(_run("validation data", lambda: check_data(recipe.run.val_files)))
     if "python" in recipe.agent.tools:
         checks.append(_run("sandbox and Redis", lambda: check_sandbox(recipe)))
+        if checks[-1].ok:
+            checks.append(_run("sandbox capacity", lambda: check_sandbox_capacity(recipe)))
     checks.append(_run("judge", lambda: check_judge(recipe)))
+    if recipe.agent.judge.base_urls:
+        checks.append(_run("judge load", lambda: judge_load(recipe)))
     for tool, block in (("search", recipe.agent.search), ("image_search", recipe.agent.image_search)):
         if tool in recipe.agent.tools:
             pages = tool == "search" and "fetch_page" in recipe.agent.tools

@@ -14,8 +14,27 @@ from tests.conftest import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-AGREED = ("verl", "ray", "transformers", "llamafactory", "accelerate", "transferqueue", "datasets", "peft", "trl", "tensordict", "torchvision")
-PINNED = {"torch": "2.13.0", "vllm": "0.28.0", "verl": "0.9.1", "llamafactory": "0.9.5", "deepspeed": "0.18.4", "accelerate": "1.13.0"}
+AGREED = (
+    "verl",
+    "ray",
+    "transformers",
+    "llamafactory",
+    "accelerate",
+    "transferqueue",
+    "datasets",
+    "peft",
+    "trl",
+    "tensordict",
+    "torchvision",
+)
+PINNED = {
+    "torch": "2.13.0",
+    "vllm": "0.28.0",
+    "verl": "0.9.1",
+    "llamafactory": "0.9.5",
+    "deepspeed": "0.18.4",
+    "accelerate": "1.13.0",
+}
 
 
 def lock(kind):
@@ -40,7 +59,9 @@ def test_a_lock_holds_every_direct_need_in_a_version_that_fits(kind, extras):
     for requirement in needs(*extras):
         version = pins.get(canonicalize_name(requirement.name))
         assert version is not None, f"{kind}.lock lacks {requirement}"
-        assert requirement.specifier.contains(version), f"{kind}.lock has {requirement.name} {version}, needed is {requirement}"
+        assert requirement.specifier.contains(version), (
+            f"{kind}.lock has {requirement.name} {version}, needed is {requirement}"
+        )
 
 
 def test_the_gpu_lock_is_for_cuda_and_has_no_torchcodec():
@@ -110,9 +131,24 @@ def setup_on(tmp_path, *, smi=None, version_file="", arguments=("gpu",), **env):
     """setup.sh gpu on a machine with this driver; nothing can be installed, because there is no Python to do it with."""
     tools = tmp_path / "bin"
     tools.mkdir()
-    for name in ("bash", "uname", "sed", "grep", "head", "cat", "sha256sum", "cut", "dirname", "df", "awk", "env", "ls", "tail"):
+    for name in (
+        "bash",
+        "uname",
+        "sed",
+        "grep",
+        "head",
+        "cat",
+        "sha256sum",
+        "cut",
+        "dirname",
+        "df",
+        "awk",
+        "env",
+        "ls",
+        "tail",
+    ):
         (tools / name).symlink_to(shutil.which(name))
-    (tools / "python3.11").write_text("#!/bin/sh\ncase \"$1\" in -m) echo VENV; exit 7;; esac\nexit 0\n")
+    (tools / "python3.11").write_text('#!/bin/sh\ncase "$1" in -m) echo VENV; exit 7;; esac\nexit 0\n')
     if smi is not None:
         (tools / "nvidia-smi").write_text(f"#!/bin/sh\n{smi}\n")
     for tool in tools.iterdir():
@@ -144,7 +180,9 @@ OPEN_MODULE = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  535.104.
         ({"arguments": ("tpu",)}, "there are: cpu, gpu"),
     ],
 )
-def test_setup_for_gpus_refuses_a_machine_whose_driver_is_missing_or_too_old_before_anything_is_installed(tmp_path, machine, said):
+def test_setup_for_gpus_refuses_a_machine_whose_driver_is_missing_or_too_old_before_anything_is_installed(
+    tmp_path, machine, said
+):
     result = setup_on(tmp_path, **machine)
     assert result.returncode != 0
     assert said in result.stderr

@@ -70,9 +70,7 @@ def test_the_untied_copy_of_a_tied_model_computes_the_same(toy, untied):
     import torch
     from transformers import Qwen2_5_VLForConditionalGeneration
 
-    tied, copy = (
-        Qwen2_5_VLForConditionalGeneration.from_pretrained(path) for path in (toy / "models/base", untied)
-    )
+    tied, copy = (Qwen2_5_VLForConditionalGeneration.from_pretrained(path) for path in (toy / "models/base", untied))
     assert copy.lm_head.weight is not copy.model.language_model.embed_tokens.weight
     ids = torch.arange(20, 40)[None]
     with torch.no_grad():

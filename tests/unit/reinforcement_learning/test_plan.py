@@ -115,7 +115,7 @@ def test_the_same_plan_needs_less_with_what_saves_memory():
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        ([f"{ACTOR}.ppo_max_token_len_per_gpu=16384"], "ppo_max_token_len_per_gpu 16,384 is less than"),
+        ([f"{ACTOR}.ppo_max_token_len_per_gpu=16384"], "ppo_max_token_len_per_gpu 16,384 is less than an episode"),
         (
             ["verl.actor_rollout_ref.model.use_fused_kernels=false", f"{ACTOR}.ppo_max_token_len_per_gpu=131072"],
             "training needs",

@@ -223,12 +223,17 @@ def test_a_run_that_is_not_ready_says_so_and_starts_nothing(toy, tmp_path, capsy
 def test_an_overlay_is_put_over_a_recipe_and_under_the_overrides(monkeypatch):
     monkeypatch.setenv("SFT_MODEL", "m")
     plain = load_recipe("qwen2_5_vl_7b")
-    over = load_recipe("qwen2_5_vl_7b", ["verl.actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=2"], overlays=["_no_flash_attn"])
+    over = load_recipe(
+        "qwen2_5_vl_7b", ["verl.actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=2"], overlays=["_no_flash_attn"]
+    )
     assert plain.verl["actor_rollout_ref"]["model"]["use_remove_padding"] is True
     assert over.verl["actor_rollout_ref"]["model"]["use_remove_padding"] is False
     assert over.verl_extra["actor_rollout_ref.model.override_config.attn_implementation"] == "sdpa"
     assert over.verl["actor_rollout_ref"]["actor"]["ppo_micro_batch_size_per_gpu"] == 2
-    assert over.verl["actor_rollout_ref"]["actor"]["clip_ratio_high"] == plain.verl["actor_rollout_ref"]["actor"]["clip_ratio_high"]
+    assert (
+        over.verl["actor_rollout_ref"]["actor"]["clip_ratio_high"]
+        == plain.verl["actor_rollout_ref"]["actor"]["clip_ratio_high"]
+    )
 
 
 def test_an_unknown_overlay_lists_those_there_are():
