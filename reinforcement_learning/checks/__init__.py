@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from code_sandbox.errors import SandboxError
 from reinforcement_learning.checks.capacity import check_disk, check_plan, check_sandbox_capacity, judge_load
 from reinforcement_learning.checks.data import check_data
+from reinforcement_learning.checks.machine import check_attention, check_nodes
 from reinforcement_learning.checks.model import check_model
 from reinforcement_learning.checks.services import check_judge, check_sandbox, check_search
 from reinforcement_learning.recipe import Recipe
@@ -30,6 +31,8 @@ def check_recipe(recipe: Recipe) -> list[Check]:
         _run("disk", lambda: check_disk(recipe)),
         _run("train data", lambda: check_data(recipe.run.train_files)),
     ]
+    checks.append(_run("attention", lambda: check_attention(recipe)))
+    checks.append(_run("GPUs and nodes", lambda: check_nodes(recipe)))
     if recipe.run.val_files:
         checks.append(_run("validation data", lambda: check_data(recipe.run.val_files)))
     if "python" in recipe.agent.tools:

@@ -12,12 +12,14 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from ray.exceptions import RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 from verl.utils.device import auto_set_device
 
 from reinforcement_learning.failed_groups import RunEnded
+from reinforcement_learning.verl_adapter import cluster
 
 
 class UnknownVerlKey(ValueError):
@@ -80,6 +82,21 @@ class EpisodeTaskRunner(TaskRunnerV1.__ray_metadata__.modified_class):  # type: 
         super().run(config)
 
 
+class _OnTheDriversNode:
+    """The task runner's class as verl starts it, on the launcher's node: its trainer writes metrics and logs in to wandb
+    there, and Ray would put it anywhere."""
+
+    def __init__(self, **options: Any) -> None:
+        self._options = options
+
+    def options(self, **options: Any) -> _OnTheDriversNode:
+        return _OnTheDriversNode(**self._options, **options)
+
+    def remote(self) -> Any:
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        return EpisodeTaskRunner.options(scheduling_strategy=here, **self._options).remote()
+
+
 def train(config: DictConfig, *, run_directory: Path, agent_settings: Mapping[str, Any], env: Mapping[str, str]) -> None:
     """Write what the workers read, connect to Ray (RAY_ADDRESS, or a local one) and train to the end.
 
@@ -98,11 +115,14 @@ def train(config: DictConfig, *, run_directory: Path, agent_settings: Mapping[st
     agent = config.actor_rollout_ref.rollout.agent
     agent.agent_loop_config_path, agent.default_agent_loop = str(loop_path), "deepeyes"
     # A head started elsewhere hands none of our environment to its workers; the runtime environment does.
-    OmegaConf.update(config, "ray_kwargs.ray_init.runtime_env.env_vars", dict(env), force_add=True)
+    OmegaConf.update(config, "ray_kwargs.ray_init.runtime_env.env_vars", cluster.worker_environment(env), force_add=True)
+    if cluster.ray_address() is not None:
+        ray_init = OmegaConf.to_container(config.ray_kwargs.ray_init)
+        OmegaConf.update(config, "ray_kwargs.ray_init", cluster.without_local_keys(ray_init), merge=False)
     auto_set_device(config)
     validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     try:
-        run_ppo(config, task_runner_class=EpisodeTaskRunner)
+        run_ppo(config, task_runner_class=_OnTheDriversNode())
     except RayTaskError as error:
         if isinstance(error.cause, RunEnded):
             raise RunEnded(str(error.cause)) from None
