@@ -20,6 +20,7 @@ from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
 STEPS = 3
+AWAY_S = 10.0
 SCRIPTS = ROOT / "reinforcement_learning/scripts"
 TOKEN = "secret-of-the-sandboxes"
 
@@ -109,7 +110,7 @@ def test_an_untied_model_trains_on_two_nodes_and_outlives_its_sandboxes(quicksta
         sys.executable, "-m", "reinforcement_learning.train", "--recipe", "tiny_cpu",
         f"run.directory={tmp_path / 'rl'}", f"run.model={tmp_path / 'untied'}",
         "verl.trainer.nnodes=2", "verl.trainer.n_gpus_per_node=1", "verl.actor_rollout_ref.rollout.agent.num_workers=2",
-        "verl.trainer.save_freq=-1", f"verl.trainer.total_training_steps={STEPS}",
+        "agent.sandbox_outage={poll_s: 1.0}", "verl.trainer.save_freq=-1", f"verl.trainer.total_training_steps={STEPS}",
     ]  # fmt: skip
     with marked(), redis_server(tmp_path) as redis_url, two_nodes(tmp_path) as env, contextlib.ExitStack() as servers:
         env |= {
@@ -118,17 +119,19 @@ def test_an_untied_model_trains_on_two_nodes_and_outlives_its_sandboxes(quicksta
             "WANDB_MODE": "disabled",
             "PYTHONPATH": str(ROOT),
         }
-        with sandbox(tmp_path, redis_url, ports[0]), sandbox(tmp_path, redis_url, ports[1]) as survivor:
-            run = Run(command, tmp_path, env)
-            run.wait(lambda: run.rows(), 500)
-        # One after the other both are gone now, in the middle of the second step or so.
-        del survivor
-        run.wait(lambda: "no sandbox answers" in run.text() or "waits for the sandbox" in run.text(), 120)
-        before = len(run.rows())
+        with sandbox(tmp_path, redis_url, ports[0]):
+            with sandbox(tmp_path, redis_url, ports[1]):
+                run = Run(command, tmp_path, env)
+                run.wait(lambda: run.rows(), 500)
+            # One is gone, with sessions of the second step in it.
+            run.wait(lambda: len(run.rows()) == 2, 200)
+        # And now the other, with those of the third.
+        run.wait(lambda: "training waits for the sandbox" in run.text(), 120)
+        time.sleep(AWAY_S)
+        assert len(run.rows()) == 2
         servers.enter_context(sandbox(tmp_path, redis_url, ports[0]))
-        run.wait(lambda: len(run.rows()) > before, 200)
-        run.wait(lambda: run.process.poll() is not None or len(run.rows()) == STEPS, 200)
-        assert run.process.wait(120) == 0, run.text()[-6000:]
+        run.wait(lambda: "the sandbox is back after" in run.text(), 60)
+        assert run.process.wait(200) == 0, run.text()[-6000:]
     assert "2 node(s) with 2 GPUs" in run.text()
     assert TOKEN not in run.text()
     assert [row["step"] for row in run.rows()] == [1, 2, 3]

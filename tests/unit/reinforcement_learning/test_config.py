@@ -58,3 +58,37 @@ def test_every_recipe_passes_verls_own_checks_a_wrong_key_lists_the_right_ones_a
     )
     assert result.stdout.count("LOADED") == 6, result.stderr[-2000:]
     assert result.stdout.count("REFUSED") == 2
+
+
+JOIN = """
+import os, sys
+from pathlib import Path
+from omegaconf import OmegaConf
+from reinforcement_learning.recipe import load_recipe
+from reinforcement_learning.verl_adapter import launch
+recipe = load_recipe("tiny_cpu")
+given = []
+launch.run_ppo = lambda config, task_runner_class: given.append(OmegaConf.to_container(config.ray_kwargs.ray_init))
+for address in ("", "10.0.0.1:6380"):
+    os.environ["RAY_ADDRESS"] = address
+    config = launch.compose_config(recipe.verl, recipe.verl_extra)
+    launch.train(config, run_directory=Path(sys.argv[1]), agent_settings={}, env={"VERL_PLATFORM": "cpu"})
+local, joined = given
+assert local["num_gpus"] == 1 and local["num_cpus"] == 16, local
+# Ray: "When connecting to an existing cluster, num_cpus and num_gpus must not be provided."
+assert not {"num_gpus", "num_cpus", "include_dashboard"} & set(joined), joined
+assert local["runtime_env"]["env_vars"] == joined["runtime_env"]["env_vars"]
+assert joined["runtime_env"]["env_vars"]["VERL_PLATFORM"] == "cpu"
+print("JOINS")
+"""
+
+
+def test_a_cpu_recipe_joins_a_cluster_without_the_arguments_that_size_a_local_one(tmp_path):
+    env = os.environ | {
+        "VERL_PLATFORM": "cpu",
+        "VERL_USE_EXTERNAL_MODULES": "reinforcement_learning.verl_adapter.plugin",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-W", "ignore", "-c", JOIN, str(tmp_path)]
+    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=110, check=False)
+    assert "JOINS" in result.stdout, result.stderr[-2000:]
