@@ -16,17 +16,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="deepeyes", description="Agentic vision-language models: train, evaluate, talk.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (
-        _add_doctor,
-        _add_sandbox,
-        _add_search,
-        _add_judge,
-        _add_data,
-        _add_chat,
-        _add_view,
-        _add_plan,
-        _add_passed_on,
-    ):
+    for add in (_add_doctor, _add_sandbox, _add_search, _add_judge, _add_data, _add_chat, _add_view, _add_passed_on):
         add(commands)
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command not in _PASSED_ON:
@@ -322,24 +312,8 @@ def _view(options: argparse.Namespace) -> None:
     serve(options.directory, host=options.host, port=options.port, tokenizer=options.tokenizer)
 
 
-def _add_plan(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("plan", help="memory, disk, sandbox and judge that a training recipe will need")
-    parser.add_argument("recipe", help="a name in reinforcement_learning/recipes (or cold_start/recipes), or a path")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for training")
-    parser.add_argument("--gpus", type=int, help="plan for this many GPUs instead of the recipe's, in nodes of 8")
-    parser.add_argument("--gpu-gib", type=float, default=79.0, help="memory of one GPU; an 80 GB card has 79")
-    parser.add_argument("--rows", type=int, help="of the training data; by default those of the files that are there")
-    parser.add_argument("--cold-start", action="store_true", help="a recipe of cold_start: memory and checkpoints")
-    parser.set_defaults(handler=_plan)
-
-
-def _plan(options: argparse.Namespace) -> int:
-    from scripts.plan import report
-
-    return report(options)
-
-
 _PASSED_ON = {
+    "plan": ("scripts.plan", "memory, disk, sandbox and judge that a training recipe will need"),
     "eval": ("evaluation.run", "evaluate a model on a benchmark"),
     "leaderboard": ("evaluation.leaderboard", "many runs in one table"),
     "compare": ("evaluation.compare", "two runs over the same items: gain, harm, significance"),

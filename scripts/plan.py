@@ -1,4 +1,7 @@
-"""`deepeyes plan`: what a recipe will ask of the machines, as text."""
+"""What a recipe will ask of the machines, as text.
+
+deepeyes plan RECIPE [--gpus N] [--cold-start] [key=value …]
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,24 @@ from reinforcement_learning.recipe import load_recipe
 Row = tuple[str, str]
 
 
-def report(options: argparse.Namespace) -> int:
-    """Print the plan.
-
-    Returns:
-        0: warnings are for the reader, the dry run refuses.
-    """
+def main(arguments: list[str] | None = None) -> None:
+    """Print the plan; what it warns of is for the reader, the dry run refuses."""
+    parser = argparse.ArgumentParser(prog="deepeyes plan", description="What a training recipe will ask of the machines.")
+    parser.add_argument("recipe", help="a name in reinforcement_learning/recipes (or cold_start/recipes), or a path")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for training")
+    parser.add_argument("--gpus", type=int, help="plan for this many GPUs instead of the recipe's, in nodes of 8")
+    parser.add_argument("--gpu-gib", type=float, default=79.0, help="memory of one GPU; an 80 GB card has 79")
+    parser.add_argument("--rows", type=int, help="of the training data; by default those of the files that are there")
+    parser.add_argument("--overlay", action="append", default=[], help="a part put over the recipe; may be repeated")
+    parser.add_argument("--cold-start", action="store_true", help="a recipe of cold_start: memory and checkpoints")
+    options = parser.parse_intermixed_args(arguments)
     assume = replace(Assumptions(), gpu_bytes=int(options.gpu_gib * GIB), rows=options.rows)
     if options.cold_start:
         from scripts.plan_cold_start import sections as cold_start_sections
 
         sections, warnings = cold_start_sections(options.recipe, tuple(options.overrides), options.gpus or 8, assume)
     else:
-        recipe = load_recipe(options.recipe, options.overrides)
+        recipe = load_recipe(options.recipe, options.overrides, overlays=options.overlay)
         plan = make_plan(recipe, gpus=options.gpus, assume=assume)
         sections = {
             "batch": list(_batch(plan)),
@@ -44,7 +52,6 @@ def report(options: argparse.Namespace) -> int:
     print()
     for warning in warnings:
         print(f"note: {warning}")
-    return 0
 
 
 def _gib(size: float) -> str:

@@ -42,7 +42,7 @@ def test_every_deepeyes_command_a_document_names_is_understood(name):
     from scripts.cli import main
 
     for command, action in re.findall(
-        r"deepeyes (doctor|sandbox|search|judge|data|chat|view|eval|leaderboard|compare|rejudge|export|contamination)(?: ([a-z]+)\b)?",
+        r"deepeyes (doctor|sandbox|search|judge|data|chat|view|plan|eval|leaderboard|compare|rejudge|export|contamination)(?: ([a-z]+)\b)?",
         (ROOT / name).read_text(),
     ):
         words = (
