@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,11 +55,13 @@ class Checkpoints:
     Args:
         directory: Shared by all nodes of the run.
         keep: So many newest complete ones stay; None or 0 keeps all.
+        wait_s: For files of other nodes, which a network file system may show late.
     """
 
-    def __init__(self, directory: Path, keep: int | None = None) -> None:
+    def __init__(self, directory: Path, keep: int | None = None, *, wait_s: float = 60.0) -> None:
         self._directory = directory
         self._keep = keep or 0
+        self._wait_s = wait_s
 
     @property
     def saving(self) -> Path:
@@ -87,11 +90,11 @@ class Checkpoints:
             BrokenCheckpoint: Files of some ranks are not there.
         """
         source, target = self.saving / f"{_PREFIX}{step}", self._directory / f"{_PREFIX}{step}"
-        _check_ranks(source)
+        _check_ranks(source, self._wait_s)
         (source / METRICS).write_text(json.dumps(dict(metrics)), encoding="utf-8")
-        files = {str(path.relative_to(source)): path.stat().st_size for path in sorted(source.rglob("*")) if path.is_file()}
-        for path in (*(source / name for name in files), *(path for path in source.rglob("*") if path.is_dir())):
+        for path in source.rglob("*"):
             _flush(path)
+        files = {str(path.relative_to(source)): path.stat().st_size for path in sorted(source.rglob("*")) if path.is_file()}
         _write(source / MARKER, json.dumps({"step": step, "files": files}, indent=1))
         if target.exists():
             self._remove(target)
@@ -166,19 +169,24 @@ def _world_size(path: Path) -> int | None:
         return None
 
 
-def _check_ranks(path: Path) -> None:
+def _check_ranks(path: Path, wait_s: float) -> None:
     ranks = _world_size(path)
     if ranks is None:
         return
-    actor = path / "actor"
+    until = time.monotonic() + wait_s
+    while missing := _missing_files(path / "actor", ranks):
+        if time.monotonic() >= until:
+            raise BrokenCheckpoint(f"{missing}. run.directory must lie on a file system that every node sees at the same path")
+        time.sleep(min(1.0, wait_s))
+
+
+def _missing_files(actor: Path, ranks: int) -> str:
     for kind in ("model", "optim", "extra_state"):
         there = len(list(actor.glob(f"{kind}_world_size_{ranks}_rank_*.pt")))
         # A kind that the recipe does not save is nowhere.
         if there not in (0, ranks):
-            raise BrokenCheckpoint(
-                f"{there} of {ranks} files {kind}_world_size_{ranks}_rank_*.pt are in {actor}. run.directory must lie on a "
-                "file system that every node sees at the same path"
-            )
+            return f"{there} of {ranks} files {kind}_world_size_{ranks}_rank_*.pt are in {actor}"
+    return ""
 
 
 def _write(path: Path, text: str) -> None:

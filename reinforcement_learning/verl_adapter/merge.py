@@ -52,6 +52,9 @@ def write_model(actor: Path, target: Path, dtype: str) -> int:
     for path in (actor / "huggingface").iterdir():
         if path.is_file() and not (target / path.name).exists():
             shutil.copy2(path, target / path.name)
+    for path in target.glob("*.safetensors"):
+        # safetensors makes files for their owner alone; a server may run as another user.
+        path.chmod((target / "config.json").stat().st_mode)
     _check_loading(target, kind)
     return written
 

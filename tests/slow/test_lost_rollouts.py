@@ -6,9 +6,11 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 
+from agent.trajectory import read_records
 from reinforcement_learning.checkpoints import Checkpoints
 from tests.conftest import ROOT
 
@@ -82,19 +84,20 @@ def test_a_checkpoint_holds_model_and_optimiser_and_no_rollouts(one_lost):
         assert whole < 1.1 * states
 
 
-def test_a_resume_says_so_goes_on_with_the_next_step_and_its_checkpoints_do_not_grow(one_lost, toy, sandbox_url):
+def test_a_resume_says_so_makes_later_steps_again_once_and_its_checkpoints_do_not_grow(one_lost, toy, sandbox_url):
     def size(checkpoint):
         return sum(path.stat().st_size for path in checkpoint.path.rglob("*") if path.is_file())
 
-    before = Checkpoints(one_lost / "checkpoints").newest()
-    # As a kill between a save and its metrics leaves it.
-    lines = (one_lost / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (one_lost / "metrics.jsonl").write_text("".join(lines[:-1]))
-    data = one_lost.with_suffix(".parquet")
-    result, _ = train(toy, one_lost, data, sandbox_url, "verl.trainer.total_training_steps=4")
+    before, lost = Checkpoints(one_lost / "checkpoints").complete()
+    # As if the third step had been made, but killed in its save; and the second between its save and its metrics.
+    (lost.path / "complete.json").unlink()
+    first, _, third = (one_lost / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (one_lost / "metrics.jsonl").write_text(first + third)
+    result, _ = train(toy, one_lost, one_lost.with_suffix(".parquet"), sandbox_url, "verl.trainer.total_training_steps=4")
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
-    assert "rl: resumes after step 3" in result.stdout
+    assert "rl: resumes after step 2" in result.stdout
     assert [row["step"] for row in metrics(one_lost)] == [1, 2, 3, 4]
+    assert Counter(record.facts["step"] for record in read_records(one_lost / "rollouts")) == dict.fromkeys(range(1, 5), 64)
     after = Checkpoints(one_lost / "checkpoints").newest()
     assert after.step == 4
     assert size(after) == pytest.approx(size(before), rel=0.01)

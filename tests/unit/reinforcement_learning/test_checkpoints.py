@@ -95,7 +95,7 @@ def test_later_steps_than_the_one_a_run_goes_on_from_do_not_win_at_its_next_star
 
 
 def test_a_save_that_lacks_the_files_of_a_rank_never_becomes_a_checkpoint(tmp_path):
-    checkpoints = Checkpoints(tmp_path)
+    checkpoints = Checkpoints(tmp_path, wait_s=0.0)
     with pytest.raises(BrokenCheckpoint, match="1 of 2 files model_world_size_2.*every node sees"):
         save(checkpoints, 2, ranks=1)
     assert checkpoints.newest() is None
