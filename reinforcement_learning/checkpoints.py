@@ -176,7 +176,7 @@ def _check_ranks(path: Path, wait_s: float) -> None:
     until = time.monotonic() + wait_s
     while missing := _missing_files(path / "actor", ranks):
         if time.monotonic() >= until:
-            raise BrokenCheckpoint(f"{missing}. run.directory must be on a file system that every node sees at the same path")
+            raise BrokenCheckpoint(f"{missing}. run.directory must be on a file system that all nodes see at the same path")
         time.sleep(min(1.0, wait_s))
 
 
