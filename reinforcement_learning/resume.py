@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -157,6 +157,7 @@ def check_resume(
     world_size: int,
     accept: bool = False,
     mode: str = "auto",
+    verl_default: Callable[[str], Any] = lambda _: None,
 ) -> Start:
     """Compare a run's folder with what is to be started in it. Changes nothing.
 
@@ -167,6 +168,7 @@ def check_resume(
         world_size: Ranks that will train.
         accept: Go on in spite of differences.
         mode: verl's `trainer.resume_mode`; anything but `auto` is the person's own decision and is not compared.
+        verl_default: What verl takes for a key that a recipe does not set; setting that is no difference.
 
     Raises:
         ResumeRefused: The message lists the differences.
@@ -185,7 +187,7 @@ def check_resume(
             "x n_gpus_per_node); verl reads a checkpoint on the same number only. Use as many, or make a model of it with "
             f"`deepeyes export {directory} --out NEW` and start a new run from run.model=NEW"
         )
-    changed = _recipe_changes(directory, recipe)
+    changed = _recipe_changes(directory, recipe, verl_default)
     data_changes = _data_changes(directory, files)
     lines = [f"{key}: {_short(old)} -> {_short(new)}" for key, (old, new) in changed.items()]
     lines += _model_changes(directory, recipe.run.model) + data_changes
@@ -277,7 +279,7 @@ def _named(recipe: Recipe) -> Checkpoint | None:
     return Checkpoint(int(step), path) if step.isdecimal() else None
 
 
-def _recipe_changes(directory: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
+def _recipe_changes(directory: Path, recipe: Recipe, verl_default: Callable[[str], Any]) -> dict[str, tuple[Any, Any]]:
     path = directory / RECIPE_FILE
     if not path.is_file():
         return {}
@@ -286,11 +288,20 @@ def _recipe_changes(directory: Path, recipe: Recipe) -> dict[str, tuple[Any, Any
         # With the defaults of keys that came later.
         stored = Recipe.model_validate(stored).model_dump(mode="json")
     old, new = _flat(stored), _flat(recipe.model_dump(mode="json"))
+    changes = {key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if not _matches(key, FREE)}
     return {
-        key: (old.get(key), new.get(key))
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not _matches(key, FREE)
+        key: pair
+        for key, pair in changes.items()
+        if pair[0] != pair[1] and not (None in pair and _is_default(key, pair, verl_default))
     }
+
+
+def _is_default(key: str, pair: tuple[Any, Any], verl_default: Callable[[str], Any]) -> bool:
+    room, _, path = key.partition(".")
+    if room not in ("verl", "verl_extra"):
+        return False
+    default = verl_default(path)
+    return all(value is None or value == default for value in pair)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -112,6 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
             world_size=config.trainer.nnodes * config.trainer.n_gpus_per_node,
             accept=options.accept_changes,
             mode=config.trainer.resume_mode,
+            verl_default=launch.verl_default,
         )
     except (RecipeError, ValueError, OSError) as error:
         sys.exit(f"rl: {error}")

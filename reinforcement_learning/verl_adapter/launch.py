@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,6 +61,21 @@ def compose_config(verl: Mapping[str, Any], verl_extra: Mapping[str, Any]) -> Di
     for path, value in verl_extra.items():
         OmegaConf.update(config, path, value, force_add=True)
     return config
+
+
+@functools.cache
+def verl_default(key: str) -> Any:
+    """What verl takes for a dotted key that a recipe does not set; None for one that it does not have."""
+    try:
+        value = OmegaConf.select(_defaults(), key)
+    except OmegaConfBaseException:
+        return None
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+@functools.cache
+def _defaults() -> DictConfig:
+    return compose_config({}, {})
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

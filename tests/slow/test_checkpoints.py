@@ -17,7 +17,11 @@ from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-ENV = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "VERL_PLATFORM": "cpu"}
+ENV = (
+    os.environ
+    | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "VERL_PLATFORM": "cpu"}
+    | {"VERL_USE_EXTERNAL_MODULES": "reinforcement_learning.verl_adapter.plugin"}
+)
 
 
 def shards(*arguments):

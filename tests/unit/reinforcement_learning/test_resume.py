@@ -67,6 +67,14 @@ def test_what_changes_nothing_of_what_is_learned_may_differ(run, today):
     assert start(directory, files, recipe(directory, **today)).step == 4
 
 
+def test_setting_what_verl_takes_anyway_is_no_difference(run):
+    directory, files = run
+    today = recipe(directory, critic_warmup=0)
+    assert start(directory, files, today, verl_default={"trainer.critic_warmup": 0}.get).step == 4
+    with pytest.raises(ResumeRefused, match="critic_warmup"):
+        start(directory, files, today, verl_default={"trainer.critic_warmup": 1}.get)
+
+
 def test_another_recipe_is_refused_with_the_difference(run):
     directory, files = run
     with pytest.raises(ResumeRefused) as error:
