@@ -6,7 +6,6 @@ from typing import Any
 from uuid import uuid4
 
 from omegaconf import OmegaConf
-from PIL import Image
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 
 from agent.episode import Episode, run_episode
@@ -16,8 +15,10 @@ from agent.messages import Message, messages_from_rows
 from agent.protocol import STOP_STRINGS
 from reinforcement_learning.rewards import Reward, Task, load_reward
 from reinforcement_learning.rows import accepted_answers
+from reinforcement_learning.verl_adapter.image_store import ImageRef, run_store
 from reinforcement_learning.verl_adapter.images import QwenImageSizer
 from reinforcement_learning.verl_adapter.rollouts import CURRENT, EpisodeFailed, Rollout, reason_of
+from reinforcement_learning.verl_adapter.router import request_name
 from reinforcement_learning.verl_adapter.services import services
 from reinforcement_learning.verl_adapter.token_policy import Sampled, TokenLimits, TokenPolicy
 
@@ -41,12 +42,14 @@ class EpisodeAgentLoop(AgentLoopBase):
             EpisodeFailed: Our outage; never scored.
         """
         rollout = CURRENT.get() or Rollout()
-        images = tuple(ImageFile.shared(data) for data in row["image_bytes"])
+        store = run_store()
+        files = [await asyncio.to_thread(store.get, name) for name in row["image_names"]]
+        images = tuple(ImageFile.shared(data) for data in files)
         self._assert_mm_supported(bool(images))
         task = rollout.task = _task(row)
         opening = self._services.opening(messages_from_rows(row["raw_prompt"], [_fitted(image) for image in images]))
         played = await self._services.sandbox_gate.play(
-            lambda: self._play(rollout, opening, images, task, sampling_params, priority)
+            lambda: self._play(rollout, opening, images, task, sampling_params, priority, row)
         )
         episode, rollout.restarts = played.episode, played.restarts
         if not episode.failed:
@@ -65,10 +68,11 @@ class EpisodeAgentLoop(AgentLoopBase):
         task: Task,
         sampling_params: dict[str, Any],
         priority: int,
+        row: dict[str, Any],
     ) -> Episode:
         """One attempt: a new policy, tools without a session."""
         self._extra_fields = {}
-        self._played = self._policy(sampling_params, priority)
+        self._played = self._policy(sampling_params, priority, row)
         rollout.episode = await run_episode(
             opening,
             policy=self._played,
@@ -78,13 +82,20 @@ class EpisodeAgentLoop(AgentLoopBase):
         )
         return rollout.episode
 
-    def _policy(self, sampling_params: dict[str, Any], priority: int) -> TokenPolicy:
+    def _policy(self, sampling_params: dict[str, Any], priority: int, row: dict[str, Any]) -> TokenPolicy:
         settings = self._services.settings
-        request_id = uuid4().hex
+        request_id = request_name(str(row.get("uid", "")), uuid4().hex)
+        sizer = QwenImageSizer(
+            self.processor,
+            max_pixels=settings.image_max_pixels,
+            step=int(row.get("global_steps", 0)),
+            known=row["image_names"],
+        )
 
         async def generate(
-            token_ids: list[int], images: list[Image.Image], *, max_tokens: int, logit_bias: dict[int, float]
+            token_ids: list[int], images: list[ImageRef], *, max_tokens: int, logit_bias: dict[int, float]
         ) -> Sampled:
+            await sizer.store(run_store())
             try:
                 output = await self.server_manager.generate(
                     request_id=request_id,
@@ -113,7 +124,7 @@ class EpisodeAgentLoop(AgentLoopBase):
 
         return TokenPolicy(
             self.tokenizer,
-            QwenImageSizer(self.processor, max_pixels=settings.image_max_pixels),
+            sizer,
             generate,
             limits=TokenLimits(
                 max_prompt_tokens=self.rollout_config.prompt_length,

@@ -8,9 +8,11 @@ import torch
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
+from reinforcement_learning.verl_adapter.pixels import MakesPixels
+
 
 @EngineRegistry.register(model_type="language_model", backend=["fsdp2"], device="cpu")
-class CpuFsdpEngine(FSDPEngineWithLMHead):
+class CpuFsdpEngine(MakesPixels, FSDPEngineWithLMHead):
     """The engine as it is, for device "cpu"."""
 
     def _build_fsdp_module(self, module: torch.nn.Module) -> Any:

@@ -1,4 +1,4 @@
-"""Training files -> what the agent loop needs. Image bytes stay as they are; nothing is decoded on the trainer."""
+"""Training files -> what the agent loop needs. Image bytes go into the run's store; nothing is decoded on the trainer."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from agent.recipes import RecipeError
 from reinforcement_learning.dropped import read_dropped
 from reinforcement_learning.row_files import RowStore
 from reinforcement_learning.rows import RowContent, RowOptions
+from reinforcement_learning.verl_adapter.image_store import run_store
 
 
 class RowTable:
@@ -64,7 +65,7 @@ class _AllRows(Sequence[tuple[int, int]]):
 
 
 class EpisodeDataset(RLHFDataset):
-    """verl's data set, read by `rows.py`: rows keep text with `<image>` placeholders and the bytes of their images.
+    """verl's data set, read by `rows.py`: rows keep text with `<image>` placeholders and the names of their images.
 
     Named in the recipe by `verl.data.custom_cls`. Rows that the check has refused (`data.deepeyes.dropped_path`) are
     left out.
@@ -112,7 +113,7 @@ class EpisodeDataset(RLHFDataset):
         return {
             "data_source": row.data_source,
             "raw_prompt": list(row.messages),
-            "image_bytes": list(row.images),
+            "image_names": [run_store().put(data) for data in row.images],
             "question": row.question,
             "reward_model": {"ground_truth": list(row.gold)},
             "extra_info": dict(row.extra),

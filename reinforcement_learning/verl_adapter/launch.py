@@ -21,6 +21,7 @@ from verl.utils.device import auto_set_device
 
 from reinforcement_learning.failed_groups import RunEnded
 from reinforcement_learning.verl_adapter import cluster
+from reinforcement_learning.verl_adapter.image_store import STORE_VARIABLE
 
 
 class UnknownVerlKey(ValueError):
@@ -92,8 +93,9 @@ class EpisodeTaskRunner(TaskRunnerV1.__ray_metadata__.modified_class):  # type: 
 
     def run(self, config: DictConfig) -> None:
         """Train."""
-        from reinforcement_learning.verl_adapter import trainer
+        from reinforcement_learning.verl_adapter import trainer, vllm_server
 
+        vllm_server.register()
         trainer.take_place()
         super().run(config)
 
@@ -130,6 +132,8 @@ def train(config: DictConfig, *, run_directory: Path, agent_settings: Mapping[st
     OmegaConf.save(OmegaConf.create([loop]), loop_path)
     agent = config.actor_rollout_ref.rollout.agent
     agent.agent_loop_config_path, agent.default_agent_loop = str(loop_path), "deepeyes"
+    _route_groups(config, run_directory)
+    env = {**env, STORE_VARIABLE: str(run_directory / "images")}
     # A head started elsewhere hands none of our environment to its workers; the runtime environment does.
     OmegaConf.update(config, "ray_kwargs.ray_init.runtime_env.env_vars", cluster.worker_environment(env), force_add=True)
     if cluster.ray_address() is not None:
@@ -145,3 +149,13 @@ def train(config: DictConfig, *, run_directory: Path, agent_settings: Mapping[st
         raise
     finally:
         ray.shutdown()
+
+
+def _route_groups(config: DictConfig, run_directory: Path) -> None:
+    """All rollouts of a prompt go to one replica, unless the recipe names a router or asks for verl's deterministic one."""
+    rollout = config.actor_rollout_ref.rollout
+    if rollout.router_config_path or rollout.full_determinism:
+        return
+    path = run_directory / "router.yaml"
+    OmegaConf.save(OmegaConf.create({"router_class": "reinforcement_learning.verl_adapter.router.GroupRouter"}), path)
+    rollout.router_config_path = str(path)

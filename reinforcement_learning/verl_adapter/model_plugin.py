@@ -2,7 +2,7 @@
 
 import os
 
-from reinforcement_learning.verl_adapter import patches
+from reinforcement_learning.verl_adapter import gpu_engine, patches  # noqa: F401  registers the engine
 
 if os.environ.get("VERL_PLATFORM") == "cpu":
     from reinforcement_learning.verl_adapter import cpu_engine  # noqa: F401

@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from PIL import Image
-
 from agent.errors import ContextFull, EpisodeFailure
 from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
 from agent.protocol import STOP_STRINGS
+from reinforcement_learning.verl_adapter.image_store import ImageRef
 
 _TURN_END = "<|im_end|>"
 _IMAGE_START, _IMAGE_PAD, _IMAGE_END = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"
@@ -42,17 +41,17 @@ class Sampled:
 
 
 class Generate(Protocol):
-    """The inference engine: ids and images in, sampled ids out."""
+    """The inference engine: ids and references to images in, sampled ids out."""
 
     async def __call__(
-        self, token_ids: list[int], images: list[Image.Image], *, max_tokens: int, logit_bias: dict[int, float]
+        self, token_ids: list[int], images: list[ImageRef], *, max_tokens: int, logit_bias: dict[int, float]
     ) -> Sampled: ...
 
 
 class ImageSizer(Protocol):
-    """Pixels for the engine and how many placeholder tokens they take."""
+    """What the engine sees of an image, and how many placeholder tokens that takes."""
 
-    def __call__(self, image: ImageFile) -> tuple[Image.Image, int]: ...
+    def __call__(self, image: ImageFile) -> tuple[ImageRef, int]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +76,7 @@ class TokenBuffer:
     response_ids: list[int] = field(default_factory=list)  # [num_response_tokens]
     response_mask: list[int] = field(default_factory=list)  # [num_response_tokens]; 1 = sampled by the model
     response_logprobs: list[float] = field(default_factory=list)  # [num_response_tokens]; 0.0 where the mask is 0
-    images: list[Image.Image] = field(default_factory=list)  # in order of their placeholders
+    images: list[ImageRef] = field(default_factory=list)  # in order of their placeholders
 
     def append(self, token_ids: Sequence[int], *, sampled: bool, logprobs: Sequence[float] | None = None) -> None:
         """Append to the response."""
@@ -145,7 +144,7 @@ class TokenPolicy:
 
     def _open(self, messages: Sequence[Message]) -> None:
         text = "" if messages and messages[0].role == "system" else _turn("system", _DEFAULT_SYSTEM)
-        images: list[Image.Image] = []
+        images: list[ImageRef] = []
         text += "".join(self._render(message, images) for message in messages)
         prompt_ids = self._encode(text + "<|im_start|>assistant\n")
         limits = self._limits
@@ -159,7 +158,7 @@ class TokenPolicy:
         self.buffer.prompt_ids, self.buffer.images = prompt_ids, images
 
     def _observe(self, messages: Sequence[Message]) -> None:
-        images: list[Image.Image] = []
+        images: list[ImageRef] = []
         text = "".join(self._render(message, images) for message in messages)
         # A turn that stopped on a string, or was cut, has no end of its own; the model did not sample this one.
         closing = [] if self.buffer.response_ids[-1:] == [self._turn_end_id] else [self._turn_end_id]
@@ -183,17 +182,17 @@ class TokenPolicy:
             return f"{num_images} images exceed {limits.max_images} (engine_kwargs.vllm.limit_mm_per_prompt)"
         return ""
 
-    def _render(self, message: Message, images: list[Image.Image]) -> str:
+    def _render(self, message: Message, images: list[ImageRef]) -> str:
         content = ""
         for part in message.parts():
             if isinstance(part, str):
                 content += part
             else:
                 try:
-                    pixels, num_tokens = self._size_image(part)
+                    ref, num_tokens = self._size_image(part)
                 except Exception as error:
                     raise EpisodeFailure(f"{part!r} of a {message.role} message cannot be sized: {error}") from error
-                images.append(pixels)
+                images.append(ref)
                 content += _IMAGE_START + _IMAGE_PAD * num_tokens + _IMAGE_END
         return _turn(message.role, content)
 

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from verl.trainer.ppo.v1 import AgentLoopManagerTQ, AgentLoopWorkerTQ
 from verl.utils.import_utils import resolve_config_path
 
+from reinforcement_learning.verl_adapter.pixels import SendsReferences
 from reinforcement_learning.verl_adapter.rollouts import (
     CURRENT,
     EpisodeFailed,
@@ -38,7 +39,7 @@ def _is_news(entry: logging.LogRecord) -> bool:
     return not (entry.exc_info and entry.exc_info[0] is not None and issubclass(entry.exc_info[0], RolloutLost))
 
 
-class EpisodeWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):  # type: ignore[misc]
+class EpisodeWorker(SendsReferences, AgentLoopWorkerTQ.__ray_metadata__.modified_class):  # type: ignore[misc]
     """One process that plays episodes. Every rollout that it loses, wherever that happens, is recorded with its reason."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
