@@ -197,6 +197,8 @@ class BoundedCache(Generic[K, V]):
         with self._lock:
             known = self._values.pop(key, None)
             self.num_bytes -= 0 if known is None else self._size_of(known)
+            if self._size_of(value) > self._max_bytes:
+                return
             self._values[key] = value
             self.num_bytes += self._size_of(value)
             while self.num_bytes > self._max_bytes:

@@ -132,7 +132,7 @@ def train(config: DictConfig, *, run_directory: Path, agent_settings: Mapping[st
     OmegaConf.save(OmegaConf.create([loop]), loop_path)
     agent = config.actor_rollout_ref.rollout.agent
     agent.agent_loop_config_path, agent.default_agent_loop = str(loop_path), "deepeyes"
-    _route_groups(config, run_directory)
+    route_groups(config, run_directory)
     env = {**env, STORE_VARIABLE: str(run_directory / "images")}
     # A head started elsewhere hands none of our environment to its workers; the runtime environment does.
     OmegaConf.update(config, "ray_kwargs.ray_init.runtime_env.env_vars", cluster.worker_environment(env), force_add=True)
@@ -151,11 +151,12 @@ def train(config: DictConfig, *, run_directory: Path, agent_settings: Mapping[st
         ray.shutdown()
 
 
-def _route_groups(config: DictConfig, run_directory: Path) -> None:
+def route_groups(config: DictConfig, run_directory: Path) -> None:
     """All rollouts of a prompt go to one replica, unless the recipe names a router or asks for verl's deterministic one."""
     rollout = config.actor_rollout_ref.rollout
     if rollout.router_config_path or rollout.full_determinism:
         return
     path = run_directory / "router.yaml"
-    OmegaConf.save(OmegaConf.create({"router_class": "reinforcement_learning.verl_adapter.router.GroupRouter"}), path)
+    router = {"router_class": "reinforcement_learning.verl_adapter.router.GroupRouter", "rollouts": int(rollout.n)}
+    OmegaConf.save(OmegaConf.create(router), path)
     rollout.router_config_path = str(path)

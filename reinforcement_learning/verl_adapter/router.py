@@ -29,14 +29,17 @@ class GroupRouter:
 
     Args:
         servers: Handles by address.
-        config: The router's YAML; `max_excess` is read, the rest is verl's.
+        config: The router's YAML: `max_excess`, and `rollouts`, how many a group will have.
     """
 
     def __init__(self, servers: dict[str, Any], config: dict[str, Any] | None = None) -> None:
         self._servers = dict(servers)
         self._max_excess = int((config or {}).get("max_excess", _MAX_EXCESS))
+        self._rollouts = int((config or {}).get("rollouts", 1))
         self._in_flight = dict.fromkeys(servers, 0)
-        self._groups_of = Counter(dict.fromkeys(servers, 0))
+        # Rollouts that a group has yet to send count as load, or the first to arrive would all see idle replicas.
+        self._to_come: dict[str, int] = {}
+        self._awaited: Counter[str] = Counter()
         self._by_episode: LRUCache[str, str] = LRUCache(_EPISODES)
         self._by_group: LRUCache[str, str] = LRUCache(_GROUPS)
         self._replicas_of_group: LRUCache[str, set[str]] = LRUCache(_GROUPS)
@@ -63,16 +66,19 @@ class GroupRouter:
         return server, self._servers[server]
 
     def _choose(self, group: str) -> str:
-        least = min(self._servers, key=lambda server: (self._in_flight[server], self._groups_of[server]))
-        server = self._by_group.get(group)
-        if server not in self._servers:
-            self._by_group[group] = least
-            self._groups_of[least] += 1
-            return least
-        if self._in_flight[server] - self._in_flight[least] > self._max_excess:
+        home = self._by_group.get(group)
+        if home not in self._servers:
+            home = self._by_group[group] = min(self._servers, key=lambda server: self._in_flight[server] + self._awaited[server])
+            self._to_come[group] = self._rollouts
+            self._awaited[home] += self._rollouts
+        if self._to_come.get(group):
+            self._to_come[group] -= 1
+            self._awaited[home] -= 1
+        least = min(self._in_flight, key=lambda server: self._in_flight[server])
+        if self._in_flight[home] - self._in_flight[least] > self._max_excess:
             self._num_spilled += 1
             return least
-        return server
+        return home
 
     def release_server(self, server_id: str, request_id: str | None = None) -> None:
         """A request is done."""
@@ -92,14 +98,13 @@ class GroupRouter:
         for server, handle in servers.items():
             self._servers[server] = handle
             self._in_flight[server] = 0
-            self._groups_of[server] = 0
 
     def remove_servers(self, server_ids: list[str]) -> None:
         """Their episodes and groups are chosen for anew."""
         for server in server_ids:
             self._servers.pop(server, None)
             self._in_flight.pop(server, None)
-            self._groups_of.pop(server, None)
+            self._awaited.pop(server, None)
 
     def get_all_servers(self) -> list[str]:
         """Addresses of the replicas in use."""
@@ -118,7 +123,8 @@ class GroupRouter:
         cleared = len(self._by_episode)
         self._by_episode.clear()
         self._by_group.clear()
-        self._groups_of = Counter(dict.fromkeys(self._servers, 0))
+        self._to_come.clear()
+        self._awaited.clear()
         return {"cleared_entries": cleared, "server_loads": dict(self._in_flight)}
 
     def get_status(self) -> dict[str, Any]:
@@ -132,7 +138,9 @@ class GroupRouter:
         }
 
     def take_spread(self) -> dict[str, float]:
-        """Replicas a group since the last call, for the metrics of a step."""
+        """Replicas a group since the last call, for the metrics of a step that is over."""
+        self._to_come.clear()
+        self._awaited.clear()
         spread = [len(replicas) for replicas in self._replicas_of_group.values()]
         self._replicas_of_group.clear()
         spilled, self._num_spilled = self._num_spilled, 0
