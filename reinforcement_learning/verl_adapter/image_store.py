@@ -112,7 +112,9 @@ class ImageStore:
         """
         match = _NAME.fullmatch(name)
         if match is None:
-            raise ImageMissing(f"{name!r} names no image; expected a SHA-256 in hex, with its step and a / before it if it has one")
+            raise ImageMissing(
+                f"{name!r} names no image; expected a SHA-256 in hex, with its step and a / before it if it has one"
+            )
         step, sha256 = match.groups()
         folder = self.root if step is None else self.root / "steps" / step
         return folder / sha256[:2] / sha256
@@ -132,6 +134,10 @@ class ImageStore:
         for entry in old:
             shutil.rmtree(entry, ignore_errors=True)
         return len(old)
+
+    def drop_steps_later(self, *, before: int) -> None:
+        """`drop_steps` in a thread: on a network file system thousands of files take seconds."""
+        threading.Thread(target=self.drop_steps, kwargs={"before": before}, daemon=True).start()
 
     def _read(self, name: str) -> bytes:
         path, problem = self.path(name), ""
@@ -162,7 +168,9 @@ def run_store() -> ImageStore:
     """
     root = os.environ.get(STORE_VARIABLE)
     if not root:
-        raise ValueError(f"{STORE_VARIABLE} is not set; `python -m reinforcement_learning.train` sets it for every process of a run")
+        raise ValueError(
+            f"{STORE_VARIABLE} is not set; `python -m reinforcement_learning.train` sets it for every process of a run"
+        )
     return ImageStore(Path(root))
 
 

@@ -1,4 +1,4 @@
-"""Images of a rollout as references: sizes and placeholder tokens come from the header, pixels are made where they are used."""
+"""Images of a rollout as references: sizes and tokens come from the header, pixels are made where they are used."""
 
 from __future__ import annotations
 
@@ -93,7 +93,9 @@ class QwenImageSizer:
             try:
                 await asyncio.to_thread(store.put, image.data, step=self._step)
             except OSError as error:
-                raise EpisodeFailure(f"an image of {len(image.data):,} bytes cannot be written to {store.root}: {error}") from error
+                raise EpisodeFailure(
+                    f"an image of {len(image.data):,} bytes cannot be written to {store.root}: {error}"
+                ) from error
 
 
 def pixels_of(data: bytes, ref: ImageRef) -> Image.Image:

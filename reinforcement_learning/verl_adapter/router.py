@@ -1,7 +1,8 @@
 """Which rollout replica answers: all rollouts of a prompt the same one, so that its caches hold their opening.
 
-verl's own balancer keeps an episode on one replica and spreads the episodes of a prompt, so each replica prefills the opening,
-and encodes its images, again. Named by `rollout.router_config_path`; the methods are those of verl's `RequestLoadBalancer`.
+verl's own balancer keeps an episode on one replica and spreads the episodes of a prompt, so each replica prefills the
+opening and encodes its images again. Named by `rollout.router_config_path`; the methods are those that verl asks of a
+`RequestLoadBalancer`.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class GroupRouter:
     def _choose(self, group: str) -> str:
         home = self._by_group.get(group)
         if home not in self._servers:
-            home = self._by_group[group] = min(self._servers, key=lambda server: self._in_flight[server] + self._awaited[server])
+            home = min(self._servers, key=lambda server: self._in_flight[server] + self._awaited[server])
+            self._by_group[group] = home
             self._to_come[group] = self._rollouts
             self._awaited[home] += self._rollouts
         if self._to_come.get(group):

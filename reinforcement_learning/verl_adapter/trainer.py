@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 import transfer_queue as tq
 from omegaconf import DictConfig, OmegaConf, open_dict
 from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
@@ -21,6 +22,7 @@ from reinforcement_learning.checkpoints import Checkpoints
 from reinforcement_learning.failed_groups import FailedGroups
 from reinforcement_learning.resume import METRICS_FILE, restarts_data
 from reinforcement_learning.verl_adapter import advantages
+from reinforcement_learning.verl_adapter.image_store import KEPT_STEPS, run_store
 from reinforcement_learning.verl_adapter.replay import EpisodeBuffer
 
 MODE = "sync"
@@ -116,15 +118,32 @@ class EpisodeTrainer(PPOTrainerSync):  # type: ignore[misc]
         finally:
             self.train_dataloader = loader
 
+    def _routing_metrics(self) -> dict[str, float]:
+        balancer = self.llm_server_manager.global_load_balancer
+        # A recipe may name a router of its own.
+        spread = ray.get(balancer.take_spread.remote()) if hasattr(balancer, "take_spread") else {}
+        return {f"routing/{name}": value for name, value in spread.items()}
+
     @property
     def _run(self) -> Path:
         return Path(self.config.trainer.default_local_dir).parent
+
+    def on_init_end(self) -> None:
+        """As verl's; a run that was killed left images of its last steps behind."""
+        super().on_init_end()
+        run_store().drop_steps()
+
+    def on_step_end(self) -> None:
+        """As verl's; images that rollouts made are needed no longer."""
+        super().on_step_end()
+        run_store().drop_steps_later(before=self.global_steps - KEPT_STEPS)
 
     def _compute_metrics(
         self, batch: Any, metrics: dict[str, Any], timing_raw: dict[str, float], global_steps: int, epoch: int
     ) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
         metrics.update(self._episode_metrics(batch))
+        metrics.update(self._routing_metrics())
         line = _numbers(metrics) | {"step": global_steps, "time_s": time.time()}
         with (self._run / METRICS_FILE).open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(line) + "\n")

@@ -1,8 +1,8 @@
 """vLLM's rollout server that takes references to images: `RolloutReplicaRegistry`.
 
-verl's server is handed PIL images at every turn, hashes them and, on a miss, processes them on one thread. This one reads the
-files itself, decodes each once, and tells vLLM their names, so that its caches of processed inputs, of image features and of
-prefixes hit without hashing pixels. verl empties all three when it hands over new weights.
+verl's server is handed PIL images at every turn, hashes them and, on a miss, processes them on one thread. This one reads
+the files itself, decodes each once, and tells vLLM their names, so that its caches of processed inputs, of image features
+and of prefixes hit without hashing pixels. verl empties all three when it hands over new weights.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class EpisodeServer(vLLMHttpServer):  # type: ignore[misc]
     async def run_server(self, args: Any) -> None:
         """As verl's."""
         await super().run_server(args)
-        self.engine = _NamingEngine(self.engine)
+        self.engine: Any = _NamingEngine(self.engine)
 
     async def generate(self, *args: Any, image_data: list[Any] | None = None, **kwargs: Any) -> Any:
         """As verl's; `image_data` may be references.

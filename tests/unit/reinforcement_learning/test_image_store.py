@@ -65,7 +65,9 @@ def test_a_file_that_is_not_what_its_name_says_is_told_and_is_our_outage(tmp_pat
     assert store.get(name) == b"picture"
 
 
-@pytest.mark.parametrize("name", ["", "../../etc/passwd", "ab", "A" * 64, "x/" + "a" * 64, "1/2/" + "a" * 64, "a" * 64 + "\n"])
+@pytest.mark.parametrize(
+    "name", ["", "../../etc/passwd", "ab", "A" * 64, "x/" + "a" * 64, "1/2/" + "a" * 64, "a" * 64 + "\n"]
+)
 def test_what_is_no_name_is_refused(tmp_path, name):
     with pytest.raises(ImageMissing, match="names no image"):
         ImageStore(tmp_path).get(name)

@@ -85,6 +85,7 @@ def test_a_request_without_a_group_is_one_of_its_own():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
 def test_verls_own_client_and_yaml_reach_one_replica_with_all_sixteen(tmp_path, monkeypatch):
     """verl's LLMServerClient and router actor, in Ray; the servers only say who they are."""
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
@@ -120,7 +121,10 @@ def test_verls_own_client_and_yaml_reach_one_replica_with_all_sixteen(tmp_path, 
             seen = set()
             for _ in range(3):
                 output = await client.generate(
-                    request_name(f"p{group}", str(number)), prompt_ids=[1], sampling_params={}, image_data=[SimpleNamespace()]
+                    request_name(f"p{group}", str(number)),
+                    prompt_ids=[1],
+                    sampling_params={},
+                    image_data=[SimpleNamespace()],
                 )
                 seen.add(output.extra_fields["served_by"])
             return group, seen

@@ -17,7 +17,7 @@ from agent.tools.python import PythonTool
 from agent.trajectory import tokens, transcript
 from code_sandbox.testing import FakeSandbox
 from code_sandbox.wire import CellImage, ExecuteResult
-from reinforcement_learning.verl_adapter.images import QwenImageSizer
+from reinforcement_learning.verl_adapter.images import QwenGrid, QwenImageSizer, pixels_of
 from reinforcement_learning.verl_adapter.token_policy import PromptTooLong, Sampled, TokenLimits, TokenPolicy
 from tests.conftest import png
 
@@ -80,8 +80,8 @@ def check(policy, engine, processor, episode):
     assert trained == [token for reply in engine.sampled for token in reply]
     assert all(value == 0.0 for value, mask in zip(buffer.response_logprobs, buffer.response_mask, strict=True) if not mask)
     pads = (buffer.prompt_ids + buffer.response_ids).count(processor.tokenizer.convert_tokens_to_ids("<|image_pad|>"))
-    sizer = QwenImageSizer(processor)
-    assert pads == sum(sizer(ImageFile.from_pil(image))[1] for image in buffer.images)
+    grid = QwenGrid(processor.image_processor)
+    assert pads == sum(grid.num_tokens(ref) for ref in buffer.images)
 
 
 @pytest.mark.parametrize("ends", [["eos", "eos"], ["string", "eos"], ["string", "string"]])
@@ -143,11 +143,18 @@ def test_mask_one_tokens_are_what_was_sampled_however_the_text_was_split(process
     asyncio.run(run())
 
 
-async def test_the_rollouts_of_a_group_hold_their_pixels_once(processor):
-    first, again = QwenImageSizer(processor)(ImageFile(png(64, 64)))[0], QwenImageSizer(processor)(ImageFile(png(64, 64)))[0]
-    assert first is again
-    assert QwenImageSizer(processor)(ImageFile(png(65, 64)))[0] is not first
-    assert QwenImageSizer(processor, max_pixels=3136)(ImageFile(png(64, 64)))[0] is not first
+async def test_the_rollouts_of_a_group_name_their_image_alike(processor):
+    image, name = ImageFile(png(64, 64)), ImageFile(png(64, 64)).sha256
+    known = {"step": 4, "known": [name]}
+    assert QwenImageSizer(processor, **known)(image)[0] == QwenImageSizer(processor, **known)(image)[0] == (name, 64, 64)
+    assert QwenImageSizer(processor, **known, max_pixels=3136)(image)[0] == (name, 56, 56)
+    other = ImageFile(png(65, 64))
+    assert QwenImageSizer(processor, **known)(other)[0] == (f"4/{other.sha256}", 65, 64)
+
+
+def test_an_image_is_counted_and_named_without_being_decoded(processor, monkeypatch):
+    monkeypatch.setattr(ImageFile, "pil", None)
+    assert QwenImageSizer(processor, max_pixels=50_000)(ImageFile(png(448, 448)))[1] == 16
 
 
 async def test_the_episodes_token_budget_bounds_the_next_reply(processor):
@@ -209,6 +216,11 @@ async def test_image_placeholders_can_never_be_sampled(processor):
 def test_image_tokens_are_counted_as_the_processor_counts_them(processor, width, height):
     if max(width, height) / min(width, height) >= 200:
         return
-    pixels, count = QwenImageSizer(processor)(ImageFile(png(width, height)))
-    grid = processor.image_processor(images=[pixels], return_tensors="pt")["image_grid_thw"][0]
-    assert int(grid.prod()) // 4 == count
+    for limit in (None, 3136, 10_000):
+        image = ImageFile(png(width, height))
+        ref, count = QwenImageSizer(processor, max_pixels=limit)(image)
+        pixels = pixels_of(image.data, ref)
+        grid = processor.image_processor(images=[pixels], return_tensors="pt")["image_grid_thw"][0]
+        assert int(grid.prod()) // 4 == count
+        assert tuple(grid.tolist()) == QwenGrid(processor.image_processor).of(ref)
+        assert pixels.size == (ref.width_px, ref.height_px)
