@@ -233,6 +233,11 @@ class BackgroundCache(Generic[K, V]):
         self.max_bytes = max_bytes
         self.num_made = 0
 
+    @property
+    def num_bytes(self) -> int:
+        """Of the values kept now."""
+        return self._done.num_bytes
+
     def submit(self, key: K) -> Future[V]:
         """The value, now or later. The future is shared: nobody may cancel it."""
         with self._lock:

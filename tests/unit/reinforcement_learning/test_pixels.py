@@ -162,7 +162,7 @@ def test_a_rank_keeps_no_more_pixels_than_it_may_and_prefetches_no_more_than_it_
     source.prefetch([{}, inputs, None])
     for _ in range(2):
         source.pixel_values(inputs["image_refs"])
-        assert source.cache._done.num_bytes <= room
+        assert source.cache.num_bytes <= room
 
 
 def test_a_missing_file_is_told_with_its_path_not_trained_around(verl_model, store, monkeypatch):
