@@ -4,8 +4,8 @@
 
 Rows are those of `qwen2_5_vl_7b`: 256 prompts of 16 rollouts, an opening image, one crop of a third by a third that the
 model asked for, 3 turns, 3,000 tokens of text beside the images. Rows are built by the code that builds them in training,
-once verl's way and once ours, and encoded by TransferQueue's own encoder and Ray's own pickler; what is said of a step is the
-measured row times 4,096. The images are smooth, so their JPEG files are small; their pixels are not.
+once verl's way and once ours, and encoded by TransferQueue's own encoder and Ray's own pickler; what is said of a step is
+the measured row times 4,096. The images are smooth, so their JPEG files are small; their pixels are not.
 
 The second table is 200 steps of 128 rows, what one rank of 32 trains on: each is encoded, put into TransferQueue's storage,
 read, decoded, its pixels made (their values are simulated, their size is not) and cleared.
@@ -165,7 +165,7 @@ def _measure(label: str, size: tuple[int, int], image_processor: Any, root: Path
 
 def _print_costs(rows: Sequence[dict[str, Any]]) -> None:
     print(
-        "| opening image, crop | image tokens | | bytes an image token | whole row, bytes an image token | queue a step | driver → workers |"
+        "| opening image | image tokens | | bytes an image token | whole row, the same | queue a step | driver → workers |"
     )
     print("| --- | --: | --- | --: | --: | --: | --: |")
     for row in rows:

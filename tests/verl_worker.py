@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,7 @@ async def play(model: str, directory: Path, scenario: dict[str, Any]) -> dict[st
     from code_sandbox.testing import FakeSandbox
     from code_sandbox.wire import ExecuteResult
     from reinforcement_learning.verl_adapter import services, workers
+    from reinforcement_learning.verl_adapter.image_store import run_store
 
     queue, sandbox = Queue(), FakeSandbox([ExecuteResult.model_validate(cell) for cell in scenario.get("cells", [])])
     workers.tq = verl_loop.tq = queue
@@ -107,8 +109,10 @@ async def play(model: str, directory: Path, scenario: dict[str, Any]) -> dict[st
     logging.getLogger().addHandler(log)
     logging.getLogger("verl.trainer.ppo.v1.agent_loop_tq").addHandler(log)
     uid = hashlib.sha256(str(directory).encode()).hexdigest()[:8]
-    images = [base64.b64decode(image) for image in scenario["row"].pop("images", [])]
-    row = {"uid": uid, "agent_name": "deepeyes", "global_steps": 3, "index": 7, "image_bytes": images, **scenario["row"]}
+    os.environ["DEEPEYES_IMAGE_STORE"] = str(directory / "images")
+    run_store.cache_clear()
+    images = [run_store().put(base64.b64decode(image)) for image in scenario["row"].pop("images", [])]
+    row = {"uid": uid, "agent_name": "deepeyes", "global_steps": 3, "index": 7, "image_names": images, **scenario["row"]}
     trajectory = {"validate": False, "step": 3, "sample_index": 7, "rollout_n": 0}
     with contextlib.redirect_stderr(said):
         await worker._run_prompt(row, {"temperature": 1.0}, trajectory)

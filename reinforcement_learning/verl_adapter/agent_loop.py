@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import uuid4
 
@@ -16,7 +17,7 @@ from agent.protocol import STOP_STRINGS
 from reinforcement_learning.rewards import Reward, Task, load_reward
 from reinforcement_learning.rows import accepted_answers
 from reinforcement_learning.verl_adapter.image_store import ImageRef, run_store
-from reinforcement_learning.verl_adapter.images import QwenImageSizer
+from reinforcement_learning.verl_adapter.images import QwenImageSizer, row_image
 from reinforcement_learning.verl_adapter.rollouts import CURRENT, EpisodeFailed, Rollout, reason_of
 from reinforcement_learning.verl_adapter.router import request_name
 from reinforcement_learning.verl_adapter.services import services
@@ -42,9 +43,7 @@ class EpisodeAgentLoop(AgentLoopBase):
             EpisodeFailed: Our outage; never scored.
         """
         rollout = CURRENT.get() or Rollout()
-        store = run_store()
-        files = [await asyncio.to_thread(store.get, name) for name in row["image_names"]]
-        images = tuple(ImageFile.shared(data) for data in files)
+        images = tuple([await asyncio.to_thread(row_image, run_store(), name) for name in row["image_names"]])
         self._assert_mm_supported(bool(images))
         task = rollout.task = _task(row)
         opening = self._services.opening(messages_from_rows(row["raw_prompt"], [_fitted(image) for image in images]))

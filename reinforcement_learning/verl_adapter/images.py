@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Iterable
 from typing import Any
 
 from PIL import Image
 
 from agent.errors import EpisodeFailure
-from agent.images import ImageFile
+from agent.images import ImageFile, UnreadableImage
 from reinforcement_learning.verl_adapter.image_store import ImageRef, ImageStore
 
 
@@ -86,16 +87,39 @@ class QwenImageSizer:
         """Write what the store lacks; must be done before the engine is asked.
 
         Raises:
-            EpisodeFailure: It cannot be written.
+            EpisodeFailure: An image is broken, or cannot be written.
         """
         waiting, self._waiting = self._waiting, {}
         for image in waiting.values():
             try:
-                await asyncio.to_thread(store.put, image.data, step=self._step)
+                await asyncio.to_thread(_check_and_put, store, image, self._step)
+            except UnreadableImage as error:
+                raise EpisodeFailure(str(error)) from error
             except OSError as error:
                 raise EpisodeFailure(
                     f"an image of {len(image.data):,} bytes cannot be written to {store.root}: {error}"
                 ) from error
+
+
+def _check_and_put(store: ImageStore, image: ImageFile, step: int | None) -> None:
+    image.pil()
+    store.put(image.data, step=step)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _check(store: ImageStore, name: str) -> None:
+    ImageFile(store.get(name)).pil()
+
+
+def row_image(store: ImageStore, name: str) -> ImageFile:
+    """An image of a row, one object for all rollouts of the process that hold it. Blocks: reads and decodes at first use.
+
+    Raises:
+        ImageMissing: It is not in the store.
+        UnreadableImage: It is broken, which is better told here than by the engine.
+    """
+    _check(store, name)
+    return ImageFile.shared(store.get(name))
 
 
 def pixels_of(data: bytes, ref: ImageRef) -> Image.Image:
