@@ -13,6 +13,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from agent.recipes import RecipeError
 from reinforcement_learning.dropped import write_dropped
 from reinforcement_learning.rows import RowError
+from reinforcement_learning.verl_adapter.image_store import run_store
 from tests.conftest import png
 
 PNG = png()
@@ -22,6 +23,10 @@ PNG = png()
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPEYES_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    monkeypatch.setenv("DEEPEYES_IMAGE_STORE", str(tmp_path / "images"))
+    run_store.cache_clear()
+    yield
+    run_store.cache_clear()
 
 
 def row(number, gold="a", images="struct", **extra):
@@ -78,7 +83,8 @@ def test_files_of_different_schemas_are_one_data_set(tmp_path):
         ["a"],
         ["1"],
     ]
-    assert [data[number]["image_bytes"] for number in range(5)] == [[PNG], [PNG], [PNG], [], [PNG]]
+    named = [[run_store().get(name) for name in data[number]["image_names"]] for number in range(5)]
+    assert named == [[PNG], [PNG], [PNG], [], [PNG]]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

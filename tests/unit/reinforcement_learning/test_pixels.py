@@ -11,7 +11,11 @@ from PIL import Image
 from agent.images import ImageFile
 from reinforcement_learning.verl_adapter.image_store import ImageMissing, ImageRef, ImageStore, run_store
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]  # importing verl is slow and loud
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore"),
+]  # importing verl is slow and loud
 
 EPISODES = {
     "three images of odd sizes": [(613, 412), (200, 112), (97, 311)],
@@ -25,8 +29,11 @@ EPISODES = {
 @pytest.fixture(scope="module")
 def verl_model(toy):
     os.environ["VERL_PLATFORM"] = "cpu"
-    os.environ["VERL_USE_EXTERNAL_MODULES"] = "reinforcement_learning.verl_adapter.plugin"
+    import verl  # noqa: F401
     from verl.workers.config import HFModelConfig
+
+    # Another test may have imported verl without it.
+    import reinforcement_learning.verl_adapter.plugin  # noqa: F401
 
     return HFModelConfig(path=str(toy / "models/base"))
 

@@ -89,14 +89,15 @@ def test_a_request_without_a_group_is_one_of_its_own():
 def test_verls_own_client_and_yaml_reach_one_replica_with_all_sixteen(tmp_path, monkeypatch):
     """verl's LLMServerClient and router actor, in Ray; the servers only say who they are."""
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
-    monkeypatch.setenv("VERL_USE_EXTERNAL_MODULES", "reinforcement_learning.verl_adapter.plugin")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     import ray
+    import verl  # noqa: F401
     from omegaconf import OmegaConf
     from verl.workers.rollout.llm_server import LLMServerClient
     from verl.workers.rollout.replica import TokenOutput
     from verl.workers.rollout.router import get_router_handle
 
+    import reinforcement_learning.verl_adapter.plugin  # noqa: F401  another test may have imported verl without it
     from reinforcement_learning.verl_adapter.launch import route_groups
 
     @ray.remote(num_cpus=0)
