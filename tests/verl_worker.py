@@ -94,7 +94,7 @@ async def play(model: str, directory: Path, scenario: dict[str, Any]) -> dict[st
     from code_sandbox.testing import FakeSandbox
     from code_sandbox.wire import ExecuteResult
     from reinforcement_learning.verl_adapter import services, workers
-    from reinforcement_learning.verl_adapter.image_store import run_store
+    from reinforcement_learning.verl_adapter.image_store import STORE_VARIABLE, run_store
 
     queue, sandbox = Queue(), FakeSandbox([ExecuteResult.model_validate(cell) for cell in scenario.get("cells", [])])
     workers.tq = verl_loop.tq = queue
@@ -109,7 +109,7 @@ async def play(model: str, directory: Path, scenario: dict[str, Any]) -> dict[st
     logging.getLogger().addHandler(log)
     logging.getLogger("verl.trainer.ppo.v1.agent_loop_tq").addHandler(log)
     uid = hashlib.sha256(str(directory).encode()).hexdigest()[:8]
-    os.environ["DEEPEYES_IMAGE_STORE"] = str(directory / "images")
+    os.environ[STORE_VARIABLE] = str(directory / "images")
     run_store.cache_clear()
     images = [run_store().put(base64.b64decode(image)) for image in scenario["row"].pop("images", [])]
     row = {"uid": uid, "agent_name": "deepeyes", "global_steps": 3, "index": 7, "image_names": images, **scenario["row"]}

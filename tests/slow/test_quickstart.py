@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import pytest
 
 from agent.trajectory import read_records
 from reinforcement_learning.checkpoints import Checkpoints
+from reinforcement_learning.verl_adapter.image_store import KEPT_STEPS
 from scripts.processes import MARK
 from tests.conftest import ROOT
 from tests.slow.conftest import quickstart_command
@@ -69,6 +71,18 @@ def test_a_checkpoint_is_model_and_optimiser_and_the_exported_model_is_the_newes
         whole = sum(path.stat().st_size for path in checkpoint.path.rglob("*") if path.is_file())
         assert whole < 1.1 * sum(path.stat().st_size for path in checkpoint.path.glob("actor/[mo]*.pt"))
     assert "of step 18" in (quickstart.directory / "logs/export.log").read_text()
+
+
+def test_images_lie_once_and_those_of_old_steps_are_gone(quickstart):
+    store = quickstart.directory / "rl/images"
+    kept = [path for folder in store.glob("[0-9a-f][0-9a-f]") for path in folder.iterdir()]
+    assert kept
+    assert all(hashlib.sha256(path.read_bytes()).hexdigest() == path.name for path in kept)
+    steps = sorted(int(folder.name) for folder in (store / "steps").iterdir())
+    assert steps
+    assert steps[0] >= 18 - KEPT_STEPS, "18 steps, and the newest few are kept"
+    for row in rows(quickstart.directory / "rl/metrics.jsonl"):
+        assert row["routing/replicas_per_group/max"] == 1.0
 
 
 def test_every_recorded_rollout_holds_the_tokens_behind_its_text(quickstart):
