@@ -143,11 +143,9 @@ def shrink(image: ImageFile, max_pixels: int | None) -> ImageFile:
     Raises:
         UnreadableImage: No image.
     """
-    width_px, height_px = image.size
-    if max_pixels is None or width_px * height_px <= max_pixels:
+    size = shrunk_size(*image.size, max_pixels)
+    if size == image.size:
         return image
-    scale = math.sqrt(max_pixels / (width_px * height_px))
-    size = max(1, math.floor(width_px * scale)), max(1, math.floor(height_px * scale))
     return ImageFile.from_pil(image.pil().resize(size, Image.Resampling.LANCZOS))
 
 
@@ -163,3 +161,11 @@ def preview(image: ImageFile, max_pixels: int) -> ImageFile:
     buffer = io.BytesIO()
     small.pil().save(buffer, "JPEG", quality=85)
     return ImageFile(buffer.getvalue())
+
+
+def shrunk_size(width_px: int, height_px: int, max_pixels: int | None) -> tuple[int, int]:
+    """(width_px, height_px) with at most so many pixels, in proportion; unchanged if they fit."""
+    if max_pixels is None or width_px * height_px <= max_pixels:
+        return width_px, height_px
+    scale = math.sqrt(max_pixels / (width_px * height_px))
+    return max(1, math.floor(width_px * scale)), max(1, math.floor(height_px * scale))

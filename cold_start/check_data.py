@@ -1,19 +1,20 @@
-"""Find conversations that training would silently drop, cut, or break on."""
+"""What can be said about a conversation from its text alone; LLaMA-Factory has the last word, in `llama_factory`."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.images import ImageFile, UnreadableImage
-from agent.messages import IMAGE_PLACEHOLDER
+from agent.messages import IMAGE_PLACEHOLDER, escape
 from agent.protocol import Malformed, parse_action
 
-_PATCH_PX = 28
-_TOKENS_PER_MESSAGE = 5
+_ROLES = ("system", "user", "assistant")
+# LLaMA-Factory counts these in text and wants a film or a sound for each; we have none.
+_OTHER_MEDIA = ("<video>", "<audio>")
+_SPECIAL_TOKEN = re.compile(r"<\|[^|<>\s]+\|>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,85 +26,119 @@ class Problem:
     reason: str
 
 
-def num_image_tokens(width_px: int, height_px: int, *, max_pixels: int, min_pixels: int = 3_136) -> int:
-    """Tokens that Qwen2.5-VL spends on an image: one per 28x28 px after resizing into the pixel limits.
+@dataclass(frozen=True, slots=True)
+class CleanConversation:
+    """A conversation as it is trained on."""
 
-    Source: transformers 5.5.4, models/qwen2_vl/image_processing_qwen2_vl.py (smart_resize).
-    """
-    height = round(height_px / _PATCH_PX) * _PATCH_PX
-    width = round(width_px / _PATCH_PX) * _PATCH_PX
-    if height * width > max_pixels:
-        scale = math.sqrt(height_px * width_px / max_pixels)
-        height = max(_PATCH_PX, math.floor(height_px / scale / _PATCH_PX) * _PATCH_PX)
-        width = max(_PATCH_PX, math.floor(width_px / scale / _PATCH_PX) * _PATCH_PX)
-    elif height * width < min_pixels:
-        scale = math.sqrt(min_pixels / (height_px * width_px))
-        height = math.ceil(height_px * scale / _PATCH_PX) * _PATCH_PX
-        width = math.ceil(width_px * scale / _PATCH_PX) * _PATCH_PX
-    return height * width // _PATCH_PX**2
+    messages: list[dict[str, str]]
+    """`{role, content}`; in what is not the model's, special tokens are escaped as in an observation."""
+    images: list[str]
+    """Absolute paths."""
+    num_escaped: int
+    """Messages in which a special token was escaped."""
 
 
-def check_conversation(
-    conversation: Mapping[str, Any],
-    *,
-    images_directory: Path,
-    cutoff_len: int,
-    image_max_pixels: int,
-    count_tokens: Callable[[str], int],
-) -> Iterator[str]:
-    """Yield every reason why this conversation cannot be trained on as it is; nothing if it can."""
+def conversation_problems(conversation: Any) -> list[str]:
+    """Every reason, seen in the text alone, why this conversation cannot be trained on; none if there is no such reason."""
+    if not isinstance(conversation, dict):
+        return ["it is no JSON object"]
     messages = conversation.get("messages")
     if not isinstance(messages, list) or not messages:
-        yield "it has no `messages`"
-        return
-    if not all(isinstance(message, dict) and isinstance(message.get("content"), str) for message in messages):
-        yield "a message has no text `content`"
-        return
-    turns = [message for message in messages if message.get("role") != "system"]
-    expected = ["user", "assistant"] * math.ceil(len(turns) / 2)
-    roles = [message.get("role") for message in turns]
-    if roles != expected[: len(roles)] or len(roles) % 2:
-        yield f"roles are {', '.join(map(str, roles))}; LLaMA-Factory drops what is not user, assistant, user, …"
-    paths = conversation.get("images") or []
-    placeholders = sum(message["content"].count(IMAGE_PLACEHOLDER) for message in messages)
+        return ["it has no `messages`"]
+    if shapes := list(_shape_problems(messages)):
+        return shapes
+    problems = [*_turn_problems(messages), *_text_problems(messages)]
+    paths = conversation.get("images")
+    if paths is None:
+        paths = []
+    if isinstance(paths, list):
+        problems += _image_problems(messages, paths)
+    else:
+        problems.append(f"`images` is a {type(paths).__name__}; expected a list of paths")
+    return problems
+
+
+def _shape_problems(messages: list[Any]) -> Iterator[str]:
+    for number, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
+            yield f"message {number} has no text `content`"
+        elif message.get("role") not in _ROLES:
+            yield f"message {number} has role {message.get('role')!r}; LLaMA-Factory drops what is not {', '.join(_ROLES)}"
+        elif not _is_unicode(message["content"]):
+            yield f"message {number} holds half a surrogate pair, which no tokenizer takes"
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _turn_problems(messages: list[dict[str, str]]) -> Iterator[str]:
+    turns = messages[1:] if messages[0]["role"] == "system" else messages
+    roles = [message["role"] for message in turns]
+    if not roles or roles != (["user", "assistant"] * len(roles))[: len(roles)] or len(roles) % 2:
+        where = "; a system message may stand first only" if "system" in roles else ""
+        names = ", ".join(message["role"] for message in messages)
+        yield f"roles are {names}; LLaMA-Factory drops what is not user, assistant, user, …{where}"
+
+
+def _text_problems(messages: list[dict[str, str]]) -> Iterator[str]:
+    turn = -1
+    for number, message in enumerate(messages):
+        role, content = message["role"], message["content"]
+        if role == "system":
+            if IMAGE_PLACEHOLDER in content:
+                yield f"the system message holds {IMAGE_PLACEHOLDER}, which LLaMA-Factory neither counts nor replaces there"
+            continue
+        turn += 1
+        if not content.strip():
+            yield f"message {number} is empty"
+            continue
+        for placeholder in _OTHER_MEDIA:
+            if placeholder in content:
+                bare = placeholder[1:-1]
+                yield f"message {number} holds {placeholder}, for which LLaMA-Factory wants a file; write [{bare}]"
+        if role == "assistant":
+            if token := _SPECIAL_TOKEN.search(content):
+                yield f"turn {turn} holds {token[0]}, a control token of the tokenizer, which the model must not learn"
+            if isinstance(action := parse_action(content), Malformed):
+                yield f"turn {turn} holds no action: {action.reason}"
+
+
+def _image_problems(messages: list[dict[str, str]], paths: list[Any]) -> Iterator[str]:
+    for number, path in enumerate(paths):
+        if not isinstance(path, str) or not path:
+            yield f"image {number} is {_described(path)}; expected a path"
+        elif not _is_unicode(path) or "\0" in path:
+            yield f"image {number} has a path that is no file name"
+    placeholders = sum(m["content"].count(IMAGE_PLACEHOLDER) for m in messages if m["role"] != "system")
     if placeholders != len(paths):
         yield f"{placeholders} {IMAGE_PLACEHOLDER} placeholders for {len(paths)} images"
-    for number, message in enumerate(turns):
-        if message.get("role") == "assistant":
-            action = parse_action(message["content"])
-            if isinstance(action, Malformed):
-                yield f"turn {number} holds no action: {action.reason}"
-    image_tokens = 0
-    for path in paths:
-        try:
-            size = ImageFile((images_directory / path).read_bytes()).size
-        except (OSError, UnreadableImage) as error:
-            yield f"image {path} cannot be read: {error}"
-            return
-        image_tokens += num_image_tokens(*size, max_pixels=image_max_pixels) + 2
-    text = "\n".join(message["content"] for message in messages)
-    # A token is at least one byte of text, so most conversations need not be tokenised to be seen to fit.
-    upper_bound = len(text.encode()) + image_tokens + _TOKENS_PER_MESSAGE * len(messages)
-    if upper_bound > cutoff_len:
-        length = count_tokens(text) + image_tokens + _TOKENS_PER_MESSAGE * len(messages)
-        if length > cutoff_len:
-            where = "inside an image, which ends training" if paths else "short"
-            yield f"about {length:,} tokens; cutoff_len {cutoff_len:,} would cut it {where}"
 
 
-def check_conversations(
-    conversations: Sequence[Mapping[str, Any]], *, source: str, **settings: Any
-) -> tuple[list[Mapping[str, Any]], list[Problem]]:
-    """Split conversations into those that can be trained on and the problems of the others."""
-    good: list[Mapping[str, Any]] = []
-    problems: list[Problem] = []
-    for number, conversation in enumerate(conversations):
-        if not isinstance(conversation, dict):
-            problems.append(Problem(f"{source}[{number}]", "it is no JSON object"))
-            continue
-        reasons = list(check_conversation(conversation, **settings))
-        if reasons:
-            problems.append(Problem(f"{source}[{number}]", "; ".join(reasons)))
-        else:
-            good.append(conversation)
-    return good, problems
+def _described(value: Any) -> str:
+    return {"NoneType": "null", "dict": "an object", "str": "an empty text"}.get(type(value).__name__, repr(value)[:80])
+
+
+def clean(conversation: Mapping[str, Any], images_directory: Path) -> CleanConversation:
+    """The conversation as it is trained on.
+
+    What the model reads is escaped as `agent.messages.escape` does for observations, the placeholders of its images left
+    alone; what the model writes stays as it is.
+
+    Args:
+        conversation: One without `conversation_problems`.
+        images_directory: Where relative paths start.
+    """
+    messages, num_escaped = [], 0
+    for message in conversation["messages"]:
+        content = message["content"]
+        if message["role"] != "assistant":
+            content = IMAGE_PLACEHOLDER.join(escape(text) for text in content.split(IMAGE_PLACEHOLDER))
+        num_escaped += content != message["content"]
+        messages.append({"role": message["role"], "content": content})
+    images = [str(images_directory / path) for path in conversation.get("images") or []]
+    return CleanConversation(messages, images, num_escaped)

@@ -3,105 +3,215 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.recipes import RecipeError
-from cold_start.check_data import Problem, check_conversations
+from cold_start import verdicts
+from cold_start.check_data import CleanConversation, Problem, clean
+from cold_start.files import write_atomically
+from cold_start.llama_factory import CATALOGUE, DATASET
 from cold_start.recipe import DataSettings
+from cold_start.verdicts import Encoder, Source, Verdict
 
-DATASET = "deepeyes"
-_CATALOGUE = {
-    DATASET: {
-        "file_name": f"{DATASET}.json",
-        "formatting": "sharegpt",
-        "columns": {"messages": "messages", "images": "images"},
-        "tags": {
-            "role_tag": "role",
-            "content_tag": "content",
-            "user_tag": "user",
-            "assistant_tag": "assistant",
-            "system_tag": "system",
-        },
-    }
-}
+_PREPARED = "prepared"
+"""Entry of dataset_info.json, which LLaMA-Factory does not look at: what the copy beside it was made from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """All conversations of a recipe with the verdict on each."""
+
+    sources: list[Source]
+    verdicts: list[list[Verdict]]
+    fingerprint: str
+    """Of everything that the verdicts depend on."""
+
+    def kept(self) -> Iterator[CleanConversation]:
+        """The conversations that are trained on, as they are trained on, in order."""
+        for source, found in zip(self.sources, self.verdicts, strict=True):
+            for row, verdict in zip(source.conversations, found, strict=True):
+                if not verdict.reasons:
+                    yield clean(row, source.images_directory)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What was wrong with the others."""
+        return [
+            Problem(f"{source.path.name}[{number}]", "; ".join(verdict.reasons))
+            for source, found in zip(self.sources, self.verdicts, strict=True)
+            for number, verdict in enumerate(found)
+            if verdict.reasons
+        ]
+
+    @property
+    def num_tokens(self) -> list[int]:
+        """Of the conversations that are kept."""
+        return [verdict.num_tokens for found in self.verdicts for verdict in found if not verdict.reasons]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What stands in a prepared copy."""
+
+    fingerprint: str
+    num_kept: int
+    num_left_out: int
+    num_escaped: int
+    """Messages in which a special token was escaped."""
+    content_sha256: str
+    """Of the conversations that are trained on, their images by name: the same wherever the copy lies."""
 
 
 def find_files(patterns: Sequence[str]) -> list[Path]:
     """Expand patterns.
 
     Raises:
-        RecipeError: A pattern matches nothing.
+        RecipeError: A pattern matches nothing; all such patterns are named.
     """
     files: list[Path] = []
+    missing = []
     for pattern in patterns:
         matches = sorted(Path(name) for name in glob.glob(pattern))  # noqa: PTH207 - the pattern may be absolute
-        if not matches:
-            raise RecipeError(f"no data file matches {pattern!r}; see data/README.md for where to get them")
         files += matches
+        missing += [] if matches else [repr(pattern)]
+    if missing:
+        raise RecipeError(f"no data file matches {', '.join(missing)}; see data/README.md for where to get them")
     return files
 
 
-def read_conversations(path: Path) -> list[Any]:
-    """Read one file.
+def read_conversations(path: Path) -> tuple[list[Any], str]:
+    """Read one file: its conversations, and the sha256 of its bytes.
 
     Raises:
         RecipeError: It is no JSON list; the message gives the place.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+        data = path.read_bytes()
+        content = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, OSError, RecursionError) as error:
         raise RecipeError(f"{path} cannot be read as JSON ({error}); was its download cut off?") from error
     if not isinstance(content, list):
         raise RecipeError(f"{path} holds a {type(content).__name__}; expected a list of conversations")
-    return content
+    return content, hashlib.sha256(data).hexdigest()
 
 
-def prepare_data(
-    settings: DataSettings,
-    directory: Path,
-    *,
-    cutoff_len: int,
-    image_max_pixels: int,
-    count_tokens: Callable[[str], int],
-) -> tuple[int, list[Problem]]:
-    """Write `<directory>/deepeyes.json`, `dataset_info.json` and `dropped.jsonl`; the sources stay as they are.
-
-    Returns:
-        Number of conversations kept, and what was wrong with the others.
+def read_sources(settings: DataSettings) -> list[Source]:
+    """Read all files of a recipe.
 
     Raises:
-        RecipeError: A file cannot be read, nothing is left, or `on_bad` is `stop` and something is wrong.
+        RecipeError: A file is missing or broken, or they hold no conversation; every such file is named.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    kept: list[dict[str, Any]] = []
-    problems: list[Problem] = []
+    sources: list[Source] = []
+    broken: list[str] = []
     for path in find_files(settings.files):
-        images_directory = Path(settings.images_directory or path.parent).resolve()
-        good, bad = check_conversations(
-            read_conversations(path),
-            source=path.name,
-            images_directory=images_directory,
-            cutoff_len=cutoff_len,
-            image_max_pixels=image_max_pixels,
-            count_tokens=count_tokens,
-        )
-        problems += bad
-        for conversation in good:
-            images = [str(images_directory / image) for image in conversation.get("images") or []]
-            kept.append({"messages": conversation["messages"], "images": images})
-    with (directory / "dropped.jsonl").open("w", encoding="utf-8") as lines:
-        lines.writelines(json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in problems)
-    if problems and (settings.on_bad == "stop" or not kept):
+        try:
+            conversations, sha256 = read_conversations(path)
+        except RecipeError as error:
+            broken.append(str(error))
+        else:
+            directory = Path(settings.images_directory or path.parent).resolve()
+            sources.append(Source(path, sha256, conversations, directory))
+    if broken:
+        raise RecipeError("\n".join(broken))
+    if not any(source.conversations for source in sources):
+        raise RecipeError(f"{', '.join(settings.files)} hold no conversation")
+    return sources
+
+
+def examine_data(
+    settings: DataSettings, llamafactory: Mapping[str, Any], *, load_encoder: Callable[[], Encoder], num_workers: int = 1
+) -> Examined:
+    """Read and examine everything; verdicts of an earlier start with the same files, images and settings are taken over.
+
+    Args:
+        settings: Which conversations.
+        llamafactory: LLaMA-Factory's settings.
+        load_encoder: Called when there is something to examine.
+        num_workers: Processes.
+
+    Raises:
+        RecipeError: A file cannot be read.
+    """
+    sources = read_sources(settings)
+    key = verdicts.fingerprint(sources, llamafactory)
+    found = verdicts.remembered(key)
+    if found is None or [len(rows) for rows in found] != [len(source.conversations) for source in sources]:
+        found = verdicts.examine_all(sources, load_encoder(), num_workers)
+        verdicts.remember(key, found)
+    return Examined(sources, found, key)
+
+
+def write_dropped(problems: Sequence[Problem], path: Path) -> None:
+    """List what is left out: one line of JSON for each conversation, `source` and `reason`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in problems))
+
+
+def check_usable(examined: Examined, on_bad: str, dropped: Path) -> None:
+    """Refuse data of which nothing is left, or of which something is left out where the recipe says `on_bad: stop`.
+
+    Raises:
+        RecipeError: With the first reason.
+    """
+    problems = examined.problems
+    if problems and (on_bad == "stop" or not examined.num_tokens):
         raise RecipeError(
             f"{len(problems)} conversations cannot be trained on, the first: {problems[0].source}: {problems[0].reason}. "
-            f"All of them are in {directory / 'dropped.jsonl'}"
+            f"All of them are in {dropped}"
         )
-    if not kept:
-        raise RecipeError(f"{', '.join(settings.files)} hold no conversation")
-    (directory / f"{DATASET}.json").write_text(json.dumps(kept, ensure_ascii=False), encoding="utf-8")
-    (directory / "dataset_info.json").write_text(json.dumps(_CATALOGUE, indent=1), encoding="utf-8")
-    return len(kept), problems
+
+
+def prepared_copy(directory: Path) -> Prepared | None:
+    """What the copy in a folder was made from; None if there is no whole copy."""
+    try:
+        entry = json.loads((directory / "dataset_info.json").read_text(encoding="utf-8"))[_PREPARED]
+        prepared = Prepared(**entry)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return prepared if (directory / f"{DATASET}.json").is_file() else None
+
+
+def write_copy(examined: Examined, directory: Path) -> Prepared:
+    """Write `dropped.jsonl`, `deepeyes.json` and last `dataset_info.json`, each renamed into place; the sources stay.
+
+    Several nodes may do this at once on a shared disk: from the same data they write the same bytes, a reader sees a
+    whole file at every moment, and a copy that is already there is left alone.
+    """
+    there = prepared_copy(directory)
+    if there is not None and there.fingerprint == examined.fingerprint:
+        return there
+    directory.mkdir(parents=True, exist_ok=True)
+    write_dropped(examined.problems, directory / "dropped.jsonl")
+    num_escaped = sum(conversation.num_escaped for conversation in examined.kept())
+    write_atomically(directory / f"{DATASET}.json", _json_list(examined.kept()))
+    prepared = Prepared(
+        examined.fingerprint, len(examined.num_tokens), len(examined.problems), num_escaped, content_sha256(examined)
+    )
+    write_atomically(directory / "dataset_info.json", [json.dumps(CATALOGUE | {_PREPARED: asdict(prepared)}, indent=1)])
+    return prepared
+
+
+def _json_list(conversations: Iterator[CleanConversation]) -> Iterator[str]:
+    separator = "["
+    for conversation in conversations:
+        row = {"messages": conversation.messages, "images": conversation.images}
+        yield separator + json.dumps(row, ensure_ascii=False)
+        separator = ",\n"
+    yield "]\n"
+
+
+def content_sha256(examined: Examined) -> str:
+    """A hash of what is trained on, which stays the same when the data is moved to another folder."""
+    digest = hashlib.sha256()
+    for source, found in zip(examined.sources, examined.verdicts, strict=True):
+        for row, verdict in zip(source.conversations, found, strict=True):
+            if not verdict.reasons:
+                messages = [(message["role"], message["content"]) for message in row["messages"]]
+                images = [Path(image).name for image in row.get("images") or []]
+                digest.update(json.dumps([messages, images]).encode())
+    return digest.hexdigest()

@@ -1,6 +1,6 @@
 """Check and prepare everything, then hand over to `llamafactory-cli train`.
 
-python -m cold_start.train RECIPE [key=value …]
+python -m cold_start.train [RECIPE] [key=value …] [--dry-run] [--show-recipe] [--accept-changes]
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ import argparse
 import importlib.metadata
 import json
 import os
-import re
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,100 +16,138 @@ from typing import Any
 import yaml
 
 from agent.recipes import RecipeError
-from cold_start.prepare_data import DATASET, prepare_data
+from cold_start.checkpoints import is_finished, latest_checkpoint, set_aside_incomplete
+from cold_start.checks import Check, Report, check_recipe, finished_as_asked, trained_on
+from cold_start.files import write_atomically
+from cold_start.launch import launch_environment
+from cold_start.llama_factory import DATASET
+from cold_start.prepare_data import write_copy
 from cold_start.recipe import Recipe, load_recipe
+from cold_start.run_state import record
 
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)$")
-
-
-def latest_checkpoint(output_dir: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; LLaMA-Factory writes the trainer's state last."""
-    found = []
-    for path in output_dir.glob("checkpoint-*"):
-        match = _CHECKPOINT.search(path.name)
-        if match and (path / "trainer_state.json").is_file():
-            found.append((int(match[1]), path))
-    return max(found)[1] if found else None
+DEFAULT_RECIPE = "qwen2_5_vl_7b"
+_LAUNCH_FILE = "recipe.launch.yaml"
+_WIDTH = 12
 
 
-def resolve(recipe: Recipe, output_dir: Path) -> dict[str, Any]:
-    """Fill in the data set and, if there is a checkpoint, resuming from it."""
+def resolve(recipe: Recipe, output_dir: Path, *, resume: bool = True) -> dict[str, Any]:
+    """LLaMA-Factory's settings with the data set filled in and, if there is a checkpoint, resuming from it.
+
+    Args:
+        recipe: With overrides.
+        output_dir: Of the run.
+        resume: False leaves resuming out.
+    """
     settings = dict(recipe.llamafactory)
     settings |= {
         "dataset": DATASET,
         "dataset_dir": str(output_dir / "data"),
         "output_dir": str(output_dir),
         "overwrite_cache": True,
+        # LLaMA-Factory would look for a checkpoint by itself, and take one that was not written to its end.
+        "overwrite_output_dir": True,
     }
-    checkpoint = latest_checkpoint(output_dir)
+    checkpoint = latest_checkpoint(output_dir, with_optimizer=not settings.get("save_only_model", False)) if resume else None
     if checkpoint is not None:
-        # Resuming alone would load the weights under names that no longer match and silently start the language model
-        # afresh (transformers issue 43701); reading the model itself from the checkpoint loads them all.
-        settings |= {"model_name_or_path": str(checkpoint), "resume_from_checkpoint": str(checkpoint)}
+        settings["resume_from_checkpoint"] = str(checkpoint)
         settings["overwrite_output_dir"] = False
+        if settings.get("finetuning_type") == "full":
+            # Resuming alone would load the weights under names that no longer match and silently start the language model
+            # afresh (transformers issue 43701); reading the model itself from the checkpoint loads them all.
+            settings["model_name_or_path"] = str(checkpoint)
     return settings
-
-
-def _token_counter(model: str) -> Any:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _check_model(model: str) -> None:
-    looks_local = model.startswith((".", "/", "runs/", "saves/")) or Path(model).exists()
-    if looks_local and not (Path(model) / "config.json").is_file():
-        raise RecipeError(f"model_name_or_path is {model!r}, but there is no {model}/config.json; give a model's folder")
-
-
-def _check_disk(output_dir: Path, model: str) -> None:
-    weights = sum(file.stat().st_size for file in Path(model).glob("*.safetensors")) if Path(model).is_dir() else 0
-    free = shutil.disk_usage(output_dir).free
-    if free < 2 * weights + (100 << 20):
-        raise RecipeError(
-            f"{output_dir} has {free >> 20:,} MiB free; a checkpoint of {model} needs about {2 * weights >> 20:,} MiB. "
-            "Free some space or set output_dir"
-        )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Cold-start SFT with LLaMA-Factory.")
-    parser.add_argument("recipe", help="a name in cold_start/recipes, or the path of a .yaml file")
-    parser.add_argument("overrides", nargs="*", help="key=value for LLaMA-Factory keys")
-    parser.add_argument("--dry-run", action="store_true", help="check everything, print the resolved recipe, start nothing")
-    options = parser.parse_args(arguments)
+    options = _parse(arguments)
     try:
         recipe = load_recipe(options.recipe, tuple(options.overrides))
         output_dir = Path(recipe.llamafactory["output_dir"]).resolve()
-        model = str(recipe.llamafactory["model_name_or_path"])
-        _check_model(model)
-        output_dir.mkdir(parents=True, exist_ok=True)
-        _check_disk(output_dir, model)
-        kept, problems = prepare_data(
-            recipe.cold_start,
-            output_dir / "data",
-            cutoff_len=int(recipe.llamafactory["cutoff_len"]),
-            image_max_pixels=int(recipe.llamafactory["image_max_pixels"]),
-            count_tokens=_token_counter(model),
-        )
+        if not options.accept_changes and finished_as_asked(recipe, output_dir):
+            _say_finished(output_dir)
+            return
+        report = check_recipe(recipe, output_dir, os.environ, accept_changes=options.accept_changes)
     except (RecipeError, OSError) as error:
         sys.exit(f"cold start: {error}")
-    settings = resolve(recipe, output_dir)
-    print(f"cold start: {kept} conversations, {len(problems)} left out (see {output_dir / 'data' / 'dropped.jsonl'})")
-    if settings.get("resume_from_checkpoint"):
-        print(f"cold start: resuming from {settings['resume_from_checkpoint']}")
+    if options.show_recipe:
+        print(yaml.safe_dump(resolve(recipe, output_dir), sort_keys=False))
     if options.dry_run:
-        print(yaml.safe_dump(settings, sort_keys=False))
-        return
-    resolved = output_dir / "recipe.resolved.yaml"
-    resolved.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+        print("\n".join(_line(check) for check in report.checks))
+    if report.failures:
+        failures = "" if options.dry_run else "\n".join(_line(check) for check in report.failures) + "\n"
+        counts = f"{len(report.failures)} of {len(report.checks)} checks failed"
+        sys.stdout.flush()
+        sys.exit(f"{failures}cold start: not ready, {counts}; nothing was started")
+    if is_finished(output_dir) and not report.changes:
+        _say_finished(output_dir)
+    elif options.dry_run:
+        print("cold start: ready; nothing was started")
+    else:
+        try:
+            _start(recipe, output_dir, report)
+        except (RecipeError, OSError) as error:
+            sys.exit(f"cold start: {error}")
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="run_cold_start.sh", description="Cold-start SFT with LLaMA-Factory.")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="RECIPE key=value",
+        help=f"a name in cold_start/recipes or a .yaml file ({DEFAULT_RECIPE}), and LLaMA-Factory's settings",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check everything, start and write nothing")
+    parser.add_argument("--show-recipe", action="store_true", help="print what LLaMA-Factory is given, as YAML")
+    parser.add_argument(
+        "--accept-changes", action="store_true", help="go on with a run that had another recipe or other data"
+    )
+    options = parser.parse_intermixed_args(arguments)
+    options.overrides = [word for word in options.words if "=" in word]
+    recipes = [word for word in options.words if "=" not in word]
+    if len(recipes) > 1:
+        parser.error(f"one recipe at a time, not {' and '.join(recipes)}; a setting is key=value")
+    options.recipe = recipes[0] if recipes else DEFAULT_RECIPE
+    return options
+
+
+def _line(check: Check) -> str:
+    text = check.message.replace("\n", f"\n        {'':{_WIDTH}}")
+    return f"  {'ok  ' if check.ok else 'FAIL'}  {check.name:{_WIDTH}}{text}"
+
+
+def _say_finished(output_dir: Path) -> None:
+    print(f"cold start: {output_dir} is finished and was trained with this recipe; nothing to do")
+
+
+def _start(recipe: Recipe, output_dir: Path, report: Report) -> None:
+    launch, examined, facts = report.launch, report.examined, report.facts
+    assert launch is not None
+    assert examined is not None
+    assert facts is not None
+    output_dir.mkdir(parents=True, exist_ok=True)
+    prepared = write_copy(examined, output_dir / "data")
+    settings = resolve(recipe, output_dir)
+    checkpoint = settings.get("resume_from_checkpoint")
+    # Nodes that share the disk write the same files; what is moved is moved by the first.
+    if launch.node_rank == 0:
+        for path in set_aside_incomplete(output_dir, newer_than=Path(checkpoint) if checkpoint else None):
+            print(f"cold start: {path.name} was not written to its end; it can be deleted")
+        # It says that a run is finished, and is written again when this one is.
+        (output_dir / "trainer_state.json").unlink(missing_ok=True)
+    record(output_dir, resolve(recipe, output_dir, resume=False), facts)
+    write_atomically(output_dir / _LAUNCH_FILE, [yaml.safe_dump(settings, sort_keys=False)])
     versions = {name: importlib.metadata.version(name) for name in ("llamafactory", "transformers", "torch")}
-    (output_dir / "versions.json").write_text(json.dumps(versions, indent=1), encoding="utf-8")
+    write_atomically(output_dir / "versions.json", [json.dumps(versions, indent=1)])
+    dropped = f"{prepared.num_left_out:,} left out (see {output_dir / 'data' / 'dropped.jsonl'})"
+    print(f"cold start: {trained_on(prepared.num_kept, settings)}, {dropped}")
+    if checkpoint:
+        print(f"cold start: resuming from {checkpoint}")
     sys.stdout.flush()
-    command = [str(Path(sys.executable).with_name("llamafactory-cli")), "train", str(resolved)]
-    os.execv(command[0], command)  # noqa: S606 - replaces this process, so a signal reaches the trainer
+    command = [str(Path(sys.executable).with_name("llamafactory-cli")), "train", str(output_dir / _LAUNCH_FILE)]
+    # Replaces this process, so that a signal reaches the trainer.
+    os.execve(command[0], command, launch_environment(launch, os.environ))  # noqa: S606
 
 
 if __name__ == "__main__":
