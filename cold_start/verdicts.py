@@ -76,7 +76,7 @@ def examine_all(sources: Sequence[Source], encoder: Encoder, num_workers: int) -
     """Verdicts in the order of the conversations, a list for each source.
 
     Workers are forked: they hold the conversations and LLaMA-Factory already. One that dies takes nothing with it: its
-    conversations are examined again one at a time, and the one that kills a second time is left out.
+    conversations are examined again, fewer and fewer at a time, and the one that kills alone is left out.
     """
     tasks = [(number, at) for number, source in enumerate(sources) for at in range(0, len(source.conversations), _CHUNK)]
     if num_workers <= 1 or sum(len(source.conversations) for source in sources) < _MIN_PARALLEL:
@@ -117,27 +117,22 @@ def _in_processes(
                 except BrokenProcessPool:
                     chunks.append(None)
         return [
-            _one_at_a_time(task, len(sources[task[0]].conversations)) if chunk is None else chunk
+            _in_halves(task, min(_CHUNK, len(sources[task[0]].conversations) - task[1])) if chunk is None else chunk
             for task, chunk in zip(tasks, chunks, strict=True)
         ]
     finally:
         _FORKED = None
 
 
-def _one_at_a_time(task: tuple[int, int], num_conversations: int) -> list[Verdict]:
-    number, start = task
+def _in_halves(task: tuple[int, int], size: int) -> list[Verdict]:
     try:
         with _pool(1) as pool:
-            return pool.submit(_forked_chunk, task).result()
+            return pool.submit(_forked_chunk, task, size).result()
     except BrokenProcessPool:
-        verdicts = []
-        for position in range(start, min(start + _CHUNK, num_conversations)):
-            try:
-                with _pool(1) as pool:
-                    verdicts += pool.submit(_forked_chunk, (number, position), 1).result()
-            except BrokenProcessPool:
-                verdicts.append(Verdict(reasons=("the process that read it was killed; is an image broken or too large?",)))
-        return verdicts
+        if size == 1:
+            return [Verdict(reasons=("the process that read it was killed; is an image broken or too large?",))]
+        number, start = task
+        return _in_halves((number, start), size // 2) + _in_halves((number, start + size // 2), size - size // 2)
 
 
 def _pool(num_workers: int) -> ProcessPoolExecutor:

@@ -1,63 +1,29 @@
 import json
+import multiprocessing
+import os
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
-from agent.recipes import RecipeError
-from cold_start.check_data import check_conversation, num_image_tokens
-from cold_start.prepare_data import prepare_data
+from agent.recipes import RecipeError, shared_value
+from cold_start.check_data import conversation_problems
+from cold_start.files import write_atomically
+from cold_start.prepare_data import examine_data, prepared_copy, read_sources, write_copy
 from cold_start.recipe import RECIPES, DataSettings, load_recipe
-from cold_start.train import latest_checkpoint, main, resolve
+from cold_start.verdicts import examine, fingerprint
 from tests.conftest import png
-
-GOOD = {
-    "messages": [
-        {"role": "system", "content": "s"},
-        {"role": "user", "content": "<image>q"},
-        {"role": "assistant", "content": "<think>t</think><answer>a</answer>"},
-    ],
-    "images": ["a.png"],
-}
+from tests.unit.cold_start.conftest import GOOD, changed, settings_for
 
 
-@pytest.fixture
-def images(tmp_path):
-    (tmp_path / "a.png").write_bytes(png(56, 56))
-    (tmp_path / "broken.png").write_bytes(b"oops")
-    return tmp_path
-
-
-def changed(**edits) -> dict:
-    conversation = json.loads(json.dumps(GOOD))
-    for key, value in edits.items():
-        if key == "user":
-            conversation["messages"][1]["content"] = value
-        elif key == "assistant":
-            conversation["messages"][2]["content"] = value
-        else:
-            conversation[key] = value
-    return conversation
-
-
-def problems(conversation, directory, cutoff_len=512) -> list[str]:
-    return list(
-        check_conversation(
-            conversation, images_directory=directory, cutoff_len=cutoff_len, image_max_pixels=12544, count_tokens=len
-        )
-    )
-
-
-def test_a_good_conversation_has_no_problem(images):
-    assert problems(GOOD, images) == []
+def test_a_good_conversation_has_no_problem(images, pipeline):
+    assert examine(GOOD, images, pipeline).reasons == ()
 
 
 @pytest.mark.parametrize(
     ("conversation", "reason"),
     [
-        (changed(messages=GOOD["messages"][:2]), "roles are user; LLaMA-Factory drops"),
+        (changed(messages=GOOD["messages"][:2]), "roles are system, user; LLaMA-Factory drops"),
         (
             changed(messages=[*GOOD["messages"], {"role": "assistant", "content": "<answer>x</answer>"}]),
             "LLaMA-Factory drops",
@@ -65,41 +31,93 @@ def test_a_good_conversation_has_no_problem(images):
         (changed(user="no picture"), "0 <image> placeholders for 1 images"),
         (changed(assistant="no tags"), "turn 1 holds no action"),
         (changed(assistant="<code>print(1)</code>"), "without a ```python block"),
+        (changed(assistant='<tool_call>{"name": 1}</tool_call>'), "turn 1 holds no action"),
+        (changed(assistant=" "), "message 2 is empty"),
+        (changed(user="", images=[]), "message 1 is empty"),
         (changed(images=["lost.png"]), "lost.png cannot be read"),
         (changed(images=["broken.png"]), "broken.png cannot be read"),
-        (changed(user="<image>" + "x" * 600), "cutoff_len 512 would cut it inside an image"),
+        (changed(images=["."]), "cannot be read"),
+        (changed(images=[""]), "image 0 is an empty text; expected a path"),
+        (changed(images=["a\0.png"]), "no file name"),
+        (changed(images={"a": "b"}), "`images` is a dict; expected a list of paths"),
+        (changed(user="<image>" + "x" * 600), "cutoff_len 512 would cut it short"),
+        (changed(user="<image>\ud83d"), "half a surrogate"),
+        (changed(user="<image> <video>"), "message 1 holds <video>, for which LLaMA-Factory wants a file; write [video]"),
         ({"messages": []}, "it has no `messages`"),
+        ({"messages": "hello"}, "it has no `messages`"),
         ({"messages": [{"role": "user", "content": 3}]}, "no text `content`"),
+        ({"messages": ["hello"]}, "no text `content`"),
+        ({"conversations": [{"from": "human", "value": "q"}]}, "it has no `messages`"),
+        ("text", "it is no JSON object"),
+        (None, "it is no JSON object"),
     ],
 )
-def test_every_conversation_that_training_would_lose_is_named_with_its_reason(images, conversation, reason):
-    assert any(reason in problem for problem in problems(conversation, images))
+def test_every_conversation_that_training_would_lose_is_named_with_its_reason(images, pipeline, conversation, reason):
+    assert any(reason in problem for problem in examine(conversation, images, pipeline).reasons)
 
 
-@given(st.integers(1, 4000), st.integers(1, 4000), st.sampled_from([12544, 262144, 12845056]))
-def test_image_tokens_are_counted_as_the_model_counts_them(width, height, max_pixels):
-    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
-
-    if max(width, height) / min(width, height) < 200:
-        new_height, new_width = smart_resize(height, width, 28, min_pixels=3136, max_pixels=max_pixels)
-        assert num_image_tokens(width, height, max_pixels=max_pixels) == new_height * new_width // 784
+def test_all_that_is_wrong_with_a_conversation_is_said(images):
+    problems = conversation_problems(changed(assistant="no tags", images=[None, "a.png"], system="<image>"))
+    assert len(problems) == 4
 
 
-def test_the_copy_has_absolute_paths_and_the_source_is_untouched(images, tmp_path):
-    source = tmp_path / "sft.json"
-    source.write_text(json.dumps([GOOD, changed(assistant="no tags")]))
-    before = source.read_bytes()
-    kept, dropped = prepare_data(
-        DataSettings(files=(str(source),)), tmp_path / "out", cutoff_len=512, image_max_pixels=12544, count_tokens=len
-    )
-    assert (kept, [problem.source for problem in dropped]) == (1, ["sft.json[1]"])
+def write_rows(directory, rows):
+    source = directory / "sft.json"
+    source.write_text(json.dumps(rows))
+    return DataSettings(files=(str(source),))
+
+
+def prepare(data, directory, pipeline, toy):
+    return write_copy(examine_data(data, settings_for(toy / "models/base"), load_encoder=lambda: pipeline), directory)
+
+
+def test_the_copy_has_absolute_paths_and_the_source_is_untouched(images, tmp_path, pipeline, toy):
+    data = write_rows(tmp_path, [GOOD, changed(assistant="no tags")])
+    before = (tmp_path / "sft.json").read_bytes()
+    prepared = prepare(data, tmp_path / "out", pipeline, toy)
+    assert (prepared.num_kept, prepared.num_left_out) == (1, 1)
     (conversation,) = json.loads((tmp_path / "out/deepeyes.json").read_text())
     assert conversation["images"] == [str(tmp_path / "a.png")]
     with Image.open(conversation["images"][0]) as image:
         assert image.size == (56, 56)
-    assert source.read_bytes() == before
+    assert (tmp_path / "sft.json").read_bytes() == before
     assert json.loads((tmp_path / "out/dataset_info.json").read_text())["deepeyes"]["formatting"] == "sharegpt"
-    assert "sft.json[1]" in (tmp_path / "out/dropped.jsonl").read_text()
+    (line,) = (tmp_path / "out/dropped.jsonl").read_text().splitlines()
+    assert json.loads(line)["source"] == "sft.json[1]"
+    assert prepared_copy(tmp_path / "out") == prepared
+
+
+def test_a_second_start_examines_nothing_again(images, tmp_path, pipeline, toy):
+    data = write_rows(tmp_path, [GOOD, changed(user="<image>other")])
+    first = prepare(data, tmp_path / "out", pipeline, toy)
+
+    def never():
+        raise AssertionError("examined again")
+
+    again = examine_data(data, settings_for(toy / "models/base", learning_rate=1.0), load_encoder=never)
+    assert write_copy(again, tmp_path / "elsewhere") == first
+
+
+@pytest.mark.parametrize("change", ["file", "image", "cutoff", "tokenizer", "image gone"])
+def test_verdicts_are_remembered_for_the_same_files_images_and_settings_only(images, tmp_path, toy, change):
+    data = write_rows(tmp_path, [GOOD])
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "tokenizer.json").write_text("{}")
+    settings = settings_for(model)
+    before = fingerprint(read_sources(data), settings)
+    assert fingerprint(read_sources(data), settings) == before
+    if change == "file":
+        write_rows(tmp_path, [GOOD, GOOD])
+    elif change == "image":
+        (tmp_path / "a.png").write_bytes(png(57, 56))
+    elif change == "cutoff":
+        settings["cutoff_len"] = 17
+    elif change == "tokenizer":
+        (model / "tokenizer.json").write_text("{ }")
+    else:
+        (tmp_path / "a.png").unlink()
+    assert fingerprint(read_sources(data), settings) != before
 
 
 @pytest.mark.parametrize(
@@ -108,38 +126,92 @@ def test_the_copy_has_absolute_paths_and_the_source_is_untouched(images, tmp_pat
         ("[{]", "cannot be read as JSON"),
         ("{}", "expected a list"),
         ("[]", "hold no conversation"),
-        ('[{"messages": 1}]', "cannot be trained on"),
+        ("[" * 100_000, "cannot be read as JSON"),
     ],
 )
 def test_a_broken_data_file_is_one_clear_message(tmp_path, content, message):
     source = tmp_path / "sft.json"
     source.write_text(content)
     with pytest.raises(RecipeError, match=message):
-        prepare_data(
-            DataSettings(files=(str(source),)), tmp_path / "o", cutoff_len=9, image_max_pixels=3136, count_tokens=len
-        )
-    with pytest.raises(RecipeError, match="no data file matches"):
-        prepare_data(
-            DataSettings(files=("/none/*.json",)), tmp_path / "o", cutoff_len=9, image_max_pixels=3136, count_tokens=len
-        )
+        read_sources(DataSettings(files=(str(source),)))
+
+
+def test_all_broken_and_missing_files_are_named(tmp_path):
+    (tmp_path / "a.json").write_text("[")
+    (tmp_path / "b.json").write_text("{}")
+    with pytest.raises(RecipeError, match=r"(?s)a\.json.*b\.json"):
+        read_sources(DataSettings(files=(str(tmp_path / "*.json"),)))
+    with pytest.raises(RecipeError, match=r"no data file matches '/none/\*\.json', '/nor/this'"):
+        read_sources(DataSettings(files=("/none/*.json", "/nor/this")))
+
+
+def _prepare_often(examined, directory, rounds):
+    for number in range(rounds):
+        if number % 2:
+            (directory / "dataset_info.json").unlink(missing_ok=True)
+        write_copy(examined, directory)
+
+
+def test_several_nodes_prepare_at_once_and_a_reader_always_sees_a_whole_copy(images, tmp_path, pipeline, toy):
+    data = write_rows(tmp_path, [changed(user=f"<image>{number}") for number in range(300)])
+    examined = examine_data(data, settings_for(toy / "models/base"), load_encoder=lambda: pipeline)
+    directory = tmp_path / "out"
+    context = multiprocessing.get_context("fork")
+    preparers = [context.Process(target=_prepare_often, args=(examined, directory, 30)) for _ in range(2)]
+    for preparer in preparers:
+        preparer.start()
+    reads = 0
+    while any(preparer.is_alive() for preparer in preparers) or not reads:
+        for name in ("deepeyes.json", "dataset_info.json"):
+            try:
+                text = (directory / name).read_text()
+            except FileNotFoundError:
+                continue
+            assert json.loads(text)
+            reads += name == "deepeyes.json"
+    for preparer in preparers:
+        preparer.join()
+        assert preparer.exitcode == 0
+    assert reads > 10
+    assert len(json.loads((directory / "deepeyes.json").read_text())) == 300
+    assert sorted(path.name for path in directory.iterdir()) == ["dataset_info.json", "deepeyes.json", "dropped.jsonl"]
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tmp_path):
+    (tmp_path / "a").write_text("old")
+
+    def texts():
+        yield "new"
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(tmp_path / "a", texts())
+    assert os.listdir(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_text() == "old"
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_recipe_loads(path):
+def test_every_recipe_loads_and_llama_factory_knows_its_settings(path):
+    from cold_start.llama_factory import argument_problems
+
     recipe = load_recipe(path.stem)
     assert recipe.llamafactory["template"] == "qwen2_vl"
+    assert argument_problems(recipe.llamafactory) == []
     deepspeed = recipe.llamafactory.get("deepspeed")
     assert deepspeed is None or json.loads((RECIPES.parent.parent / deepspeed).read_text())
 
 
 def test_published_values_are_in_the_recipes():
-    small, large = load_recipe("qwen2_5_vl_7b").llamafactory, load_recipe("qwen2_5_vl_32b").llamafactory
-    assert (small["cutoff_len"], large["cutoff_len"]) == (20480, 16384)
-    assert large["model_name_or_path"].endswith("32B-Instruct")
+    small, large = load_recipe("qwen2_5_vl_7b"), load_recipe("qwen2_5_vl_32b")
+    assert (small.llamafactory["cutoff_len"], large.llamafactory["cutoff_len"]) == (20480, 16384)
+    assert large.llamafactory["model_name_or_path"].endswith("32B-Instruct")
     for recipe in (small, large):
-        assert (recipe["learning_rate"], recipe["num_train_epochs"], recipe["image_max_pixels"]) == (1e-5, 3.0, 1003520)
-        assert recipe["freeze_vision_tower"] is True
-        assert recipe["freeze_multi_modal_projector"] is True
+        settings = recipe.llamafactory
+        assert (settings["learning_rate"], settings["num_train_epochs"]) == (1e-5, 3.0)
+        assert settings["image_max_pixels"] == shared_value("image_max_pixels")
+        assert settings["freeze_vision_tower"] is True
+        assert settings["freeze_multi_modal_projector"] is True
+        assert recipe.cold_start.batch_size == 128
 
 
 @pytest.mark.parametrize(
@@ -147,6 +219,10 @@ def test_published_values_are_in_the_recipes():
     [
         ("cold_start: {files: [x], fils: [y]}\nllamafactory: {}", "fils"),
         ("cold_start: {files: [x]}\nllamafactory: {template: a}", r"lacks llamafactory\.model_name_or_path"),
+        ("cold_start: {files: [x]}\nllamafactory: {template: a}", r"lacks llamafactory\.cutoff_len"),
+        ("cold_start: {files: [x]}\nllamafactory: {dataset: a}", r"sets llamafactory\.dataset, which is filled in"),
+        ("cold_start: {files: [x]}\nllamafactory: {cutoff_len: many}", r"cutoff_len 'many'; expected a whole number"),
+        ("cold_start: {files: [x]}\nllamafactory: {stage: dpo}", r"llamafactory\.stage 'dpo'; a cold start has 'sft'"),
         ("cold_start: [", "broken YAML"),
         ("cold_start: {files: ['${NOT_SET_ANYWHERE}']}\nllamafactory: {}", "environment variable NOT_SET_ANYWHERE"),
     ],
@@ -163,23 +239,11 @@ def test_an_unknown_recipe_lists_those_that_are():
         load_recipe("qwen9")
 
 
-def test_resuming_loads_the_model_from_the_newest_complete_checkpoint(tmp_path):
-    for step, complete in ((100, True), (200, True), (300, False)):
-        directory = tmp_path / f"checkpoint-{step}"
-        directory.mkdir()
-        if complete:
-            (directory / "trainer_state.json").write_text("{}")
-    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-200"
-    settings = resolve(load_recipe("tiny_cpu"), tmp_path)
-    assert settings["model_name_or_path"] == settings["resume_from_checkpoint"] == str(tmp_path / "checkpoint-200")
-    assert "resume_from_checkpoint" not in resolve(load_recipe("tiny_cpu"), tmp_path / "new")
-
-
-def test_a_missing_model_stops_before_anything_starts(tmp_path):
+@pytest.mark.parametrize("key", ["model_name_or_path", "output_dir"])
+def test_a_path_with_a_space_is_refused(tmp_path, key):
     recipe = yaml.safe_load((RECIPES / "tiny_cpu.yaml").read_text())
-    recipe["llamafactory"] |= {"model_name_or_path": str(tmp_path / "none"), "output_dir": str(tmp_path / "o")}
+    recipe["llamafactory"][key] = "/a b"
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(recipe))
-    (tmp_path / "none").mkdir()
-    with pytest.raises(SystemExit, match=r"there is no .*none/config\.json"):
-        main([str(path)])
+    with pytest.raises(RecipeError, match="splits its command at spaces"):
+        load_recipe(str(path))
