@@ -95,7 +95,7 @@ def safetensors_header(file: Path) -> dict[str, Any] | None:
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > file.stat().st_size:
                 return None
-            header = json.loads(stream.read(length))
+            header: dict[str, Any] = json.loads(stream.read(length))
     except (OSError, ValueError, struct.error):
         return None
     header.pop("__metadata__", None)

@@ -232,14 +232,14 @@ class Pipeline:
 
     def _num_tokens(self, images: list[Image.Image]) -> int:
         grids = self._plugin._get_mm_inputs(images, [], [], self._processor)["image_grid_thw"]
-        return int(sum(grid.prod() for grid in grids)) // self._processor.image_processor.merge_size**2
+        return sum(int(grid.prod()) for grid in grids) // int(self._processor.image_processor.merge_size) ** 2
 
 
 class _Sized(Image.Image):
     """An image of which only size and mode are known: resizing it costs nothing."""
 
     def __init__(self, size: tuple[int, int], mode: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._size, self._mode = size, mode
 
     def resize(self, size: Any, *_: Any, **__: Any) -> _Sized:
@@ -300,7 +300,8 @@ def _decoded(path: str) -> Image.Image:
                 return _Sized(size, image.mode)
         with Image.open(path) as image:
             image.load()
-            return image.copy()
+            loaded: Image.Image = image.copy()
+            return loaded
 
 
 def _short(text: str, limit: int = 240) -> str:

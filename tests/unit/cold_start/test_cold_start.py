@@ -15,6 +15,9 @@ from cold_start.verdicts import examine, fingerprint
 from tests.conftest import png
 from tests.unit.cold_start.conftest import GOOD, changed, settings_for
 
+# Importing LLaMA-Factory takes half a minute.
+pytestmark = pytest.mark.timeout(600)
+
 
 def test_a_good_conversation_has_no_problem(images, pipeline):
     assert examine(GOOD, images, pipeline).reasons == ()

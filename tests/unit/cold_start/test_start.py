@@ -22,7 +22,8 @@ from cold_start.run_state import RunFacts, record
 from tests.conftest import ROOT, png
 from tests.unit.cold_start.test_checkpoints import write_checkpoint
 
-NOTHING: dict[str, str] = {}
+# Importing LLaMA-Factory takes half a minute.
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture

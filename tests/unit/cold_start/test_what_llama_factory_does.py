@@ -16,7 +16,10 @@ from tests.conftest import png
 from tests.unit.cold_start.conftest import GOOD, changed, settings_for, write_unchecked
 
 # It leaves the files of broken images open.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
+]
 
 PLAIN = changed(user="q", images=[])
 
