@@ -27,7 +27,12 @@ TOKEN = "secret-of-the-sandboxes"
 
 def call(script, *arguments, env, timeout_s=180):
     result = subprocess.run(
-        ["bash", SCRIPTS / script, *arguments], env=os.environ | env, capture_output=True, text=True, timeout=timeout_s, check=False
+        ["bash", SCRIPTS / script, *arguments],
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout

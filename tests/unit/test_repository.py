@@ -64,7 +64,15 @@ def test_every_environment_variable_of_the_recipes_and_rooms_is_in_the_readme():
             used |= set(re.findall(r"\$\{([A-Z_]+)", (ROOT / name).read_text()))
         if name in MODULES and not name.startswith("reinforcement_learning/verl_adapter/cpu"):
             used |= set(re.findall(r"(?:environ(?:\.get)?[\[(]|api_key\(.*)\"([A-Z_]+)\"", (ROOT / name).read_text()))
-    used -= {"PATH", "LD_LIBRARY_PATH", "IPYTHONDIR", "VERL_PLATFORM", "XDG_CACHE_HOME", "PYTHONPATH", "CUDA_VISIBLE_DEVICES"}
+    used -= {
+        "PATH",
+        "LD_LIBRARY_PATH",
+        "IPYTHONDIR",
+        "VERL_PLATFORM",
+        "XDG_CACHE_HOME",
+        "PYTHONPATH",
+        "CUDA_VISIBLE_DEVICES",
+    }
     table = set(re.findall(r"`([A-Z_]+)`", README.split("## Settings")[1].split("##")[0]))
     assert used <= table, used - table
     assert table - used <= {"RAY_ADDRESS", "RAY_AUTH_MODE"}, table - used

@@ -100,7 +100,8 @@ def test_a_probe_says_what_is_wrong_where_it_runs(question, monkeypatch, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("wanted", "fits"), [("lo", True), ("^docker", True), ("=lo", True), ("=l", False), ("l", True), ("eth9,lo", True), ("eth9", False)]
+    ("wanted", "fits"),
+    [("lo", True), ("^docker", True), ("=lo", True), ("=l", False), ("l", True), ("eth9,lo", True), ("eth9", False)],
 )
 def test_interfaces_are_named_as_nccl_and_gloo_name_them(wanted, fits):
     assert node_probe._names_one(wanted, ["lo", "eth0"]) is fits
@@ -184,7 +185,8 @@ def test_the_pretended_gpu_of_a_cpu_recipe_counts(toy):
 
 
 @pytest.mark.parametrize(
-    ("address", "said"), [("127.0.0.1:9", "no Ray at RAY_ADDRESS=127.0.0.1:9"), ("ray://head:10001", "start on a node of the cluster")]
+    ("address", "said"),
+    [("127.0.0.1:9", "no Ray at RAY_ADDRESS=127.0.0.1:9"), ("ray://head:10001", "start on a node of the cluster")],
 )
 def test_an_address_without_a_ray_is_said_at_once(monkeypatch, address, said):
     monkeypatch.setenv("RAY_ADDRESS", address)
@@ -256,7 +258,13 @@ def machine_with_ray(tmp_path):
     def call(script, *arguments, **env):
         return subprocess.run(
             ["bash", root / "reinforcement_learning/scripts" / script, *arguments],
-            env={"PATH": f"{tools}:/usr/bin:/bin", "HOME": str(tmp_path / "home"), "VIRTUAL_ENV": "x", "NODE_IP": "127.0.0.1", **env},
+            env={
+                "PATH": f"{tools}:/usr/bin:/bin",
+                "HOME": str(tmp_path / "home"),
+                "VIRTUAL_ENV": "x",
+                "NODE_IP": "127.0.0.1",
+                **env,
+            },
             capture_output=True,
             text=True,
             timeout=60,
@@ -283,7 +291,9 @@ def test_head_worker_and_status_use_one_mode_and_token_whatever_an_earlier_run_l
 
 def test_a_worker_without_token_or_head_or_address_is_refused_with_the_next_step(machine_with_ray, tmp_path):
     assert "copy the head's there" in machine_with_ray("ray_worker.sh", RAY_HEAD="127.0.0.1:9").stderr
-    assert "nobody answers at RAY_HEAD" in machine_with_ray("ray_worker.sh", RAY_HEAD="127.0.0.1:9", RAY_AUTH_TOKEN="t").stderr
+    assert (
+        "nobody answers at RAY_HEAD" in machine_with_ray("ray_worker.sh", RAY_HEAD="127.0.0.1:9", RAY_AUTH_TOKEN="t").stderr
+    )
     assert "set it to the address of the head" in machine_with_ray("ray_worker.sh").stderr
     wrong = machine_with_ray("ray_head.sh", PORT="1", NODE_IP="203.0.113.9")
     assert wrong.returncode != 0
