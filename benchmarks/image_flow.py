@@ -7,7 +7,7 @@ model asked for, 3 turns, 3,000 tokens of text beside the images. Rows are built
 once verl's way and once ours, and encoded by TransferQueue's own encoder and Ray's own pickler; what is said of a step is
 the measured row times 4,096. The images are smooth, so their JPEG files are small; their pixels are not.
 
-The second table is 200 steps of 128 rows, what one rank of 32 trains on: each is encoded, put into TransferQueue's storage,
+The last table is 200 steps of 32 rows, a quarter of what one rank of 32 trains on: each is encoded, put into TransferQueue's storage,
 read, decoded, its pixels made (their values are simulated, their size is not) and cleared.
 """
 
@@ -20,7 +20,7 @@ import io
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +34,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _PROMPTS, _ROLLOUTS, _TURNS, _RANKS = 256, 16, 3, 32
 _TEXT_TOKENS = 3000
+_ROWS = 32
+"""A step of the simulation."""
 _SIZES = {"1 MP": (1152, 864), "2 MP": (1680, 1190), "3 MP": (2048, 1536), "8.3 MP": (3840, 2160)}
 # Qwen2.5-VL-7B's preprocessor_config.json.
 _MIN_PIXELS, _MAX_PIXELS = 3136, 12_845_056
@@ -198,7 +200,7 @@ class _Simulated:
         return {"pixel_values": torch.ones((patches, 1176))}
 
 
-def _simulate(steps: int, root: Path) -> list[tuple[int, float, int, float]]:
+def _simulate(steps: int, root: Path) -> Iterator[tuple[int, float, int, float]]:
     """(step, resident MiB, files of rollouts, pixel cache MiB) every so often."""
     from transfer_queue.storage.simple_storage import StorageUnitData
     from transfer_queue.utils import serial_utils
@@ -214,9 +216,8 @@ def _simulate(steps: int, root: Path) -> list[tuple[int, float, int, float]]:
     openings = [_photo(number, 1680, 1190) for number in range(32)]
     names = [store.put(data) for data in openings]
     crops = [_photo(number, 560, 392) for number in range(64)]
-    seen = []
     for step in range(1, steps + 1):
-        keys = list(range(step * 128, step * 128 + 128))
+        keys = list(range(step * _ROWS, step * _ROWS + _ROWS))
         fields = []
         for number in keys:
             opening = number // _ROLLOUTS % len(openings)
@@ -240,8 +241,7 @@ def _simulate(steps: int, root: Path) -> list[tuple[int, float, int, float]]:
             gc.collect()
             files = sum(1 for path in (store.root / "steps").rglob("*") if path.is_file())
             resident = psutil.Process().memory_info().rss / 2**20
-            seen.append((step, resident, files, source.cache.num_bytes / 2**20))
-    return seen
+            yield step, resident, files, source.cache.num_bytes / 2**20
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -263,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("| step | resident MiB | files of rollouts on disk | pixels kept, MiB |")
         print("| --: | --: | --: | --: |")
         for step, resident, files, kept in _simulate(options.steps, root):
-            print(f"| {step} | {resident:,.0f} | {files:,} | {kept:,.0f} |")
+            print(f"| {step} | {resident:,.0f} | {files:,} | {kept:,.0f} |", flush=True)
 
 
 if __name__ == "__main__":
