@@ -7,8 +7,8 @@ model asked for, 3 turns, 3,000 tokens of text beside the images. Rows are built
 once verl's way and once ours, and encoded by TransferQueue's own encoder and Ray's own pickler; what is said of a step is
 the measured row times 4,096. The images are smooth, so their JPEG files are small; their pixels are not.
 
-The last table is 200 steps of 32 rows, a quarter of what one rank of 32 trains on: each is encoded, put into TransferQueue's storage,
-read, decoded, its pixels made (their values are simulated, their size is not) and cleared.
+The last table is 200 steps of 32 rows, a quarter of what one rank of 32 trains on: each is encoded, put into
+TransferQueue's storage, read, decoded, its pixels made (their values are simulated, their size is not) and cleared.
 """
 
 from __future__ import annotations

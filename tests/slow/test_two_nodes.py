@@ -142,5 +142,6 @@ def test_an_untied_model_trains_on_two_nodes_and_outlives_its_sandboxes(quicksta
     assert [row["step"] for row in run.rows()] == [1, 2, 3]
     for row in run.rows():
         assert row["training/rollout_actor_probs_pearson_corr"] >= 0.9999
+        assert row["routing/replicas_per_group/max"] == 1.0, "all rollouts of a prompt on one of the two replicas"
         assert row["episode/failed_frac"] == 0.0
     assert len(list(read_records(tmp_path / "rl/rollouts"))) == STEPS * 64
