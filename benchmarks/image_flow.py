@@ -212,10 +212,10 @@ def _simulate(steps: int, root: Path) -> Iterator[tuple[int, float, int, float]]
 
     processor: Any = SimpleNamespace(image_processor=_Simulated())
     store, queue = ImageStore(root / "run", cache_bytes=64 << 20), StorageUnitData()
-    source = PixelSource(processor.image_processor, store, max_bytes=512 << 20)
-    openings = [_photo(number, 1680, 1190) for number in range(32)]
+    source = PixelSource(processor.image_processor, store, max_bytes=128 << 20)
+    openings = [_photo(number, 1152, 864) for number in range(8)]
     names = [store.put(data) for data in openings]
-    crops = [_photo(number, 560, 392) for number in range(64)]
+    crops = [_photo(number, 384, 288) for number in range(64)]
     for step in range(1, steps + 1):
         keys = list(range(step * _ROWS, step * _ROWS + _ROWS))
         fields = []
@@ -232,9 +232,8 @@ def _simulate(steps: int, root: Path) -> Iterator[tuple[int, float, int, float]]
             fields.append(serial_utils.decode(serial_utils.encode(row)))
         queue.put_data({name: [row[name] for row in fields] for name in fields[0]}, keys)
         del fields
-        for _ in range(2):  # the old log-probabilities, then the update
-            for inputs in queue.get_data(["multi_modal_inputs"], keys)["multi_modal_inputs"]:
-                source.pixel_values(inputs[REFS])
+        for inputs in queue.get_data(["multi_modal_inputs"], keys)["multi_modal_inputs"]:
+            source.pixel_values(inputs[REFS])
         queue.clear(keys)
         store.drop_steps(before=step - KEPT_STEPS)
         if step in (1, 10, 25, 50, 100, 150, steps):
