@@ -60,7 +60,11 @@ def large_images_model(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def settings_for(model: Path, **more: Any) -> dict[str, Any]:
-    return dict(load_recipe("tiny_cpu").llamafactory) | {"model_name_or_path": str(model), "output_dir": str(model / "out")} | more
+    return (
+        dict(load_recipe("tiny_cpu").llamafactory)
+        | {"model_name_or_path": str(model), "output_dir": str(model / "out")}
+        | more
+    )
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +83,12 @@ def trained_on_by_llama_factory(copy: Path, settings: dict[str, Any], cache: Pat
     from llamafactory.hparams import get_train_args
     from llamafactory.model import load_tokenizer
 
-    usable = settings | {"dataset": "deepeyes", "dataset_dir": str(copy), "overwrite_cache": True, "preprocessing_num_workers": None}
+    usable = settings | {
+        "dataset": "deepeyes",
+        "dataset_dir": str(copy),
+        "overwrite_cache": True,
+        "preprocessing_num_workers": None,
+    }
     usable |= {"output_dir": str(copy / "out"), "cache_dir": str(cache / "datasets")}
     with without_gpus():
         model, data, training, *_ = get_train_args(usable)

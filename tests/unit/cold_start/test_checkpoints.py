@@ -35,7 +35,9 @@ def write_checkpoint(directory, step, *, deepspeed=False, shards=False):
     for name in names:
         (directory / name).write_bytes(weights())
     if shards:
-        (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict(zip("ab", names, strict=True))}))
+        (directory / "model.safetensors.index.json").write_text(
+            json.dumps({"weight_map": dict(zip("ab", names, strict=True))})
+        )
     for name in ("config.json", "tokenizer_config.json", "processor_config.json"):
         (directory / name).write_text("{}")
     (directory / "chat_template.jinja").write_text("x")
@@ -132,7 +134,9 @@ def test_what_was_not_written_to_its_end_is_set_aside_and_never_deleted(tmp_path
     assert moved == [tmp_path / "incomplete-checkpoint-300"]
     assert [step for step, _ in checkpoints(tmp_path)] == [100, 200]
     write_checkpoint(tmp_path / "checkpoint-300", 300)
-    assert set_aside_incomplete(tmp_path, newer_than=tmp_path / "checkpoint-200") == [tmp_path / "incomplete-checkpoint-300.2"]
+    assert set_aside_incomplete(tmp_path, newer_than=tmp_path / "checkpoint-200") == [
+        tmp_path / "incomplete-checkpoint-300.2"
+    ]
 
 
 def test_a_run_is_finished_when_its_final_model_is_whole_and_no_checkpoint_says_otherwise(tmp_path):

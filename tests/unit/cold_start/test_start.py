@@ -376,13 +376,17 @@ def test_a_checkpoint_of_the_toy_model_is_as_large_as_computed(toy):
     size = machine.model_size(toy / "models/base", settings)
     # Seen: model.safetensors 4.44 MB, optimizer.pt 8.93 MB.
     assert checkpoint_bytes(size, settings) == pytest.approx(4_438_440 + 8_925_323, rel=0.02)
-    frozen = machine.model_size(toy / "models/base", settings | {"freeze_vision_tower": True, "freeze_multi_modal_projector": True})
+    frozen = machine.model_size(
+        toy / "models/base", settings | {"freeze_vision_tower": True, "freeze_multi_modal_projector": True}
+    )
     assert frozen.total == size.total == size.trained > frozen.trained > 0.5 * size.total
 
 
 def test_a_disk_that_the_checkpoints_do_not_fit_is_refused(tmp_path):
     settings = load_recipe("qwen2_5_vl_7b").llamafactory
-    with pytest.raises(RecipeError, match=r"a checkpoint takes 1,0\d\d,\d\d\d GB, 3 at once; needed .* save_only_model=true"):
+    with pytest.raises(
+        RecipeError, match=r"a checkpoint takes 1,0\d\d,\d\d\d GB, 3 at once; needed .* save_only_model=true"
+    ):
         machine.check_disk(tmp_path / "new", ModelSize(8 * 10**13, 7 * 10**13), settings, 1545)
 
 
@@ -396,7 +400,9 @@ def test_an_image_is_counted_in_rl_and_evaluation_as_it_is_shown_there(large_pip
             image = ImageFile(png(width, height))
             _, tokens = QwenImageSizer(processor, max_pixels=max_pixels)(image)
             assert in_rl(width, height, max_pixels, limits).num_tokens == tokens
-            grid = processor.image_processor(images=[shrink(image, max_pixels).pil()], return_tensors="pt")["image_grid_thw"][0]
+            grid = processor.image_processor(images=[shrink(image, max_pixels).pil()], return_tensors="pt")[
+                "image_grid_thw"
+            ][0]
             assert in_evaluation(width, height, max_pixels, limits).num_tokens == int(grid.prod()) // 4
 
 

@@ -101,10 +101,14 @@ def random_conversation(rng, directory, number):
     if rng.random() < 0.6:
         messages.append({"role": "system", "content": "You are an agent. " * rng.randrange(1, 4)})
     for turn in range(rng.randrange(1, 4)):
-        text = " ".join(rng.choice(["tile", "red", "<|im_end|>", "4", "什么", "<b>", "\n", "é"]) for _ in range(rng.randrange(1, 60)))
+        text = " ".join(
+            rng.choice(["tile", "red", "<|im_end|>", "4", "什么", "<b>", "\n", "é"]) for _ in range(rng.randrange(1, 60))
+        )
         for _ in range(rng.choice([0, 0, 1, 2])):
             name = f"{number}_{len(images)}.{rng.choice(['png', 'jpg'])}"
-            width, height = rng.choice([(rng.randrange(1, 1500), rng.randrange(1, 60)), (rng.randrange(1, 900), rng.randrange(1, 900))])
+            width, height = rng.choice(
+                [(rng.randrange(1, 1500), rng.randrange(1, 60)), (rng.randrange(1, 900), rng.randrange(1, 900))]
+            )
             Image.new("RGB", (width, height), (number % 256, 9, 9)).save(directory / name)
             images.append(name)
             text = f"{text}<image>" if rng.random() < 0.5 else f"<image>{text}"
@@ -188,7 +192,9 @@ def test_sizes_without_pixels_are_those_with_pixels(large_pipeline):
         large_pipeline.image_tokens(300_000, 1)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "F", "I;16", "HSV", "LAB", "PA", "La"])
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "F", "I;16", "HSV", "LAB", "PA", "La"]
+)
 def test_an_image_of_any_mode_is_kept_exactly_if_llama_factory_takes_it(mode, tmp_path, pipeline, toy, llama_factory):
     path = None
     for suffix in ("png", "tiff", "jpg"):
@@ -201,13 +207,17 @@ def test_an_image_of_any_mode_is_kept_exactly_if_llama_factory_takes_it(mode, tm
     if path is None:
         pytest.skip(f"Pillow writes no file of mode {mode}")
     try:
-        kept = len(llama_factory(write_unchecked([GOOD | {"images": [path]}], tmp_path / "rows"), settings_for(toy / "models/base")))
+        kept = len(
+            llama_factory(write_unchecked([GOOD | {"images": [path]}], tmp_path / "rows"), settings_for(toy / "models/base"))
+        )
     except Exception:  # noqa: BLE001 - whatever it dies of
         kept = 0
     assert bool(examine(GOOD | {"images": [path]}, tmp_path, pipeline).reasons) == (not kept)
 
 
-@pytest.mark.parametrize("options", [{"quality": 90}, {"quality": 90, "progressive": True}, {"quality": 90, "subsampling": 0}])
+@pytest.mark.parametrize(
+    "options", [{"quality": 90}, {"quality": 90, "progressive": True}, {"quality": 90, "subsampling": 0}]
+)
 def test_a_jpeg_that_is_cut_anywhere_is_told_as_decoding_all_of_it_tells(options, tmp_path, pipeline):
     data = jpeg(230, 170, **options)
     rng = random.Random(0)

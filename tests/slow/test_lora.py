@@ -1,0 +1,71 @@
+"""The path of qwen2_5_vl_3b_1gpu on a CPU: adapters are trained, and vLLM gets weights into which they are merged."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from reinforcement_learning.plan import checkpoint_bytes
+from reinforcement_learning.recipe import RECIPES, load_recipe
+from tests.conftest import ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+LORA = yaml.safe_load((RECIPES / "qwen2_5_vl_3b_1gpu.yaml").read_text())["verl"]["actor_rollout_ref"]["model"]
+
+
+@pytest.fixture(scope="module")
+def run(quickstart, sandbox_url, tmp_path_factory):
+    run = tmp_path_factory.mktemp("lora") / "run"
+    command = [
+        sys.executable, "-W", "ignore", "-m", "reinforcement_learning.train", "--recipe", "tiny_cpu",
+        f"run.model={quickstart.directory / 'models/sft'}",
+        f"run.train_files=['{quickstart.directory / 'data/rl_train.parquet'}']",
+        f"run.directory={run}",
+        f"verl.actor_rollout_ref.model={json.dumps(LORA)}",
+        # Large enough that vLLM without the adapters would be another model.
+        "verl.actor_rollout_ref.actor.optim={lr: 3.0e-3, lr_warmup_steps: 0, weight_decay: 0.0}",
+        "verl.trainer.total_training_steps=3", "verl.trainer.save_freq=3",
+    ]  # fmt: skip
+    environment = {"PYTHONPATH": str(ROOT), "CODE_SANDBOX_URL": sandbox_url, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=1100, check=False
+    )
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return run
+
+
+def test_vllm_samples_from_the_merged_weights(run):
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 3
+    for row in rows:
+        assert row["training/rollout_actor_probs_pearson_corr"] > 0.9999
+
+
+def test_adapters_of_the_language_model_are_trained_and_nothing_else(run, quickstart):
+    import torch
+    from safetensors.torch import load_file
+
+    saved = torch.load(run / "checkpoints/global_step_3/actor/model_world_size_1_rank_0.pt", weights_only=False)
+    weights = {name: getattr(value, "_local_tensor", value) for name, value in saved.items()}
+    second = [name for name in weights if "lora_B" in name]
+    assert second
+    assert not [name for name in second if "visual" in name]
+    assert sum(float(weights[name].abs().sum()) for name in second) > 0
+    before = load_file(quickstart.directory / "models/sft/model.safetensors")
+    kept = [name for name in weights if name.endswith("mlp.up_proj.base_layer.weight")]
+    assert kept
+    old = [value for name, value in before.items() if name.endswith("mlp.up_proj.weight") and "visual" not in name]
+    for name in kept:
+        assert any(value.shape == weights[name].shape and torch.equal(value.float(), weights[name].float()) for value in old)
+
+
+def test_a_checkpoint_with_adapters_is_as_large_as_planned(run, quickstart):
+    recipe = load_recipe(
+        "tiny_cpu", [f"run.model={quickstart.directory / 'models/sft'}", f"verl.actor_rollout_ref.model={json.dumps(LORA)}"]
+    )
+    written = sum(file.stat().st_size for file in (run / "checkpoints/global_step_3").rglob("*") if file.is_file())
+    assert written == pytest.approx(checkpoint_bytes(recipe), rel=0.1)
