@@ -186,10 +186,16 @@ def redis_server(directory: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def sandbox_server(
-    directory: Path, redis_url: str, *, arguments: Sequence[str] = (), uds: Path | None = None, prefix: Sequence[str] = ()
+    directory: Path,
+    redis_url: str,
+    *,
+    arguments: Sequence[str] = (),
+    uds: Path | None = None,
+    port: int | None = None,
+    prefix: Sequence[str] = (),
 ) -> Iterator[str]:
-    """A code sandbox on a free port, or on a Unix socket; yields its URL. `prefix` is put before its command."""
-    port = free_port()
+    """A code sandbox on a free port, or where it is told; yields its URL. `prefix` is put before its command."""
+    port = port or free_port()
     where = ["--uds", str(uds)] if uds is not None else ["--port", str(port)]
     command = [
         *prefix,
