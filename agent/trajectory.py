@@ -2,7 +2,7 @@
 
     <directory>/episodes.jsonl            written by one process at a time, or
     <directory>/episodes-<writer>.jsonl   by many on several nodes, each its own: appending to one file is not atomic on NFS
-    <directory>/images/<sha256>           or in a store that a run shares, <images>/<first two digits>/<sha256>
+    <directory>/images/<sha256>           or <first two digits>/<sha256>; what a store of the run has is not written again
     <directory>/previews/<sha256>         instead of an image that was too large to be recorded as it is
 
 Reading gives back an equal episode, but for images of which only a preview was kept. A line cut off by a kill is skipped,
@@ -49,7 +49,7 @@ class TrajectoryWriter:
     Args:
         directory: Made if it is not there.
         shared: Whether other processes write to it too; this one then has a file of its own.
-        images: A store that the run shares; by default `<directory>/images`.
+        images: The run's store of its data's images, as <first two digits>/<sha256>; what it has is not written again.
         max_pixels: Of an image, width times height; of a larger one a JPEG of at most so many is kept, unless the store has
             the image anyway. None keeps every image as it is.
     """
@@ -61,7 +61,7 @@ class TrajectoryWriter:
         # Neither host nor process id need be unique: containers share names, and numbers come again after a restart.
         name = f"episodes-{host}-{os.getpid()}-{uuid.uuid4().hex[:6]}.jsonl" if shared else _SINGLE
         self._directory, self._path = directory, directory / name
-        self._store, self._max_pixels = images, max_pixels
+        self._shared, self._store, self._max_pixels = shared, images, max_pixels
         (directory / "images").mkdir(parents=True, exist_ok=True)
 
     def write(self, episode: Episode, **facts: Any) -> None:
@@ -85,8 +85,10 @@ class TrajectoryWriter:
             os.close(descriptor)
 
     def _keep(self, image: ImageFile) -> None:
-        path = _in_store(self._store, image.sha256) if self._store else self._directory / "images" / image.sha256
-        if path.exists():
+        folder = self._directory / "images"
+        # A training run makes too many images for one folder.
+        path = _in_store(folder, image.sha256) if self._shared else folder / image.sha256
+        if path.exists() or (self._store is not None and _in_store(self._store, image.sha256).exists()):
             return
         if self._max_pixels is not None:
             try:

@@ -43,9 +43,9 @@ def board_row(record: Record, decode: Callable[[int], str]) -> dict[str, Any]:
 
 
 def board_rows(run: Path, decode: Callable[[int], str]) -> Iterator[dict[str, Any]]:
-    """Every scored rollout of a run; those that an outage ended have no reward and are left out."""
+    """Every rollout that was trained on; lost ones have no reward, and those of a validation are no part of a step."""
     for record in read_records(run / "rollouts"):
-        if "reward" in record.facts:
+        if "reward" in record.facts and not record.facts.get("validation"):
             yield board_row(record, decode)
 
 

@@ -145,10 +145,49 @@ def fail_once(worker: Any, name: str) -> None:
     setattr(worker, name, broken)
 
 
+def hand_out(sizes: list[int], num_workers: int) -> list[list[Any]]:
+    """What each of so many workers is given by our manager when batches of such sizes, made as verl makes them, come."""
+    import ray
+    import torch
+    from verl.utils import tensordict_utils as tu
+    from verl.utils.dataset.rl_dataset import collate_fn
+
+    from reinforcement_learning.verl_adapter.workers import EpisodeManager
+
+    given: list[list[Any]] = [[] for _ in range(num_workers)]
+
+    class Remote:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def remote(self, batch: Any) -> None:
+            given[self.number].append(
+                (list(batch["index"]), [len(row) for row in batch["raw_prompt"]], batch["global_steps"])
+            )
+
+    ray.get = lambda answers: answers
+    manager = object.__new__(EpisodeManager)
+    manager._next = 0
+    workers = [type("Worker", (), {"generate_sequences": Remote(number)})() for number in range(num_workers)]
+    manager.agent_loop_workers = workers
+    first = 0
+    for size in sizes:
+        rows = [
+            {"index": first + n, "raw_prompt": [{"role": "user", "content": "q"}], "dummy_tensor": torch.tensor([0])}
+            for n in range(size)
+        ]
+        batch = tu.get_tensordict(collate_fn(rows))
+        tu.assign_non_tensor_data(batch, "global_steps", 5)
+        manager.generate_sequences(batch)
+        first += size
+    return given
+
+
 def main() -> None:
     model, directory = sys.argv[1], Path(sys.argv[2])
     scenarios = json.load(sys.stdin)
     found = {name: asyncio.run(play(model, directory / name, scenario)) for name, scenario in scenarios.items()}
+    found["handed out"] = {"many": hand_out([8, 1, 1, 1, 1, 1], 3), "few": hand_out([2, 2], 5)}  # type: ignore[dict-item]
     (directory / "found.json").write_text(json.dumps(found, default=str))
 
 

@@ -157,3 +157,10 @@ def _opening(row: Mapping[str, Any]) -> tuple[Message, ...]:
     said = row.get("raw_prompt")
     rows = said if isinstance(said, list | tuple) else []
     return tuple(Message("user", escape(str(one.get("content", "")))) for one in rows if isinstance(one, Mapping))
+
+
+def share_out(num_prompts: int, num_workers: int, *, first: int) -> list[tuple[int, int]]:
+    """(worker, its prompts) for each that gets any; none gets two more than another, and the surplus begins at `first`."""
+    each, more = divmod(num_prompts, num_workers)
+    turns = [((first + turn) % num_workers, each + (turn < more)) for turn in range(num_workers)]
+    return [(worker, count) for worker, count in turns if count]

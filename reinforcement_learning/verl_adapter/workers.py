@@ -24,6 +24,7 @@ from reinforcement_learning.verl_adapter.rollouts import (
     item_of,
     reason_of,
     record,
+    share_out,
     step_of,
 )
 from reinforcement_learning.verl_adapter.services import announce, recorder
@@ -126,10 +127,3 @@ class EpisodeManager(AgentLoopManagerTQ):  # type: ignore[misc]
             begin += count
         self._next = (self._next + len(prompts)) % len(workers)
         ray.get(sent)
-
-
-def share_out(num_prompts: int, num_workers: int, *, first: int) -> list[tuple[int, int]]:
-    """(worker, its prompts) for each that gets any; none gets two more than another, and the surplus begins at `first`."""
-    each, more = divmod(num_prompts, num_workers)
-    turns = [((first + turn) % num_workers, each + (turn < more)) for turn in range(num_workers)]
-    return [(worker, count) for worker, count in turns if count]

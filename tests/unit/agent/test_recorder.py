@@ -138,6 +138,8 @@ async def test_an_image_that_the_runs_store_has_is_not_written_again(tmp_path):
     (found,) = read_records(tmp_path / "rollouts")
     assert found.episode.opening[0].images == (image, ImageFile(png(9, 9)))
     assert not (tmp_path / "rollouts/previews").exists()
+    assert sum(path.is_file() for path in (tmp_path / "rollouts/images").rglob("*")) == 1
+    assert sum(path.is_file() for path in store.rglob("*")) == 1
     assert image_path(tmp_path / "rollouts", image.sha256) == store / image.sha256[:2] / image.sha256
     with pytest.raises(FileNotFoundError, match="no image 00"):
         image_path(tmp_path / "rollouts", "00")

@@ -4,6 +4,7 @@ All of it on verl's own agent worker, in one process: importing verl takes ten s
 """
 
 import base64
+import itertools
 import json
 import os
 import subprocess
@@ -196,3 +197,11 @@ def test_recording_can_be_off_or_thinned_and_what_was_lost_is_kept_when_it_is_th
     assert found["recording is off"]["records"] == []
     assert len(lost_tags(found["recording is off"]["prompt"])) == 4
     assert [record["stop"] for record in found["recording is thinned"]["records"]] == ["failed"] * 4
+
+
+def test_prompts_reach_the_workers_in_turn_also_those_that_come_one_by_one(found):
+    many = [[index for batch in worker for index in batch[0]] for worker in found["handed out"]["many"]]
+    assert sorted(itertools.chain(*many)) == list(range(13))
+    assert sorted(map(len, many)) == [4, 4, 5]
+    assert [len(worker) for worker in found["handed out"]["few"]] == [1, 1, 1, 1, 0]
+    assert all(batch[1:] == [[1] * len(batch[0]), 5] for worker in found["handed out"]["many"] for batch in worker)
