@@ -14,6 +14,7 @@ from agent.errors import ContextFull, EpisodeFailure, PolicyUnavailable
 from agent.images import ImageFile, fit_observation
 from agent.messages import Message, messages_from_rows
 from agent.protocol import STOP_STRINGS
+from reinforcement_learning.outages import Played
 from reinforcement_learning.rewards import Reward, Task, load_reward
 from reinforcement_learning.rows import accepted_answers
 from reinforcement_learning.verl_adapter.image_store import ImageRef, run_store
@@ -57,7 +58,7 @@ class EpisodeAgentLoop(AgentLoopBase):
             raise EpisodeFailed(episode.failure)
         if not self._played.buffer.response_ids:
             raise EpisodeFailed(f"NothingSampled: {episode.stop_reason.value} before the first token")
-        return self._output(episode, self._played, rollout.reward, waited_sandbox_s=played.waited_s)
+        return self._output(played, self._played, rollout.reward)
 
     async def _play(
         self,
@@ -143,8 +144,9 @@ class EpisodeAgentLoop(AgentLoopBase):
             episode.fail(error)
             return None
 
-    def _output(self, episode: Episode, policy: TokenPolicy, reward: Reward, *, waited_sandbox_s: float) -> AgentLoopOutput:
-        buffer, waits_s = policy.buffer, episode.waits_s | {"sandbox": waited_sandbox_s}
+    def _output(self, played: Played, policy: TokenPolicy, reward: Reward) -> AgentLoopOutput:
+        episode, buffer = played.episode, policy.buffer
+        waits_s = episode.waits_s | {"sandbox": played.waited_s}
         facts = {
             "score": reward.score,
             "acc": reward.accuracy,
@@ -154,6 +156,7 @@ class EpisodeAgentLoop(AgentLoopBase):
             "tool_errors": float(episode.tool_errors),
             # For slots and sandboxes; how long the engine and the tools took is timed by verl's own metrics.
             "waited_s": waits_s["slot"] + waits_s["sandbox"],
+            "restarts": float(played.restarts),
         }
         return AgentLoopOutput(
             prompt_ids=buffer.prompt_ids,
