@@ -112,7 +112,7 @@ async def play(model: str, directory: Path, scenario: dict[str, Any]) -> dict[st
     os.environ[STORE_VARIABLE] = str(directory / "images")
     run_store.cache_clear()
     images = [run_store().put(base64.b64decode(image)) for image in scenario["row"].pop("images", [])]
-    row = {"uid": uid, "agent_name": "deepeyes", "global_steps": 3, "index": 7, "image_names": images, **scenario["row"]}
+    row = {"uid": uid, "agent_name": "deepeyes", "global_steps": 3, "index": "item-7", "image_names": images, **scenario["row"]}
     trajectory = {"validate": False, "step": 3, "sample_index": 7, "rollout_n": 0}
     with contextlib.redirect_stderr(said):
         await worker._run_prompt(row, {"temperature": 1.0}, trajectory)

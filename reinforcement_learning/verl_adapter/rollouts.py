@@ -132,10 +132,8 @@ def step_of(row: Mapping[str, Any]) -> int:
 
 
 def item_of(row: Mapping[str, Any]) -> str:
-    """The row's `extra_info.index`, or its place in the data; empty if it has neither."""
-    extra = row.get("extra_info")
-    known = extra.get("index") if isinstance(extra, Mapping) else None
-    return str(row.get("index", "") if known is None else known)
+    """The row's name in the data; empty if it has none."""
+    return str(row.get("index", ""))
 
 
 def _item(task: Task | None, row: Mapping[str, Any]) -> dict[str, Any]:

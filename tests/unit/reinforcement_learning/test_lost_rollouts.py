@@ -183,6 +183,10 @@ def test_an_image_of_any_shape_is_fitted_for_the_model_and_left_as_it_is_for_the
     assert set(found["aspect 300"]["sandbox_images"]) == {len(thin(3000, 10))}
 
 
+def test_a_model_that_spells_image_placeholders_loses_nothing(found):
+    assert found["placeholders spelled by the model"]["prompt"]["status"] == "finished"
+
+
 @pytest.mark.parametrize(
     "name", ["engine's limit of images", "engine's limit of tokens", "engine's own limit, not in the recipe"]
 )
