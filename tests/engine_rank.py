@@ -1,4 +1,4 @@
-"""One rank of verl's own engine on a CPU, with the settings of a recipe. `python -m tests.engine_rank RECIPE MODEL [OVERLAY …]`.
+"""One rank of verl's own engine on a CPU, with the settings of a recipe. `python -m tests.engine_rank RECIPE MODEL [OVERLAY | KEY=VALUE …]`.
 
 RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say which. Prints one line of JSON: where the weights were when the engine had read
 them, and how far parameters, buffers and log-probabilities are from those of Hugging Face's model.
@@ -13,14 +13,16 @@ import torch
 import torch.distributed
 
 
-def build_engine(recipe_name, model, overlays):
+def build_engine(recipe_name, model, more):
     from verl.utils.config import omega_conf_to_dataclass
     from verl.workers.engine import EngineRegistry
 
     from reinforcement_learning.recipe import load_recipe
     from reinforcement_learning.verl_adapter.launch import compose_config
 
-    recipe = load_recipe(recipe_name, [f"verl.actor_rollout_ref.model.path={model}"], overlays=overlays)
+    overrides = [text for text in more if "=" in text]
+    overlays = [text for text in more if "=" not in text]
+    recipe = load_recipe(recipe_name, [f"verl.actor_rollout_ref.model.path={model}", *overrides], overlays=overlays)
     config = compose_config(recipe.verl, recipe.verl_extra).actor_rollout_ref
     model_config, actor = omega_conf_to_dataclass(config.model), omega_conf_to_dataclass(config.actor)
     engine = EngineRegistry.new(
@@ -67,14 +69,26 @@ def batch_of(rows, model_config):
 
 
 def log_probs_of(engine, data):
-    with torch.no_grad():
-        inputs, arguments = engine.prepare_model_inputs(data)
-        output = engine.module(**inputs, use_cache=False)
-        return engine.prepare_model_outputs(output, arguments, data, None)["log_probs"].unbind()
+    inputs, arguments = engine.prepare_model_inputs(data)
+    output = engine.module(**inputs, use_cache=False)
+    return engine.prepare_model_outputs(output, arguments, data, None)["log_probs"].unbind()
+
+
+def likeness(engine, plain):
+    """Smallest cosine between a gradient of the engine and the plain model's; ranks saw the same batch, so the mean is the same."""
+    found = dict(engine.module.named_parameters())
+    names = ("lm_head.weight", "model.language_model.embed_tokens.weight", "model.language_model.layers.0.mlp.up_proj.weight")
+    return min(
+        torch.nn.functional.cosine_similarity(
+            found[name].grad.full_tensor().float().flatten(), plain[name].grad.float().flatten(), dim=0
+        ).item()
+        for name in names
+        if name in found
+    )
 
 
 def main() -> None:
-    recipe, model, overlays = sys.argv[1], sys.argv[2], sys.argv[3:]
+    recipe, model, more = sys.argv[1], sys.argv[2], sys.argv[3:]
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     from transformers import AutoConfig, AutoModelForImageTextToText
@@ -83,16 +97,17 @@ def main() -> None:
     plain = AutoModelForImageTextToText.from_pretrained(model, config=plain_config, dtype=torch.float32)
     rows = [(20, 52), (30, 47)]
     expected = []
-    with torch.no_grad():
-        for start, stop in rows:
-            ids = torch.arange(start, stop)
-            logits = plain(input_ids=ids[None], use_cache=False).logits[0].log_softmax(-1)
-            expected.append(logits[:-1].gather(-1, ids[1:, None])[:, 0])
-    engine, model_config, devices = build_engine(recipe, model, overlays)
+    for start, stop in rows:
+        ids = torch.arange(start, stop)
+        logits = plain(input_ids=ids[None], use_cache=False).logits[0].log_softmax(-1)
+        expected.append(logits[:-1].gather(-1, ids[1:, None])[:, 0])
+    torch.cat(expected).sum().backward()
+    engine, model_config, devices = build_engine(recipe, model, more)
     parameters = dict(plain.named_parameters())
     buffers = dict(plain.named_buffers())
     _, data = batch_of(rows, model_config)
     found = log_probs_of(engine, data)
+    torch.cat([row[: len(wanted)] for row, wanted in zip(found, expected, strict=True)]).sum().backward()
     facts = {
         "rank": torch.distributed.get_rank(),
         "tied": plain_config.tie_word_embeddings,
@@ -106,6 +121,8 @@ def main() -> None:
         "buffers": max(
             (value.float() - buffers[name].float()).abs().max().item() for name, value in engine.module.named_buffers()
         ),
+        "fused": model_config.use_fused_kernels,
+        "gradients": likeness(engine, parameters),
         "log_probs": max((a[: len(b)] - b).abs().max().item() for a, b in zip(found, expected, strict=True)),
     }
     Path(os.environ["FACTS"]).write_text(json.dumps(facts))

@@ -63,6 +63,34 @@ def _gloo_once() -> None:
 
 
 def apply_to_model() -> None:
+    """Patches where a model is built."""
+    _blank_image()
+    _fused_head()
+
+
+def _fused_head() -> None:
+    """verl 0.9.1: with FSDP2, embeddings that are not tied (7B, 32B) and `use_fused_kernels`, the first forward pass ends
+    with "aten.mm.default got mixed torch.Tensor and DTensor". The head is sharded as a unit of its own, which is gathered
+    when its forward runs; fused kernels read its weight without running it. In the root unit it is gathered. Not specific to
+    a CPU."""
+    import verl.utils.fsdp_utils as fsdp_utils
+
+    if getattr(fsdp_utils._select_fsdp2_wrap_targets, "patched_by_deepeyes", False):
+        return
+    original = fsdp_utils._select_fsdp2_wrap_targets
+
+    def _select_fsdp2_wrap_targets(model: Any, layer_classes: Any) -> Any:
+        targets = original(model, layer_classes)
+        if getattr(model, "_verl_fused_kernels_backend", None) is None:
+            return targets
+        head = getattr(model, "lm_head", None)
+        return [module for module in targets if module is not head]
+
+    _select_fsdp2_wrap_targets.patched_by_deepeyes = True  # type: ignore[attr-defined]
+    fsdp_utils._select_fsdp2_wrap_targets = _select_fsdp2_wrap_targets
+
+
+def _blank_image() -> None:
     """verl 0.9.1 with transformers 5: a micro-batch without any image ends with "'BaseModelOutputWithPooling' object has no
     attribute 'mean'", because the branch that feeds a blank image forgets to unpack. Padding rows after a failed rollout
     hit it as well. Not specific to a CPU."""

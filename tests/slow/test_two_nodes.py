@@ -6,8 +6,10 @@ What the 7B on 32 GPUs does and a local run on one pretended GPU never did. Both
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 import httpx
@@ -56,13 +58,18 @@ def two_nodes(directory):
     for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
         os.environ.pop(name, None)
     pretended = ("--num-gpus", "1", "--num-cpus", "16", "--object-store-memory", "800000000")
-    said = call("ray_head.sh", "--temp-dir", str(directory / "ray"), "--include-dashboard", "false", *pretended, env=shared)
+    # Ray's sockets lie there, and a socket's path may have 107 characters.
+    temporary = tempfile.mkdtemp(prefix="ray")
+    said = call("ray_head.sh", "--temp-dir", temporary, "--include-dashboard", "false", *pretended, env=shared)
     address = said.split("export RAY_ADDRESS=")[1].split()[0]
     assert "CODE_SANDBOX_TOKEN" in said
     assert TOKEN not in said
     call("ray_worker.sh", *pretended, env=shared | {"RAY_HEAD": address})
     assert "2.0 GPU" in call("ray_status.sh", env=shared)
-    yield shared | {"RAY_ADDRESS": address}
+    try:
+        yield shared | {"RAY_ADDRESS": address}
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager

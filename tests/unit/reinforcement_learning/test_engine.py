@@ -58,12 +58,22 @@ def test_ranks_after_the_first_read_an_untied_model_on_the_meta_device_and_end_w
     for rank in (first, second):
         assert rank["parameters"] == rank["buffers"] == 0.0
         assert rank["log_probs"] < 1e-5
+        assert rank["gradients"] > 0.9999
+
+
+def test_fused_kernels_read_the_whole_head_of_an_untied_model_on_every_rank(untied, tmp_path):
+    # Unpatched: RuntimeError: aten.mm.default got mixed torch.Tensor and DTensor
+    for rank in ranks(tmp_path, 2, "tiny_cpu", untied, "verl.actor_rollout_ref.model.use_fused_kernels=true"):
+        assert rank["fused"]
+        assert rank["log_probs"] < 1e-5
+        assert rank["gradients"] > 0.9999
 
 
 def test_the_7b_recipe_without_flash_attn_runs_forward_with_torchs_own_attention(untied, tmp_path):
     (facts,) = ranks(tmp_path, 1, "qwen2_5_vl_7b", untied, "_no_flash_attn")
-    assert (facts["attention"], facts["remove_padding"]) == ("sdpa", False)
+    assert (facts["attention"], facts["remove_padding"], facts["fused"]) == ("sdpa", False, True)
     assert facts["log_probs"] < 0.1, "bfloat16 against float32"
+    assert facts["gradients"] > 0.99
 
 
 def test_the_untied_copy_of_a_tied_model_computes_the_same(toy, untied):
