@@ -95,7 +95,10 @@ class EpisodeAgentLoop(AgentLoopBase):
         async def generate(
             token_ids: list[int], images: list[ImageRef], *, max_tokens: int, logit_bias: dict[int, float]
         ) -> Sampled:
-            await sizer.store(run_store())
+            try:
+                await sizer.store(run_store())
+            except OSError as error:
+                raise PolicyUnavailable(f"an image could not be stored for the engine: {reason_of(error)}") from error
             try:
                 output = await self.server_manager.generate(
                     request_id=request_id,

@@ -16,7 +16,7 @@ from PIL import Image
 from agent.images import ImageFile
 from tests.conftest import ROOT, png
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 GOOD = ["<think>t</think><answer>red</answer>"]
 CODE = "<think>t</think><code>\n```python\n1\n```\n</code>"
 WITH_IMAGE = [{"role": "user", "content": "<image>\nWhat colour?"}]
@@ -101,7 +101,7 @@ def found(toy, tmp_path_factory):
     }
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "tests.verl_worker", str(toy / "models/base"), str(directory)],
-        input=json.dumps(SCENARIOS), env=env, capture_output=True, text=True, timeout=280, check=False,
+        input=json.dumps(SCENARIOS), env=env, capture_output=True, text=True, timeout=580, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-4000:]
     return json.loads((directory / "found.json").read_text())
