@@ -28,11 +28,10 @@ class EpisodeBuffer(replay_buffer.ReplayBuffer):  # type: ignore[misc]
     """
 
     def __init__(self, *, failed_groups: FailedGroups, rollouts: int, max_gen_batches: int = 0, **kwargs: Any) -> None:
-        super().__init__(**kwargs, sync_refill_failed_groups=failed_groups.refill)
+        self._refill: Callable[[int], object] = kwargs.pop("refill_fn")
+        super().__init__(**kwargs, refill_fn=self._draw_more, sync_refill_failed_groups=failed_groups.refill)
         self.book = GroupBook(failed_groups, rollouts)
         self._max_gen_batches = max_gen_batches if max_gen_batches > 0 else _DEFAULT_GEN_BATCHES
-        self._refill: Callable[[int], object] = self.refill_fn
-        self.refill_fn = self._draw_more
         self._drawn_more = 0
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:

@@ -44,6 +44,9 @@ def take_place() -> None:
 class EpisodeTrainer(PPOTrainerSync):  # type: ignore[misc]
     """Adds `episode/*` to every step, and appends each step's metrics to `<run>/metrics.jsonl`."""
 
+    checkpoint_callback: CheckpointCallback
+    train_dataloader: Any
+
     def __init__(self, config: DictConfig) -> None:
         with open_dict(config):
             # The data loader must hand out single prompts to replace single groups.
@@ -92,7 +95,7 @@ class EpisodeTrainer(PPOTrainerSync):  # type: ignore[misc]
     def _save_checkpoint(self) -> None:
         metrics = _numbers(self._step_metrics | self._episode_metrics(self._step_batch))
         trainer = self.config.trainer
-        callback: CheckpointCallback = self.checkpoint_callback
+        callback = self.checkpoint_callback
         directory = trainer.default_local_dir
         self._checkpoints.begin()
         trainer.default_local_dir, self.checkpoint_callback = str(self._checkpoints.saving), CheckpointCallback(self.config)
@@ -106,7 +109,7 @@ class EpisodeTrainer(PPOTrainerSync):  # type: ignore[misc]
     def _load_checkpoint(self) -> None:
         newest = self._checkpoints.newest()
         trainer = self.config.trainer
-        loader: Any = self.train_dataloader
+        loader = self.train_dataloader
         if trainer.resume_mode == "auto":
             with open_dict(trainer):
                 trainer.resume_mode = "resume_path" if newest else "disable"
