@@ -8,7 +8,6 @@ curves, or skip rows unseen. Keys that change nothing of what is learned may dif
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import secrets
@@ -22,12 +21,11 @@ import yaml
 from pydantic import ValidationError
 
 from reinforcement_learning.checkpoints import Checkpoint, Checkpoints
+from reinforcement_learning.fingerprints import data_changes_since, fingerprints, model_changes_since
 from reinforcement_learning.recipe import Recipe
 
 METRICS_FILE = "metrics.jsonl"
 RECIPE_FILE = "recipe.resolved.yaml"
-_DATA_FILE = "data.json"
-_MODEL_FILE = "model.json"
 _RESUME_FILE = "resume.json"
 _WANDB_FILE = "wandb_run_id"
 
@@ -112,17 +110,6 @@ class ResumeRefused(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class DataFile:
-    """A file that is trained on, known by its content."""
-
-    name: str
-    path: str
-    size_bytes: int
-    modified_ns: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
 class Start:
     """How a run is to be started."""
 
@@ -188,9 +175,9 @@ def check_resume(
             f"`deepeyes export {directory} --out NEW` and start a new run from run.model=NEW"
         )
     changed = _recipe_changes(directory, recipe, verl_default)
-    data_changes = _data_changes(directory, files)
+    data_changes = data_changes_since(directory, files)
     lines = [f"{key}: {_short(old)} -> {_short(new)}" for key, (old, new) in changed.items()]
-    lines += _model_changes(directory, recipe.run.model) + data_changes
+    lines += model_changes_since(directory, recipe.run.model) + data_changes
     lost = bool(data_changes) or any(_matches(key, DATA_POSITION) for key in changed)
     if lines and not accept:
         listed = "\n  ".join(lines)
@@ -216,8 +203,8 @@ def begin(start: Start, recipe: Recipe) -> list[str]:
     # First of all, so that a kill right after it cannot lose what was decided about the data.
     _write(directory / _RESUME_FILE, json.dumps({"step": start.step, "restart_data": start.restart_data}))
     forget_metrics_after(directory / METRICS_FILE, start.step, start.checkpoint.metrics if start.checkpoint else {})
-    _write(directory / _DATA_FILE, json.dumps([_as_row(file) for file in _data(directory, start.data_files)], indent=1))
-    _write(directory / _MODEL_FILE, json.dumps(_model(recipe.run.model), indent=1))
+    for name, text in fingerprints(directory, start.data_files, recipe.run.model).items():
+        _write(directory / name, text)
     _write(directory / RECIPE_FILE, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
     return told
 
@@ -321,81 +308,6 @@ def _short(value: Any) -> str:
         return "not set"
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 120 else f"{text[:117]}..."
-
-
-def _data(directory: Path, paths: Sequence[str]) -> tuple[DataFile, ...]:
-    """Checksums, made once for each state of a file."""
-    known = {(file.path, file.size_bytes, file.modified_ns): file.sha256 for file in _stored_data(directory) or ()}
-    found = []
-    for path in map(Path, paths):
-        state = path.stat()
-        key = (str(path.resolve()), state.st_size, state.st_mtime_ns)
-        found.append(DataFile(path.name, *key, known.get(key) or _sha256(path)))
-    return tuple(found)
-
-
-def _stored_data(directory: Path) -> tuple[DataFile, ...] | None:
-    try:
-        rows = json.loads((directory / _DATA_FILE).read_text(encoding="utf-8"))
-        return tuple(DataFile(**row) for row in rows)
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def _data_changes(directory: Path, paths: Sequence[str]) -> list[str]:
-    stored = _stored_data(directory)
-    if stored is None:
-        return []
-    data = _data(directory, paths)
-    if [file.sha256 for file in stored] == [file.sha256 for file in data]:
-        return []
-    before, now = {file.sha256: file for file in stored}, {file.sha256: file for file in data}
-    gone = [file for file in stored if file.sha256 not in now]
-    come = [file for file in data if file.sha256 not in before]
-    lines = []
-    for old in list(gone):
-        new = next((file for file in come if file.name == old.name), None)
-        if new is not None:
-            gone.remove(old)
-            come.remove(new)
-            lines.append(f"data file {old.name}: other content ({old.size_bytes:,} -> {new.size_bytes:,} bytes)")
-    lines += [f"data file {file.name}: no longer there" for file in gone]
-    lines += [f"data file {file.name}: new" for file in come]
-    order = f"data files: another order ({', '.join(file.name for file in stored)} -> {', '.join(f.name for f in data)})"
-    return lines or [order]
-
-
-def _model(name: str) -> dict[str, Any]:
-    """A model by its settings and the sizes of its files; by its name alone if it is not on this machine."""
-    folder = Path(name)
-    if not folder.is_dir():
-        return {"name": name, "sizes_bytes": {}}
-    parts = [path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".bin")]
-    settings = [path for name in ("config.json", "tokenizer.json") if (path := folder / name).is_file()]
-    sizes = {path.name: path.stat().st_size for path in parts}
-    return {"name": name, "sizes_bytes": sizes, "sha256": {path.name: _sha256(path) for path in settings}}
-
-
-def _model_changes(directory: Path, name: str) -> list[str]:
-    try:
-        stored = json.loads((directory / _MODEL_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    today = _model(name)
-    if today["sizes_bytes"] and stored.get("sizes_bytes"):
-        same = all(today[key] == stored.get(key) for key in ("sizes_bytes", "sha256"))
-    else:
-        same = today["name"] == stored.get("name")
-    return [] if same else [f"run.model: another model ({stored.get('name')} -> {name})"]
-
-
-def _as_row(file: DataFile) -> dict[str, Any]:
-    return {name: getattr(file, name) for name in DataFile.__slots__}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _write(path: Path, text: str) -> None:

@@ -41,6 +41,15 @@ def recorded(directory, **facts) -> Episode:
     return episode
 
 
+def test_export_is_of_a_training_run_or_with_a_form_of_an_evaluation(capsys, tmp_path):
+    code, _ = call(capsys, "export", str(tmp_path), "--out", str(tmp_path / "model"))
+    assert "no complete checkpoint" in str(code)
+    assert "run.directory" in str(code)
+    code, _ = call(capsys, "export", str(tmp_path), "--to", "vlmevalkit", "--out", str(tmp_path / "predictions"))
+    assert "no complete checkpoint" not in str(code)
+    assert code
+
+
 def test_doctor_says_what_is_there_and_what_to_do(capsys):
     code, output = call(capsys, "doctor")
     assert code == 0
