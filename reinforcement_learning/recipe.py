@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -30,6 +30,10 @@ class RunSettings(BaseModel):
     """Checkpoints, metrics and rollouts go here; an existing run there is resumed."""
     env: dict[str, str] = Field(default_factory=dict)
     """Environment of every process of the run; no secrets."""
+    image_roots: tuple[str, ...] = ()
+    """Folders in which relative image paths of rows are looked for, after the folder of the parquet file."""
+    on_bad_rows: Literal["drop", "stop"] = "drop"
+    """What is done about rows that cannot be trained on: leave them out, listed in `dropped.jsonl`, or refuse to start."""
 
 
 class Recipe(BaseModel):
@@ -43,6 +47,14 @@ class Recipe(BaseModel):
     """verl's keys, nested as verl nests them; an unknown one is an error."""
     verl_extra: dict[str, Any] = Field(default_factory=dict)
     """Dotted keys that verl reads but does not list."""
+
+
+def verl_value(recipe: Recipe, path: str) -> Any:
+    """A value of the `verl:` block by its dotted path; None where the recipe says nothing."""
+    value: Any = recipe.verl
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = (), *, overlays: Sequence[str] = ()) -> Recipe:
@@ -125,5 +137,9 @@ def _explain(error: ValidationError) -> str:
                 field = owner.model_fields.get(part)
                 owner = field.annotation if field else owner
             known = f"; there are: {', '.join(sorted(owner.model_fields))}"
+            if len(problem["loc"]) == 1:
+                known += (
+                    f". Keys of verl are written with verl. before them (verl.{place}), a `+key` of Hydra as verl_extra.key"
+                )
         lines.append(f"{place}: {problem['msg']}{known}")
     return "; ".join(lines)

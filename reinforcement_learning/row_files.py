@@ -8,6 +8,7 @@ user: parquet itself can only be read a row group at a time.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import mmap
@@ -44,15 +45,17 @@ def file_checksum(path: str | Path) -> str:
         pass
     with path.open("rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    _write_whole(note, checksum.encode("ascii"))
+    write_whole(note, checksum.encode("ascii"))
     return checksum
 
 
-def _write_whole(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file of the cache: complete or absent. A cache that cannot be written is none."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        partial.write_bytes(data)
+        partial.replace(path)
 
 
 def read_groups(
@@ -152,10 +155,10 @@ class RowStore:
         return read_row(self.raw(row), file=self._path, row=row, options=self._options)
 
     def _make(self) -> None:
-        self._data_path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._data_path.with_name(f"{self._data_path.name}.{os.getpid()}.partial")
         ends: list[int] = []
         try:
+            self._data_path.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
                 for _, values in read_groups(self._path, None, self._options.columns):
                     file.write(msgpack.packb(values, default=_plain))
@@ -170,7 +173,8 @@ class RowStore:
                 "folder with room for the uncompressed data"
             ) from error
         finally:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
 
     def _open(self) -> None:
         with self._data_path.open("rb") as file:

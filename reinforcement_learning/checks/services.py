@@ -1,14 +1,22 @@
-"""The servers that episodes use: sandbox with its Redis, judge, search."""
+"""The servers that episodes use: sandbox with its Redis, judge, search; and where metrics go."""
 
 from __future__ import annotations
 
 import asyncio
+import netrc
+import os
+import time
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from agent.recipes import RecipeError
 from code_sandbox.client import SandboxClient
-from judge.client import Judge, JudgeSettings
-from reinforcement_learning.recipe import Recipe
+from judge.client import Judge, JudgeMisconfigured, JudgeSettings
+from reinforcement_learning.recipe import Recipe, verl_value
+
+_QUESTION, _GOLD, _ANSWER = "What colour is the car?", "dark red", "It is a maroon car."
+_WANDB = "https://api.wandb.ai"
 
 
 def check_sandbox(recipe: Recipe) -> str:
@@ -27,12 +35,17 @@ def check_sandbox(recipe: Recipe) -> str:
                 await session.close()
             if result.stdout.strip() != "42":
                 raise RecipeError(f"the sandbox computed {result.stdout!r} instead of 42: {result.stderr}")
-            return f"{len(states)} server(s), room for {sum(state.max_sessions for state in states)} sessions"
+            return f"{len(states)} server(s), room for {sum(state.max_sessions for state in states)} sessions; 6 * 7 gave 42"
 
     return asyncio.run(ask())
 
 
 def check_judge(recipe: Recipe) -> str:
+    """The judge is asked a question, and what it says is shown.
+
+    Raises:
+        RecipeError: There is none, it does not answer, or its answer cannot be read.
+    """
     block = recipe.agent.judge
     if not block.base_urls:
         if block.strict_rules:
@@ -41,27 +54,93 @@ def check_judge(recipe: Recipe) -> str:
             "no judge: set LLM_AS_A_JUDGE_BASE (such as http://10.0.0.5:18901/v1), or agent.judge.strict_rules=true for "
             "data that rules can decide"
         )
+    settings = JudgeSettings(**block.model_dump()).model_copy(update={"cache": None, "patience_s": 5.0, "votes": 1})
+    settings = settings.model_copy(update={"strict_rules": False, "log_only": False})
 
-    async def ask() -> None:
-        judge = Judge(JudgeSettings(base_urls=block.base_urls, model=block.model, prompt=block.prompt))
+    async def ask() -> str:
+        judge = Judge(settings)
         try:
             await judge.ping()
+            began = time.monotonic()
+            verdict = await judge.judge(_ANSWER, _GOLD, question=_QUESTION)
+        except (ConnectionError, JudgeMisconfigured) as error:
+            raise RecipeError(f"the judge: {error}") from error
         finally:
             await judge.aclose()
+        if verdict.correct is None:
+            raise RecipeError(
+                f"judge {block.model} at {', '.join(block.base_urls)} was asked whether {_ANSWER!r} is {_GOLD!r} and gave "
+                f"no verdict: {verdict.reason or verdict.raw_reply[:200]!r}; see deepeyes judge doctor"
+            )
+        said = verdict.raw_reply.strip()[:80] or verdict.outcome.value
+        return (
+            f"{block.model} at {', '.join(block.base_urls)}: asked whether {_ANSWER!r} is {_GOLD!r}, it says {said!r} "
+            f"({verdict.outcome.value}) after {time.monotonic() - began:.1f} s"
+        )
 
-    asyncio.run(ask())
-    return f"{block.model} at {', '.join(block.base_urls)}"
+    return asyncio.run(ask())
 
 
 def check_search(tool: str, block: dict[str, Any] | None, *, pages: bool) -> str:
+    """The provider is opened; one that reads a local file is asked, because that costs nothing.
+
+    Raises:
+        RecipeError: No settings, bad ones, or a provider that does not do what the tools need.
+    """
     from agent.search.gateway import open_search
 
     if not block:
         raise RecipeError(f"the tool {tool!r} needs agent.{tool}: {{provider: …}}, or take it out of agent.tools")
-    search = open_search(block)
+    try:
+        search = open_search(block)
+    except TypeError as error:
+        raise RecipeError(f"agent.{tool}: {error}") from error
     if search is None:
         return "off"
-    asyncio.run(search.aclose())
+
+    async def ask() -> str:
+        try:
+            if tool != "search" or block["provider"] != "local" or search.settings.mode != "live":
+                return "not asked, its answers cost"
+            began = time.monotonic()
+            hits = await search.search("what is this", max_hits=1)
+            return f"{len(hits)} hit in {1000 * (time.monotonic() - began):.0f} ms"
+        finally:
+            await search.aclose()
+
+    said = asyncio.run(ask())
     if pages and not search.can("open_page"):
         raise RecipeError(f"provider {block['provider']!r} opens no pages; take fetch_page out of agent.tools")
-    return f"{block['provider']} ({search.settings.mode})"
+    return f"{block['provider']} ({search.settings.mode}); {said}"
+
+
+def check_wandb(recipe: Recipe) -> str:
+    """Whoever logs to wandb is logged in, or logs offline.
+
+    Raises:
+        RecipeError: No key; wandb would end the run after models were loaded.
+    """
+    loggers = verl_value(recipe, "trainer.logger") or []
+    loggers = loggers if isinstance(loggers, list) else [str(loggers)]
+    if "wandb" not in loggers:
+        return f"metrics go to {', '.join(map(str, loggers)) or 'metrics.jsonl'}; wandb is not asked for"
+    env = {**os.environ, **recipe.run.env}
+    mode = env.get("WANDB_MODE", "").lower()
+    if mode in ("offline", "disabled", "dryrun"):
+        return f"wandb, {mode}"
+    if env.get("WANDB_API_KEY"):
+        return "wandb, with WANDB_API_KEY"
+    host = urlsplit(env.get("WANDB_BASE_URL") or _WANDB).hostname or ""
+    if _in_netrc(Path(env.get("NETRC") or Path.home() / ".netrc"), host):
+        return f"wandb, logged in to {host}"
+    raise RecipeError(
+        f"the recipe logs to wandb and there is no key for {host}: log in (wandb login, or export WANDB_API_KEY), set "
+        "WANDB_MODE=offline, or leave it out (verl.trainer.logger=[console])"
+    )
+
+
+def _in_netrc(path: Path, host: str) -> bool:
+    try:
+        return netrc.netrc(path).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

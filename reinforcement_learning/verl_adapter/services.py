@@ -7,18 +7,18 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent.images import ImageFile
 from agent.messages import Message
-from agent.prompts import load_prompt
 from agent.recorder import Recorder
 from agent.scheduling import Slots
 from agent.search.gateway import Search, open_search, pages_of
 from agent.tools import Tool, ToolContext, build_tools
 from code_sandbox.client import SandboxClient
 from judge.client import Judge, JudgeSettings
+from reinforcement_learning.opening import opening
 from reinforcement_learning.outages import SandboxGate, ScoringGate
 from reinforcement_learning.settings import AgentSettings
 
@@ -38,12 +38,7 @@ class Services:
 
     def opening(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         """The row's messages; one without a system message gets the recipe's prompt, if it has one."""
-        settings = self.settings
-        if settings.prompt is None or messages[0].role == "system":
-            return messages
-        prompt = load_prompt(settings.prompt, tools=settings.tools_on, settings=settings.tool_settings)
-        last = replace(messages[-1], text=prompt.question(messages[-1].text))
-        return (Message("system", prompt.system), *messages[:-1], last)
+        return opening(messages, self.settings)
 
     def tools(self, images: tuple[ImageFile, ...], item_id: str) -> dict[str, Tool]:
         """One episode's tools."""

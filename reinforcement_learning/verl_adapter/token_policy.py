@@ -9,6 +9,7 @@ Imports neither verl nor torch, so that it is tested with a tokenizer and a list
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -199,6 +200,18 @@ class TokenPolicy:
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
+
+
+def count_prompt_tokens(tokenizer: Any, size_image: ImageSizer, messages: Sequence[Message]) -> int:
+    """Tokens of an opening, as a rollout would make it."""
+    limits = TokenLimits(max_prompt_tokens=sys.maxsize, max_response_tokens=sys.maxsize)
+    policy = TokenPolicy(tokenizer, size_image, _never, limits=limits)
+    policy._open(messages)
+    return len(policy.buffer.prompt_ids)
+
+
+async def _never(*_: Any, **__: Any) -> Sampled:
+    raise AssertionError("counting samples nothing")
 
 
 def _turn(role: str, content: str) -> str:

@@ -1,0 +1,263 @@
+"""Every row looked at once, as the rollouts will see it: read, decoded, fitted, counted in tokens.
+
+Threads, not processes: decoding, reading parquet and tokenising all run outside the interpreter's lock, and a single row
+group of many gigabytes is shared out among them too. Verdicts are kept in the cache of the user by checksum of the file and
+by every setting that they follow from; those of files that name images by path are not, because the images may change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import struct
+import time
+import zlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.images import MAX_ASPECT, ImageFile, UnreadableImage, fit_observation
+from agent.messages import messages_from_rows
+from reinforcement_learning.opening import opening
+from reinforcement_learning.recipe import Recipe, verl_value
+from reinforcement_learning.rewards import load_reward
+from reinforcement_learning.row_files import cache_directory, file_checksum, read_groups, write_whole
+from reinforcement_learning.rows import RowContent, RowError, RowOptions, read_row
+
+_FORMAT = "1"
+_VERLS_PROMPT_LIMIT = 512
+_IN_FLIGHT_PER_THREAD = 4
+_SPECIAL = re.compile(r"<\|[A-Za-z0-9_]+\|>")
+_BROKEN = (
+    OSError, ValueError, SyntaxError, IndexError, KeyError, TypeError, OverflowError, ArithmeticError, AttributeError,
+    struct.error, zlib.error, EOFError,
+)  # fmt: skip
+"""What Pillow's decoders raise on files that are cut or wrong."""
+
+CountTokens = Callable[[RowContent, Sequence[ImageFile]], int]
+
+
+@dataclass(slots=True)
+class FileVerdicts:
+    """What the rows of one file are like."""
+
+    file: str
+    rows: int = 0
+    sources: Counter[str] = field(default_factory=Counter)
+    problems: list[RowError] = field(default_factory=list)
+    images: int = 0
+    max_tokens: int = 0
+    sum_tokens: int = 0
+    fitted: int = 0
+    """Rows with an image that is given another shape before the model sees it: aspect above 200, or a side under 32 px."""
+    escaped: int = 0
+    """Rows whose text holds special tokens, which are escaped."""
+    from_paths: bool = False
+    seconds: float = 0.0
+    cached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """Of one row."""
+
+    source: str = ""
+    images: int = 0
+    tokens: int = 0
+    fitted: bool = False
+    escaped: bool = False
+
+
+def judge_file(
+    file: str,
+    recipe: Recipe,
+    options: RowOptions,
+    count_tokens: CountTokens | None,
+    *,
+    settings_key: str,
+    threads: int | None = None,
+) -> FileVerdicts:
+    """Look at every row of a file.
+
+    Args:
+        file: A parquet file.
+        recipe: With the limits.
+        options: How rows are read.
+        count_tokens: Of the opening; None where the model's tokenizer is not at hand.
+        settings_key: Of all that the verdicts follow from beside the file.
+        threads: As many as there are processors by default.
+
+    Raises:
+        RecipeError: The file is no readable parquet file.
+    """
+    name = hashlib.sha256("\0".join((_FORMAT, file, file_checksum(file), settings_key)).encode()).hexdigest()
+    note = cache_directory() / "verdicts" / f"{name}.json"
+    found = _from_cache(note)
+    if found is not None:
+        return found
+    began = time.monotonic()
+    verdicts = FileVerdicts(file)
+    limit = _prompt_limit(recipe)
+    threads = threads or len(os.sched_getaffinity(0))
+
+    def judge(number: int, raw: Mapping[str, Any]) -> _Verdict | RowError:
+        try:
+            return judge_row(read_row(raw, file=file, row=number, options=options), count_tokens, limit)
+        except RowError as error:
+            return RowError(error.kind, error.detail, file=file, row=number)
+
+    def rows() -> Iterator[Mapping[str, Any]]:
+        for _, raw in read_groups(file, None, options.columns):
+            verdicts.from_paths |= names_files(raw, options)
+            yield raw
+
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[_Verdict | RowError]] = deque()
+        for number, raw in enumerate(rows()):
+            waiting.append(pool.submit(judge, number, raw))
+            # No more rows are held than the threads need: one may have many megabytes of images.
+            if len(waiting) >= _IN_FLIGHT_PER_THREAD * threads:
+                _add(verdicts, waiting.popleft().result())
+        while waiting:
+            _add(verdicts, waiting.popleft().result())
+    verdicts.seconds = time.monotonic() - began
+    if not verdicts.from_paths:
+        write_whole(note, json.dumps(_to_json(verdicts)).encode())
+    return verdicts
+
+
+def judge_row(content: RowContent, count_tokens: CountTokens | None, limit: int) -> _Verdict:
+    """Look at one row.
+
+    Raises:
+        RowError: It cannot be trained on.
+    """
+    try:
+        load_reward(content.data_source)
+    except LookupError as error:
+        raise RowError("unknown data source", str(error)) from error
+    images, fitted = [], False
+    for number, data in enumerate(content.images, start=1):
+        image = ImageFile(data)
+        try:
+            image.pil()
+            shown = fit_observation(image)
+        except _BROKEN as error:
+            reason = error if isinstance(error, UnreadableImage) else f"{type(error).__name__}: {error}"
+            raise RowError(
+                "image is broken", f"image {number} of {len(content.images)}: {reason}; replace the file"
+            ) from error
+        fitted |= shown is not image
+        images.append(shown)
+    try:
+        tokens = count_tokens(content, images) if count_tokens is not None else 0
+    except ValueError as error:
+        raise RowError("cannot be shown to the model", str(error)) from error
+    if tokens > limit:
+        sizes = ", ".join(f"{image.size[0]}x{image.size[1]}" for image in images) or "none"
+        raise RowError(
+            "prompt is too long",
+            f"{tokens:,} tokens, {limit:,} are allowed (verl.data.max_prompt_length); images: {sizes}. Set "
+            "agent.image_max_pixels, or raise the limit",
+        )
+    texts = [message["content"] for message in content.messages]
+    return _Verdict(content.data_source, len(images), tokens, fitted, any(_SPECIAL.search(text) for text in texts))
+
+
+def token_counter(recipe: Recipe) -> CountTokens | None:
+    """Counts as rollouts do, with the model's own tokenizer and image sizes; None where its folder is not here."""
+    folder = Path(recipe.run.model)
+    if not (folder / "config.json").is_file():
+        return None
+    from transformers import AutoProcessor
+
+    from reinforcement_learning.verl_adapter.images import QwenImageSizer
+    from reinforcement_learning.verl_adapter.token_policy import count_prompt_tokens
+
+    try:
+        processor = AutoProcessor.from_pretrained(str(folder))
+    except (OSError, ValueError, KeyError):
+        return None
+
+    def count(content: RowContent, images: Sequence[ImageFile]) -> int:
+        messages = opening(messages_from_rows(content.messages, images), recipe.agent)
+        sizer = QwenImageSizer(processor, max_pixels=recipe.agent.image_max_pixels)
+        return count_prompt_tokens(processor.tokenizer, sizer, messages)
+
+    return count
+
+
+def settings_key(recipe: Recipe, options: RowOptions) -> str:
+    """All that verdicts follow from beside the file itself."""
+    agent = recipe.agent
+    model = Path(recipe.run.model)
+    files = ("tokenizer.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json")
+    texts = [
+        _prompt_limit(recipe), agent.image_max_pixels, agent.prompt, list(agent.tools_on), 
+        repr(agent.tool_settings), MAX_ASPECT,
+        [options.prompt_key, options.image_key, list(options.image_roots)],
+        [file_checksum(model / name) for name in files if (model / name).is_file()],
+        sorted(path.name for path in (Path(__file__).parent.parent / "rewards").glob("*.py")),
+    ]  # fmt: skip
+    return json.dumps(texts)
+
+
+def names_files(raw: Mapping[str, Any], options: RowOptions) -> bool:
+    """Whether a row has an image that is a file of its own."""
+    value = raw.get(options.image_key)
+    images = value if isinstance(value, list) else [value]
+    parts = [
+        part
+        for message in raw.get(options.prompt_key) or ()
+        if isinstance(message, Mapping) and isinstance(message.get("content"), list)
+        for part in message["content"]
+        if isinstance(part, Mapping) and part.get("type") != "text"
+    ]
+    return any(
+        isinstance(image, str) or (isinstance(image, Mapping) and not image.get("bytes") and bool(image.get("path")))
+        for image in images
+    ) or any(isinstance(part.get(name), str) for part in parts for name in ("image", "path"))
+
+
+def _prompt_limit(recipe: Recipe) -> int:
+    value = verl_value(recipe, "data.max_prompt_length")
+    return value if isinstance(value, int) else _VERLS_PROMPT_LIMIT
+
+
+def _add(verdicts: FileVerdicts, verdict: _Verdict | RowError) -> None:
+    verdicts.rows += 1
+    if isinstance(verdict, RowError):
+        verdicts.problems.append(verdict)
+        return
+    verdicts.sources[verdict.source] += 1
+    verdicts.images += verdict.images
+    verdicts.sum_tokens += verdict.tokens
+    verdicts.max_tokens = max(verdicts.max_tokens, verdict.tokens)
+    verdicts.fitted += verdict.fitted
+    verdicts.escaped += verdict.escaped
+
+
+_NUMBERS = ("rows", "images", "max_tokens", "sum_tokens", "fitted", "escaped", "seconds")
+
+
+def _to_json(verdicts: FileVerdicts) -> dict[str, Any]:
+    problems = [[problem.row, problem.kind, problem.detail] for problem in verdicts.problems]
+    numbers = {name: getattr(verdicts, name) for name in _NUMBERS}
+    return {"file": verdicts.file, "sources": verdicts.sources, "problems": problems, **numbers}
+
+
+def _from_cache(note: Path) -> FileVerdicts | None:
+    try:
+        kept = json.loads(note.read_bytes())
+        verdicts = FileVerdicts(kept["file"], sources=Counter(kept["sources"]), cached=True)
+        verdicts.problems = [RowError(kind, detail, file=verdicts.file, row=row) for row, kind, detail in kept["problems"]]
+        for name in _NUMBERS:
+            setattr(verdicts, name, kept[name])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return verdicts
