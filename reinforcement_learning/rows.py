@@ -23,7 +23,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from agent.images import ImageFile
 from agent.messages import IMAGE_PLACEHOLDER
@@ -393,8 +393,7 @@ def _message_rows(prompt: Any) -> list[Any]:
     if not _is_list(prompt):
         kind = "null" if prompt is None else f"a {type(prompt).__name__}"
         raise RowError("no prompt", f"it is {kind}; expected a list of {{role, content}}, or a text")
-    items: Any = prompt
-    rows = list(items)
+    rows = list(cast("Sequence[Any]", prompt))
     if not rows:
         raise RowError("no prompt", "it is empty; expected a list of {role, content}, or a text")
     return rows

@@ -56,10 +56,13 @@ def data_values(recipe: Recipe) -> dict[str, Any]:
     return {"data": {"train_files": train_files, "val_files": val_files}}
 
 
-def extra_values(recipe: Recipe, directory: Path) -> dict[str, Any]:
+def verl_extra_values(recipe: Recipe) -> dict[str, Any]:
     """Dotted keys that verl does not list: the recipe's, and how our data set reads rows."""
     key = "trainer.v1.sampler.sampler_kwargs.failed_groups"
-    ours = {"image_roots": list(row_options(recipe).image_roots), "dropped_path": str(directory / DROPPED)}
+    ours = {
+        "image_roots": list(row_options(recipe).image_roots),
+        "dropped_path": str(Path(recipe.run.directory).resolve() / DROPPED),
+    }
     return {key: recipe.agent.failed_groups.model_dump(), **recipe.verl_extra, "data.deepeyes": ours}
 
 
@@ -108,7 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
         # verl reads its platform and plug-ins from the environment when it is imported.
         env = {"VERL_USE_EXTERNAL_MODULES": _PLUGIN, **recipe.run.env}
         os.environ.update(env)
-        values, extra = _merge(recipe.verl, verl_values(recipe, directory)), extra_values(recipe, directory)
+        values, extra = _merge(recipe.verl, verl_values(recipe, directory)), verl_extra_values(recipe)
         found = _inspect(recipe, directory, values, extra, dry_run=options.dry_run)
         from reinforcement_learning.verl_adapter import launch
 

