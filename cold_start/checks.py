@@ -103,7 +103,7 @@ def check_recipe(recipe: Recipe, output_dir: Path, environ: Mapping[str, str], *
         report.attempt("batch", lambda: batch_hint(settings, launch, recipe.cold_start.batch_size))
     report.checks.append(Check("checkpoints", True, machine.describe_rotation(settings)))
     report.attempt("logging", lambda: machine.check_logger(settings))
-    report.attempt("data", lambda: _data(report, recipe, usable=has_model and not problems))
+    report.attempt("data", lambda: _data(report, recipe, output_dir, usable=has_model and not problems))
     report.attempt("disk", lambda: _disk(report, settings, output_dir))
     report.attempt("run", lambda: _run(report, settings, output_dir, accept_changes))
     return report
@@ -122,7 +122,7 @@ def _with_local_model(settings: Mapping[str, Any]) -> dict[str, Any]:
     return dict(settings) | ({"model_name_or_path": str(folder)} if folder else {})
 
 
-def _data(report: Report, recipe: Recipe, *, usable: bool) -> str:
+def _data(report: Report, recipe: Recipe, output_dir: Path, *, usable: bool) -> str:
     settings = _with_local_model(recipe.llamafactory)
     if not usable:
         num = sum(len(source.conversations) for source in read_sources(recipe.cold_start))
@@ -141,7 +141,10 @@ def _data(report: Report, recipe: Recipe, *, usable: bool) -> str:
     dropped = cache_directory() / f"{examined.fingerprint}.dropped.jsonl"
     problems = examined.problems
     if problems:
-        write_dropped(problems, dropped)
+        try:
+            write_dropped(problems, dropped)
+        except OSError:  # a home that nobody may write to: the start writes the list beside the copy
+            dropped = output_dir / "data" / "dropped.jsonl (at the start)"
     check_usable(examined, recipe.cold_start.on_bad, dropped)
     report.examined = examined
     tokens = examined.num_tokens
