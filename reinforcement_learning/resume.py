@@ -58,6 +58,7 @@ FREE = (
     # Patience and room: what is waited for and how much runs at once.
     "agent.*_outage.*",
     "agent.failed_groups.max_in_a_row",
+    "agent.reply_deadline_s",
     "agent.max_in_flight*",
     "agent.max_sandbox_calls",
     "agent.judge.timeout_s",

@@ -24,7 +24,9 @@ from typing import Any
 class Queue:
     """Of TransferQueue what workers use. As there, tags are read, added to and written back, and others may come between."""
 
-    def __init__(self) -> None:
+    def __init__(self, fails: list[str]) -> None:
+        self.fails = fails
+        """Statuses that are refused once each."""
         self.tags: dict[str, dict[str, Any]] = {}
         self.fields: dict[str, Any] = {}
 
@@ -32,6 +34,9 @@ class Queue:
         pass
 
     async def async_kv_put(self, key: str, partition_id: str, tag: dict[str, Any]) -> None:
+        if tag.get("status") in self.fails:
+            self.fails.remove(tag["status"])
+            raise ConnectionError(f"no room for {tag['status']}")
         known = dict(self.tags.get(key, {}))
         await asyncio.sleep(0.001)
         self.tags[key] = known | tag
@@ -96,7 +101,10 @@ async def play(model: str, directory: Path, scenario: dict[str, Any]) -> dict[st
     from reinforcement_learning.verl_adapter import services, workers
     from reinforcement_learning.verl_adapter.image_store import STORE_VARIABLE, run_store
 
-    queue, sandbox = Queue(), FakeSandbox([ExecuteResult.model_validate(cell) for cell in scenario.get("cells", [])])
+    queue, sandbox = (
+        Queue(scenario.get("queue_fails", [])),
+        FakeSandbox([ExecuteResult.model_validate(cell) for cell in scenario.get("cells", [])]),
+    )
     workers.tq = verl_loop.tq = queue
     services.SandboxClient = lambda *args, **kwargs: sandbox
     config = configuration(model, directory, scenario.get("agent", {}), scenario.get("rollout", {}))
@@ -112,7 +120,14 @@ async def play(model: str, directory: Path, scenario: dict[str, Any]) -> dict[st
     os.environ[STORE_VARIABLE] = str(directory / "images")
     run_store.cache_clear()
     images = [run_store().put(base64.b64decode(image)) for image in scenario["row"].pop("images", [])]
-    row = {"uid": uid, "agent_name": "deepeyes", "global_steps": 3, "index": "item-7", "image_names": images, **scenario["row"]}
+    row = {
+        "uid": uid,
+        "agent_name": "deepeyes",
+        "global_steps": 3,
+        "index": "item-7",
+        "image_names": images,
+        **scenario["row"],
+    }
     trajectory = {"validate": False, "step": 3, "sample_index": 7, "rollout_n": 0}
     with contextlib.redirect_stderr(said):
         await worker._run_prompt(row, {"temperature": 1.0}, trajectory)

@@ -31,6 +31,7 @@ from reinforcement_learning.verl_adapter.services import announce, recorder
 
 LOST_TAG = "lost_"
 """With the number of the session, on the key of a prompt: why that rollout is lost."""
+_QUEUE_PAUSES_S = (1.0, 5.0, 25.0)
 _VERL_LOG = "verl.trainer.ppo.v1.agent_loop_tq"
 _log = logging.getLogger(__name__)
 
@@ -53,11 +54,29 @@ class EpisodeWorker(SendsReferences, AgentLoopWorkerTQ.__ray_metadata__.modified
         """By prompt: its tags so far."""
         logging.getLogger(_VERL_LOG).addFilter(_is_news)
 
-    async def _run_prompt(self, prompt: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+    async def _run_prompt(
+        self, prompt: dict[str, Any], sampling_params: dict[str, Any], trajectory: dict[str, Any], trace: bool = False
+    ) -> None:
+        uid = str(prompt["uid"])
         try:
-            await super()._run_prompt(prompt, *args, **kwargs)
+            await super()._run_prompt(prompt, sampling_params, trajectory, trace=trace)
+        except Exception as error:  # noqa: BLE001 - nobody awaits this task: the trainer would wait for the group for ever
+            await self._give_up(uid, step_of(prompt), reason_of(error), "val" if trajectory["validate"] else "train")
         finally:
-            self._lost.pop(str(prompt.get("uid")), None)
+            self._lost.pop(uid, None)
+
+    async def _give_up(self, uid: str, step: int, reason: str, partition: str) -> None:
+        """Say that a group is at its end although TransferQueue failed; its rollouts that arrived there are trained on."""
+        announce(f"step {step}: a group of rollouts was not finished: {reason}")
+        tags = {**self._lost[uid], "status": "failure"}
+        for pause_s in (*_QUEUE_PAUSES_S, None):
+            try:
+                await tq.async_kv_put(key=uid, partition_id=partition, tag={f"{LOST_TAG}group": reason} | tags)
+                return
+            except Exception as problem:  # noqa: BLE001 - as above
+                announce(f"step {step}: TransferQueue did not take the end of a group: {reason_of(problem)}")
+            if pause_s is not None:
+                await asyncio.sleep(pause_s)
 
     async def _run_agent_loop(
         self, sampling_params: dict[str, Any], trajectory: dict[str, Any], *, agent_name: str, trace: bool = True, **row: Any

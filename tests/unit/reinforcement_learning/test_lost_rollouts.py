@@ -85,6 +85,8 @@ SCENARIOS = {
         "row": row(), "replies": [[CODE, {"raise": "Prompt length (9) leaves no room to generate within"}]],
         "cells": [cell()] * 9, "rollout": {"max_model_len": None},
     },
+    "queue fails at the beginning": {"row": row(), "replies": [GOOD], "queue_fails": ["running"]},
+    "queue fails at the end": {"row": row(), "replies": [GOOD], "queue_fails": ["finished", "failure"]},
     "recording is off": {"row": row(), "replies": [GOOD, [{"abort": True}]], "agent": {"record": {"enabled": False}}},
     "recording is thinned": {"row": row(), "replies": [GOOD, [{"abort": True}]], "agent": {"record": {"every": 2}}},
 }  # fmt: skip
@@ -209,3 +211,11 @@ def test_prompts_reach_the_workers_in_turn_also_those_that_come_one_by_one(found
     assert sorted(map(len, many)) == [4, 4, 5]
     assert [len(worker) for worker in found["handed out"]["few"]] == [1, 1, 1, 1, 0]
     assert all(batch[1:] == [[1] * len(batch[0]), 5] for worker in found["handed out"]["many"] for batch in worker)
+
+
+@pytest.mark.parametrize(("name", "arrived"), [("queue fails at the beginning", 0), ("queue fails at the end", 8)])
+def test_a_group_always_comes_to_an_end_for_the_trainer_also_when_the_queue_fails(found, name, arrived):
+    it = found[name]
+    assert (it["prompt"]["status"], len(it["trajectories"])) == ("failure", arrived)
+    assert "ConnectionError: no room for" in it["prompt"]["lost_group"]
+    assert "a group of rollouts was not finished" in it["said"]
