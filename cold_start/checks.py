@@ -56,7 +56,7 @@ class Report:
         """Add a check; what it raises is its failure."""
         try:
             self.checks.append(Check(name, True, check()))
-        except (RecipeError, OSError, ValueError) as error:
+        except (RecipeError, OSError, ValueError, TypeError, LookupError) as error:
             self.checks.append(Check(name, False, str(error)))
         return self.checks[-1].ok
 
@@ -87,6 +87,7 @@ def check_recipe(recipe: Recipe, output_dir: Path, environ: Mapping[str, str], *
         accept_changes: Go on with a run that was started with another recipe or other data.
     """
     settings, report = recipe.llamafactory, Report()
+    num_gpus = machine.count_gpus()
     problems = argument_problems(settings)
     report.checks += [Check("arguments", False, problem) for problem in problems]
     if not problems:
@@ -95,7 +96,6 @@ def check_recipe(recipe: Recipe, output_dir: Path, environ: Mapping[str, str], *
     has_model = report.attempt("model", lambda: machine.check_model(model, str(settings["template"])))
     report.attempt("deepspeed", lambda: machine.check_deepspeed(settings))
     report.attempt("attention", lambda: machine.check_attention(settings))
-    num_gpus = machine.count_gpus()
     if report.attempt("start", lambda: _plan(report, settings, environ, num_gpus)):
         assert report.launch is not None
         launch = report.launch

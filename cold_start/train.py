@@ -70,6 +70,8 @@ def main(arguments: list[str] | None = None) -> None:
         report = check_recipe(recipe, output_dir, os.environ, accept_changes=options.accept_changes)
     except (RecipeError, OSError) as error:
         sys.exit(f"cold start: {error}")
+    except ImportError as error:
+        sys.exit(f"cold start: LLaMA-Factory cannot be imported ({error}); see requirements/README.md")
     if options.show_recipe:
         print(yaml.safe_dump(resolve(recipe, output_dir), sort_keys=False))
     if options.dry_run:
