@@ -65,9 +65,9 @@ def _missing_here(recipe: Recipe) -> list[str]:
     asked = f"asked {num_nodes * per_node} GPUs (verl.trainer: {num_nodes} x {per_node})"
     if num_nodes > 1:
         return [
-            f"{asked}, but RAY_ADDRESS is not set, so that Ray has this machine alone, with {_gpus_here(recipe)}; start the "
-            "nodes with reinforcement_learning/scripts/ray_head.sh and ray_worker.sh and export RAY_ADDRESS, or set "
-            "verl.trainer.nnodes=1"
+            f"{asked}, but RAY_ADDRESS is not set, so that Ray has this machine alone ({_gpus_here(recipe)} GPUs); "
+            "start the nodes with reinforcement_learning/scripts/ray_head.sh and ray_worker.sh and export RAY_ADDRESS, or "
+            "set verl.trainer.nnodes=1"
         ]
     here = _gpus_here(recipe)
     if here < per_node:
