@@ -157,7 +157,8 @@ def image_costs(recipe: Recipe) -> str:
     limit, cold = recipe.agent.image_max_pixels, int(shared_value("image_max_pixels"))
     in_rl = min(limit or sys.maxsize, _processor_pixels(Path(recipe.run.model)))
     sizes = [
-        f"{width}x{height} takes {tokens(width, height, in_rl):,} tokens, {tokens(width, height, cold):,} in the cold start"
+        f"{width}x{height} takes {tokens(width, height, in_rl):,} tokens in RL, "
+        f"{tokens(width, height, cold):,} at the cold start's limit"
         for width, height in _SHOWN_SIZES
     ]
     named = f"agent.image_max_pixels {limit:,}" if limit else f"agent.image_max_pixels not set (the model's {in_rl:,})"

@@ -170,17 +170,15 @@ def judge_row(content: RowContent, count_tokens: CountTokens | None, limit: int)
 
 
 def token_counter(recipe: Recipe) -> CountTokens | None:
-    """Counts as rollouts do, with the model's own tokenizer and image sizes; None where its folder is not here."""
-    folder = Path(recipe.run.model)
-    if not (folder / "config.json").is_file():
-        return None
+    """Counts as rollouts do, with the model's own tokenizer and image sizes; None where it is not on this machine."""
     from transformers import AutoProcessor
 
     from reinforcement_learning.verl_adapter.images import QwenImageSizer
     from reinforcement_learning.verl_adapter.token_policy import count_prompt_tokens
 
     try:
-        processor = AutoProcessor.from_pretrained(str(folder))
+        # What is neither a folder nor in the hub's cache is not fetched for the sake of a check.
+        processor = AutoProcessor.from_pretrained(recipe.run.model, local_files_only=True)
     except (OSError, ValueError, KeyError):
         return None
 

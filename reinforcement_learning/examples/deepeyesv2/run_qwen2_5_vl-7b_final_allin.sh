@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # GRPO for Qwen2.5-VL-7B on the full data mix. Run on the head node of a Ray cluster (reinforcement_learning/scripts).
-#   DRY_RUN=1 bash <this file>     print the resolved recipe, check data, model, Redis, sandbox, judge, search, nodes; start nothing
+#   DRY_RUN=1 bash <this file>     check recipe, model, nodes, disk, servers, every row of the data and verl's values; start nothing.
+#                                  --show-recipe prints the resolved recipe
 #   RECIPE=qwen2_5_vl_7b_script    the released script's values instead of the paper's
 #   OVERLAY=_no_flash_attn         a part put over the recipe; several with spaces between them
 # Arguments are passed on as overrides, such as verl.trainer.total_training_steps=60.
