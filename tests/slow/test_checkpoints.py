@@ -53,6 +53,10 @@ def test_verls_checkpoints_killed_twenty_times_at_random_moments_are_always_resu
             # What was said to be saved is there; the kill may have come after a save and before its word.
             assert resumed in (saved, saved + 1), (resumed, saved)
             saved = resumed
+            if draw.random() < 0.5:
+                said = line_of(process)
+                assert said.startswith("saved"), said
+                saved = int(said.split()[1])
             time.sleep(draw.random() * 0.6)
             os.kill(child, signal.SIGKILL)
             while (said := line_of(process)) != "gone":

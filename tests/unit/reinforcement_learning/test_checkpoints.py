@@ -96,7 +96,7 @@ def test_later_steps_than_the_one_a_run_goes_on_from_do_not_win_at_its_next_star
 
 def test_a_save_that_lacks_the_files_of_a_rank_never_becomes_a_checkpoint(tmp_path):
     checkpoints = Checkpoints(tmp_path, wait_s=0.0)
-    with pytest.raises(BrokenCheckpoint, match="1 of 2 files model_world_size_2.*every node sees"):
+    with pytest.raises(BrokenCheckpoint, match="1 of 2 files model_world_size_2.*all nodes see"):
         save(checkpoints, 2, ranks=1)
     assert checkpoints.newest() is None
 
@@ -133,6 +133,9 @@ def test_a_process_killed_at_random_moments_of_saving_always_leaves_its_newest_c
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         assert process.stdout.readline() == "READY\n"
+        if draw.random() < 0.5:
+            # However slow the machine: some kills come after whole saves.
+            finished = int(process.stdout.readline())
         time.sleep(draw.random() * 0.1)
         process.send_signal(signal.SIGKILL)
         said, _ = process.communicate()
