@@ -39,6 +39,9 @@ _EXTRA_BYTES = 15_000
 _JUDGE_TOKENS = 500
 """The prompt of judge/prompts with question, gold and an answer of at most 300 characters, and a few tokens of reply."""
 
+_STORED_STEPS = 5
+"""This one and the four before it; verl_adapter/image_store.py."""
+
 _LINE_BYTES = 600
 _TURN_BYTES = 330
 _JPEG_BYTES_PER_PX = 0.2
@@ -99,11 +102,13 @@ class Disk:
     """Of the whole run, as far as its length is known."""
     images: int
     """The questions' images, once."""
+    step_images: int
+    """Those that tools made in the last steps, in the run's store of images, as large as they came."""
 
     @property
     def total(self) -> int:
         """All of it at the end of the run."""
-        return self.checkpoints + self.export + self.recordings + self.images
+        return self.checkpoints + self.export + self.recordings + self.images + self.step_images
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -320,6 +325,9 @@ def _disk(
         recording_step=round(step),
         recordings=round(step * (steps or PUBLISHED_STEPS)),
         images=sum(file.stat().st_size for file in find_data(recipe.run.train_files)),
+        step_images=round(
+            _STORED_STEPS * episodes * assume.calls * assume.observation_images * assume.observation_image_bytes
+        ),
     )
 
 

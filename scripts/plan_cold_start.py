@@ -57,5 +57,5 @@ def sections(recipe_name: str, overrides: tuple[str, ...], gpus: int, assume: As
         )
     if kept > 2:
         size = f"{(kept + 1) * checkpoint / 1e9:,.0f} GB"
-        warnings.append(f"save_total_limit is {kept} (published): {size}; save_total_limit=2 is enough to resume")
+        warnings.append(f"save_total_limit is {kept}: {size}; save_total_limit=2 is enough to resume")
     return found, warnings

@@ -76,7 +76,7 @@ def _wanted(recipe: Recipe, plan: Plan, directory: Path) -> dict[Path, dict[str,
         directory: {
             "checkpoints": plan.disk.checkpoints,
             "the exported model": plan.disk.export,
-            "the questions' images": plan.disk.images,
+            "images": plan.disk.images + plan.disk.step_images,
         }
     }
     apart = recordings if _device(recordings) != _device(directory) else directory

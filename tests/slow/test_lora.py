@@ -69,3 +69,17 @@ def test_a_checkpoint_with_adapters_is_as_large_as_planned(run, quickstart):
     )
     written = sum(file.stat().st_size for file in (run / "checkpoints/global_step_3").rglob("*") if file.is_file())
     assert written == pytest.approx(checkpoint_bytes(recipe), rel=0.1)
+
+
+def test_the_export_is_a_plain_model_with_the_adapters_merged(run, quickstart, tmp_path):
+    from safetensors.torch import load_file
+
+    from reinforcement_learning.export import export
+
+    export(run, tmp_path / "model", dtype="float32")
+    merged = load_file(tmp_path / "model/model.safetensors")
+    base = load_file(quickstart.directory / "models/sft/model.safetensors")
+    assert merged.keys() == base.keys()
+    changed = {name for name in base if (merged[name].float() - base[name].float()).abs().max() > 1e-6}
+    assert changed
+    assert not [name for name in changed if "visual" in name or "norm" in name or "embed" in name]

@@ -177,7 +177,14 @@ def test_the_command_plans_the_cold_start(name, capsys):
     assert exit_.value.code == 0
     printed = capsys.readouterr().out
     assert "conversations a step                         128 on 32 GPUs" in printed
-    assert "save_total_limit=2" in printed
+    assert "2 kept, and one being saved" in printed
+
+
+def test_a_cold_start_that_keeps_the_published_ten_checkpoints_is_warned_of_their_size(capsys):
+    with pytest.raises(SystemExit):
+        main(["plan", "qwen2_5_vl_7b", "--cold-start", "save_total_limit=10"])
+    assert "save_total_limit is 10" in (printed := capsys.readouterr().out)
+    assert "1,188 GB" in printed
 
 
 @pytest.mark.parametrize("gpus", ["0", "12", "-8"])
