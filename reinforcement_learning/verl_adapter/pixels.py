@@ -6,10 +6,11 @@ queue to every rank that wants the row. Here it sends 56 bytes an image.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from tensordict.tensorclass import NonTensorStack
 
 from reinforcement_learning.verl_adapter.image_store import BackgroundCache, ImageRef, ImageStore, run_store
 from reinforcement_learning.verl_adapter.images import QwenGrid, pixels_of
@@ -110,11 +111,11 @@ class PixelSource:
         futures = [self.cache.submit(ref) for ref in unpack_refs(packed)]
         return torch.cat([future.result() for future in futures], dim=0)
 
-    def prefetch(self, rows: Iterable[Any]) -> None:
+    def prefetch(self, rows: Any) -> None:
         """Begin with the images of the rows that come next, as many as can be kept.
 
         Args:
-            rows: `multi_modal_inputs` of each row.
+            rows: `multi_modal_inputs` of a TensorDict, or a list of those of each row.
         """
         room = self.cache.max_bytes
         for row in _dicts(rows):
@@ -127,8 +128,9 @@ class PixelSource:
                 self.cache.submit(ref)
 
 
-def _dicts(rows: Iterable[Any]) -> Iterator[dict[str, Any]]:
-    for row in rows:
+def _dicts(rows: Any) -> Iterator[dict[str, Any]]:
+    # Rows that are all alike may be one value, which would be iterated over without end.
+    for row in rows if isinstance(rows, list | NonTensorStack) else [rows]:
         # A row of a TensorDict comes wrapped or bare; a padding row has no images.
         found = getattr(row, "data", row)
         if isinstance(found, dict):

@@ -160,6 +160,8 @@ def test_the_engine_that_verl_chooses_makes_the_pixels_of_a_micro_batch_in_order
 
 
 def test_a_rank_keeps_no_more_pixels_than_it_may_and_prefetches_no_more_than_it_keeps(verl_model, store):
+    from tensordict.tensorclass import NonTensorData
+
     from reinforcement_learning.verl_adapter.pixels import PixelSource, reference_inputs
 
     _, refs, _ = episode(verl_model, store, [(112, 112 + number) for number in range(12)])
@@ -167,6 +169,8 @@ def test_a_rank_keeps_no_more_pixels_than_it_may_and_prefetches_no_more_than_it_
     source = PixelSource(verl_model.processor.image_processor, store, max_bytes=room)
     inputs = reference_inputs(refs, verl_model.processor.image_processor)
     source.prefetch([{}, inputs, None])
+    # One value for rows that are all alike would be iterated over without end.
+    source.prefetch(NonTensorData({}, batch_size=[3]))
     for _ in range(2):
         source.pixel_values(inputs["image_refs"])
         assert source.cache.num_bytes <= room
