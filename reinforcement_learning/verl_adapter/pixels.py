@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from tensordict.tensorclass import NonTensorStack
+from tensordict import NonTensorStack
 
 from reinforcement_learning.verl_adapter.image_store import BackgroundCache, ImageRef, ImageStore, run_store
 from reinforcement_learning.verl_adapter.images import QwenGrid, pixels_of
