@@ -42,7 +42,8 @@ def test_vllm_samples_from_the_merged_weights(run):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 3
     for row in rows:
-        assert row["training/rollout_actor_probs_pearson_corr"] > 0.9999
+        # verl hands merged weights over in bfloat16, whatever the trainer computes in.
+        assert row["training/rollout_actor_probs_pearson_corr"] > 0.999
 
 
 def test_adapters_of_the_language_model_are_trained_and_nothing_else(run, quickstart):
