@@ -27,7 +27,7 @@ SCRIPTS = ROOT / "reinforcement_learning/scripts"
 TOKEN = "secret-of-the-sandboxes"
 
 
-def call(script, *arguments, env, timeout_s=180):
+def call(script, *arguments, env, timeout_s=300):
     result = subprocess.run(
         ["bash", SCRIPTS / script, *arguments],
         env=os.environ | env,
@@ -134,16 +134,16 @@ def test_an_untied_model_trains_on_two_nodes_and_outlives_its_sandboxes(quicksta
         with sandbox(tmp_path, redis_url, ports[0]):
             with sandbox(tmp_path, redis_url, ports[1]):
                 run = Run(command, tmp_path, env)
-                run.wait(lambda: run.rows(), 500)
+                run.wait(lambda: run.rows(), 900)
             # One is gone, with sessions of the second step in it.
-            run.wait(lambda: len(run.rows()) == 2, 200)
+            run.wait(lambda: len(run.rows()) == 2, 400)
         # And now the other, with those of the third.
         run.wait(lambda: "training waits for the sandbox" in run.text(), 120)
         time.sleep(AWAY_S)
         assert len(run.rows()) == 2
         servers.enter_context(sandbox(tmp_path, redis_url, ports[0]))
         run.wait(lambda: "the sandbox is back after" in run.text(), 60)
-        assert run.process.wait(200) == 0, run.text()[-6000:]
+        assert run.process.wait(400) == 0, run.text()[-6000:]
     assert "2 node(s) with 2 GPUs" in run.text()
     assert TOKEN not in run.text()
     assert [row["step"] for row in run.rows()] == [1, 2, 3]
