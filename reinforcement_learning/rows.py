@@ -23,7 +23,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from agent.images import ImageFile
 from agent.messages import IMAGE_PLACEHOLDER
@@ -333,7 +333,8 @@ class _Opening:
             raise RowError(
                 "message has a wrong type", f"message {number} is a {type(row).__name__}; expected role and content"
             )
-        role, content = row.get("role"), row.get("content")
+        role: Any = row.get("role")
+        content: Any = row.get("content")
         if role not in _ROLES:
             raise RowError("unknown role", f"message {number} has role {role!r}; expected one of {', '.join(_ROLES)}")
         if isinstance(content, str):
@@ -393,7 +394,7 @@ def _message_rows(prompt: Any) -> list[Any]:
     if not _is_list(prompt):
         kind = "null" if prompt is None else f"a {type(prompt).__name__}"
         raise RowError("no prompt", f"it is {kind}; expected a list of {{role, content}}, or a text")
-    rows = list(cast("Sequence[Any]", prompt))
+    rows = list(prompt)
     if not rows:
         raise RowError("no prompt", "it is empty; expected a list of {role, content}, or a text")
     return rows

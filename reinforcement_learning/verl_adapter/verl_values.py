@@ -50,7 +50,8 @@ def _wrong_type(config: DictConfig, defaults: DictConfig, path: str, value: Any)
     hint = _hint(OmegaConf.select(config, parent_path) if parent_path else config, name)
     if hint is None:
         default = _plain(defaults, path)
-        hint = type(default) if type(default) in _NUMBERS or isinstance(default, dict | list) else None
+        # Where no class says more, a default tells numbers and blocks apart; lists and texts often stand for one another.
+        hint = type(default) if isinstance(default, bool | int | float | dict) else None
     if hint is None or _fits(value, hint):
         return ""
     return f"verl.{path}={value!r}: expected {_name(hint)}, not {_name(type(value))}"
