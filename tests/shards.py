@@ -59,6 +59,9 @@ def manager(model_path: Path, rendezvous: Path, *, rank: int = 0, ranks: int = 1
 
 def save(model: Path, directory: Path, ranks: int, fsdp_size: int = 0, lora: bool = False) -> None:
     """One checkpoint of step 2; beside it `expected.pt`, the whole weights."""
+    # Once for all ranks, before they part.
+    import verl.utils.checkpoint.fsdp_checkpoint_manager  # noqa: F401
+
     checkpoints, rendezvous = Checkpoints(directory), Path(tempfile.mkdtemp()) / "store"
     checkpoints.begin()
     children = []
