@@ -38,7 +38,7 @@ def changed(**edits: Any) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(directory))
+    monkeypatch.setenv("DEEPEYES_CACHE", str(directory))
     return directory
 
 
