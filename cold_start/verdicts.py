@@ -180,7 +180,7 @@ def _file_hashes(model: Path) -> dict[str, str]:
 
 
 def cache_directory() -> Path:
-    """Where verdicts and lists of what was left out are kept: `cold_start` in DEEPEYES_CACHE, or in the user's cache folder."""
+    """Where verdicts and lists of what was left out are kept: `cold_start` in DEEPEYES_CACHE, or in the user's cache."""
     if own := os.environ.get("DEEPEYES_CACHE"):
         return Path(own) / "cold_start"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deepeyes" / "cold_start"
