@@ -55,6 +55,9 @@ FREE = (
     "verl.trainer.resume_*",
     "verl.data.val_*",
     "agent.record*",
+    # Chance: the order of the data that was begun is part of the checkpoint.
+    "verl.data.seed",
+    "verl.actor_rollout_ref.rollout.seed",
     # Patience and room: what is waited for and how much runs at once.
     "agent.*_outage.*",
     "agent.failed_groups.max_in_a_row",
@@ -91,7 +94,6 @@ FREE = (
 """Keys that may change from one start to the next."""
 
 DATA_POSITION = (
-    "verl.data.seed",
     "verl.data.shuffle",
     "verl.data.train_batch_size",
     "verl.data.gen_batch_size",
