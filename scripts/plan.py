@@ -63,12 +63,16 @@ def gigabytes(size: float) -> str:
     return f"{size / 1e9:8.1f} GB" if size >= 1e8 else f"{size / 1e6:8.1f} MB"
 
 
+def _count(number: float) -> str:
+    return f"{number / 1e9:.2f} billion" if number >= 1e9 else f"{number / 1e6:,.2f} million"
+
+
 def _batch(plan: Plan) -> Iterator[Row]:
     layout = plan.layout
-    yield "model", f"{plan.shape.name}, {plan.shape.parameters / 1e9:.2f} billion parameters"
+    yield "model", f"{plan.shape.name}, {_count(plan.shape.parameters)} parameters"
     yield "GPUs", f"{layout.nodes} x {layout.gpus_per_node}, states over {layout.shards}, {layout.replicas} vLLM replica(s)"
     yield "episodes a step", f"{plan.episodes:,}, {plan.updates} update(s)"
-    yield "tokens a step", f"{plan.episodes * plan.episode_tokens / 1e6:,.1f} million, {plan.episode_tokens:,} an episode"
+    yield "tokens a step", f"{_count(plan.episodes * plan.episode_tokens)}, about {plan.episode_tokens:,} an episode"
     if plan.steps is None:
         yield "steps", "not known: the data is not here"
     else:
