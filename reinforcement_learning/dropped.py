@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.recipes import RecipeError
-from reinforcement_learning.rows import RowError
+from reinforcement_learning.row_errors import RowError
 
 NAME = "dropped.jsonl"
 

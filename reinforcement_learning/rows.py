@@ -16,8 +16,6 @@ Source of the columns: DeepEyesV2 0373e6e and data/README.md; of `ground_truth: 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -25,30 +23,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.images import ImageFile
 from agent.messages import IMAGE_PLACEHOLDER
+from reinforcement_learning.row_errors import RowError
+from reinforcement_learning.row_images import image_bytes, images_of, is_list
 
 COLUMNS = ("data_source", "prompt", "images", "reward_model", "extra_info")
 _ROLES = ("system", "user", "assistant")
 _ESCAPED_PLACEHOLDER = "[image]"
-
-
-class RowError(ValueError):
-    """A row that cannot be trained on.
-
-    Args:
-        kind: The same few words for all rows with this fault, to count them by.
-        detail: What stands there, what was expected, and what to do.
-        file: The row's file.
-        row: Its number in the file, from 0.
-    """
-
-    def __init__(self, kind: str, detail: str, *, file: str = "", row: int = -1) -> None:
-        super().__init__(f"{file}, row {row}: {kind}: {detail}" if file else f"{kind}: {detail}")
-        self.kind = kind
-        self.detail = detail
-        self.file = file
-        self.row = row
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +83,7 @@ def read_row(raw: Mapping[str, Any], *, file: str, row: int, options: RowOptions
     """
     options = options or RowOptions()
     try:
-        opening = _Opening(_images_of(raw.get(options.image_key)), _folders(file, options.image_roots))
+        opening = _Opening(images_of(raw.get(options.image_key)), _folders(file, options.image_roots))
         messages = opening.read(raw.get(options.prompt_key))
         extra = _mapping(raw.get("extra_info"), "extra_info")
         return RowContent(
@@ -122,11 +103,6 @@ def read_row(raw: Mapping[str, Any], *, file: str, row: int, options: RowOptions
 
 def _folders(file: str, roots: Sequence[str]) -> tuple[Path, ...]:
     return (Path(file).resolve().parent, *(Path(root) for root in roots))
-
-
-def _is_list(value: Any) -> bool:
-    """Arrays are what pandas and `datasets` make of lists."""
-    return isinstance(value, list | tuple) or type(value).__name__ == "ndarray"
 
 
 def _clean(text: str) -> str:
@@ -184,7 +160,7 @@ def accepted_answers(value: Any) -> tuple[str, ...]:
     """
     if isinstance(value, Mapping) and value.get("target") is not None:
         value = value["target"]
-    if _is_list(value):
+    if is_list(value):
         answers = tuple(_answer(item) for item in value)
         if not answers:
             raise RowError("gold is empty", "ground_truth is an empty list; expected at least one answer")
@@ -212,83 +188,6 @@ def _answer(value: Any) -> str:
     raise RowError(
         "gold has a wrong type",
         f"ground_truth is or holds a {type(value).__name__}; expected a text, a number, or a list of them",
-    )
-
-
-# ---- images -------------------------------------------------------------------------------------------------------------
-
-
-def _images_of(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if _is_list(value) else [value]
-
-
-def image_bytes(value: Any, folders: Sequence[Path]) -> bytes:
-    """The file of one image.
-
-    Args:
-        value: Struct of bytes and path, bytes, path, data URI, or Pillow image.
-        folders: In which a relative path is looked for, in order.
-
-    Raises:
-        RowError: Nothing there, or no such file.
-    """
-    if isinstance(value, bytes | bytearray | memoryview):
-        return _not_empty(bytes(value))
-    if isinstance(value, Mapping):
-        data, path = value.get("bytes"), value.get("path")
-        if data is not None and not isinstance(data, bytes | bytearray | memoryview):
-            raise RowError("image has a wrong type", f"its bytes are a {type(data).__name__}")
-        if data:
-            return bytes(data)
-        if path is not None and not isinstance(path, str):
-            raise RowError("image has a wrong type", f"its path is a {type(path).__name__}")
-        if not path:
-            raise RowError("image is null", "neither bytes nor path is given; expected one of them, or no entry at all")
-        return _read_image(path, folders)
-    if isinstance(value, str):
-        return _read_image(value, folders)
-    if hasattr(value, "save") and hasattr(value, "mode"):
-        return ImageFile.from_pil(value).data
-    if value is None:
-        raise RowError("image is null", "the list of images holds null; expected an image, or no entry at all")
-    raise RowError(
-        "image has a wrong type", f"it is a {type(value).__name__}; expected {{bytes, path}}, bytes, a path, or a data URI"
-    )
-
-
-def _not_empty(data: bytes) -> bytes:
-    if not data:
-        raise RowError("image is empty", "it has 0 bytes; expected the file of an image")
-    return data
-
-
-def _read_image(text: str, folders: Sequence[Path]) -> bytes:
-    if not text:
-        raise RowError("image is null", "its path is empty; expected a path or bytes")
-    if text.startswith("data:"):
-        try:
-            return _not_empty(base64.b64decode(text.partition(",")[2], validate=True))
-        except binascii.Error as error:
-            raise RowError("image is no base64", f"the data URI starts {text[:40]!r}: {error}") from error
-    if text.startswith(("http://", "https://")):
-        raise RowError(
-            "image is an address", f"{text[:200]!r} is not downloaded while training; download it and give its path"
-        )
-    text = text.removeprefix("file://")
-    tried = [Path(text)] if Path(text).is_absolute() else [folder / text for folder in folders]
-    for path in tried:
-        try:
-            return _not_empty(path.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except (OSError, ValueError) as error:
-            raise RowError("image cannot be read", f"{path}: {error}") from error
-    raise RowError(
-        "image is missing",
-        f"{text!r} is not there; looked for {', '.join(map(str, tried))}. Set run.image_roots to the folder that it is "
-        "relative to",
     )
 
 
@@ -341,7 +240,7 @@ class _Opening:
             for _ in range(content.count(IMAGE_PLACEHOLDER)):
                 self._take()
             return {"role": role, "content": _clean(content)}
-        if _is_list(content):
+        if is_list(content):
             return {"role": role, "content": "".join(self._part(number, part) for part in content)}
         raise RowError(
             "message has no text",
@@ -391,7 +290,7 @@ def _message_rows(prompt: Any) -> list[Any]:
         prompt = _rows_of_text(prompt)
     if isinstance(prompt, Mapping):
         prompt = [prompt]
-    if not _is_list(prompt):
+    if not is_list(prompt):
         kind = "null" if prompt is None else f"a {type(prompt).__name__}"
         raise RowError("no prompt", f"it is {kind}; expected a list of {{role, content}}, or a text")
     rows = list(prompt)

@@ -19,7 +19,7 @@ from reinforcement_learning.checks.machine import check_attention, check_nodes
 from reinforcement_learning.checks.model import check_model
 from reinforcement_learning.checks.services import check_judge, check_sandbox, check_search, check_wandb
 from reinforcement_learning.recipe import Recipe
-from reinforcement_learning.rows import RowError
+from reinforcement_learning.row_errors import RowError
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from pathlib import Path
 from agent.recipes import RecipeError, shared_value
 from reinforcement_learning.checks.verdicts import FileVerdicts, judge_file, settings_key, token_counter
 from reinforcement_learning.recipe import Recipe, verl_value
-from reinforcement_learning.rows import COLUMNS, RowError, RowOptions
+from reinforcement_learning.row_errors import RowError
+from reinforcement_learning.rows import COLUMNS, RowOptions
 
 _NEEDED = ("data_source", "prompt", "reward_model")
 _PATCH_PX, _MIN_PIXELS, _MAX_PIXELS = 28, 3136, 12_845_056

@@ -26,8 +26,9 @@ from agent.messages import messages_from_rows
 from reinforcement_learning.opening import opening
 from reinforcement_learning.recipe import Recipe, verl_value
 from reinforcement_learning.rewards import load_reward
+from reinforcement_learning.row_errors import RowError
 from reinforcement_learning.row_files import cache_directory, file_checksum, read_groups, write_whole
-from reinforcement_learning.rows import RowContent, RowError, RowOptions, read_row
+from reinforcement_learning.rows import RowContent, RowOptions, read_row
 
 _FORMAT = "1"
 _VERLS_PROMPT_LIMIT = 512

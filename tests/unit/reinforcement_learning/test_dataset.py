@@ -12,7 +12,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from agent.recipes import RecipeError
 from reinforcement_learning.dropped import write_dropped
-from reinforcement_learning.rows import RowError
+from reinforcement_learning.row_errors import RowError
 from reinforcement_learning.verl_adapter.image_store import run_store
 from tests.conftest import png
 

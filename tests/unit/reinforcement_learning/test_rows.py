@@ -16,8 +16,9 @@ from agent.images import ImageFile
 from agent.messages import messages_from_rows
 from agent.recipes import RecipeError
 from reinforcement_learning.dropped import read_dropped, write_dropped
+from reinforcement_learning.row_errors import RowError
 from reinforcement_learning.row_files import RowStore, file_checksum, read_groups
-from reinforcement_learning.rows import RowError, RowOptions, accepted_answers, read_row
+from reinforcement_learning.rows import RowOptions, accepted_answers, read_row
 from tests.conftest import png
 
 PNG = png()
@@ -91,7 +92,7 @@ def test_an_image_is_read_in_every_form(tmp_path, image):
         ([{"bytes": None, "path": None}], "image is null", "image 1 of 1"),
         ([{"bytes": b"", "path": ""}], "image is null", ""),
         ([b""], "image is empty", ""),
-        ([{"bytes": None, "path": "img/gone.jpg"}], "image is missing", "/data/img/gone.jpg, /root/img/gone.jpg"),
+        ([{"bytes": None, "path": "img/gone.jpg"}], "image is missing", "/data/img/gone.jpg, /elsewhere/img/gone.jpg"),
         (["/nowhere/a.png"], "image is missing", "run.image_roots"),
         (["/data\0x"], "image cannot be read", ""),
         (["http://host/a.png"], "image is an address", "download it"),
@@ -104,7 +105,7 @@ def test_an_image_is_read_in_every_form(tmp_path, image):
 )
 def test_an_image_that_is_not_there_is_named_by_file_and_row(images, kind, said):
     with pytest.raises(RowError) as caught:
-        read(roots=["/root"], images=images)
+        read(roots=["/elsewhere"], images=images)
     assert caught.value.kind == kind
     assert said in str(caught.value)
     assert str(caught.value).startswith(f"/data/a.parquet, row 3: {kind}: ")
