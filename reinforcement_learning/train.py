@@ -113,6 +113,9 @@ def main(arguments: list[str] | None = None) -> None:
         os.environ.update(env)
         values, extra = _merge(recipe.verl, verl_values(recipe, directory)), verl_extra_values(recipe)
         found = _inspect(recipe, directory, values, extra, dry_run=options.dry_run)
+        from reinforcement_learning.verl_adapter import plugin
+
+        plugin.load()
         from reinforcement_learning.verl_adapter import launch
 
         data = data_values(recipe)

@@ -4,7 +4,12 @@ import os
 
 from reinforcement_learning.verl_adapter import patches
 
-if os.environ.get("VERL_PLATFORM") == "cpu":
-    from reinforcement_learning.verl_adapter import cpu_platform  # noqa: F401
 
-patches.apply_early()
+def load() -> None:
+    """Do it, again if need be: a process may have imported verl before its environment said what to load."""
+    if os.environ.get("VERL_PLATFORM") == "cpu":
+        from reinforcement_learning.verl_adapter import cpu_platform  # noqa: F401
+    patches.apply_early()
+
+
+load()

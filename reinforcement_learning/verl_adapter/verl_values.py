@@ -21,6 +21,9 @@ _BUILT = ("actor_rollout_ref.actor", "actor_rollout_ref.rollout", "algorithm", "
 
 def problems_of(verl: Mapping[str, Any], verl_extra: Mapping[str, Any]) -> list[str]:
     """What verl would refuse of a recipe's `verl:` and `verl_extra:`, one line each; empty if nothing."""
+    from reinforcement_learning.verl_adapter import plugin
+
+    plugin.load()
     from reinforcement_learning.verl_adapter.launch import UnknownVerlKey, compose_config
 
     try:
