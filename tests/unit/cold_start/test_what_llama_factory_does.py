@@ -193,7 +193,7 @@ def test_sizes_without_pixels_are_those_with_pixels(large_pipeline):
 
 
 @pytest.mark.parametrize(
-    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "F", "I;16", "HSV", "LAB", "PA", "La"]
+    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "F", "I;16", "LAB", "PA"]
 )
 def test_an_image_of_any_mode_is_kept_exactly_if_llama_factory_takes_it(mode, tmp_path, pipeline, toy, llama_factory):
     path = None
@@ -204,8 +204,7 @@ def test_an_image_of_any_mode_is_kept_exactly_if_llama_factory_takes_it(mode, tm
             continue
         path = str(tmp_path / f"x.{suffix}")
         break
-    if path is None:
-        pytest.skip(f"Pillow writes no file of mode {mode}")
+    assert path is not None, f"Pillow writes no file of mode {mode}"
     try:
         kept = len(
             llama_factory(write_unchecked([GOOD | {"images": [path]}], tmp_path / "rows"), settings_for(toy / "models/base"))
