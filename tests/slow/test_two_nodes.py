@@ -22,7 +22,7 @@ from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
 STEPS = 3
-AWAY_S = 10.0
+AWAY_S = 60.0
 SCRIPTS = ROOT / "reinforcement_learning/scripts"
 TOKEN = "secret-of-the-sandboxes"
 
