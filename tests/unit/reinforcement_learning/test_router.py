@@ -1,12 +1,14 @@
 """The rollouts of a prompt meet on one replica, and none drowns in them."""
 
-import asyncio
+import os
 import random
-from types import SimpleNamespace
+import subprocess
+import sys
 
 import pytest
 
 from reinforcement_learning.verl_adapter.router import GroupRouter, request_name
+from tests.conftest import ROOT
 
 
 def router(replicas=4, **config):
@@ -84,61 +86,77 @@ def test_a_request_without_a_group_is_one_of_its_own():
     assert len({route.acquire_server(f"plain{number}")[0] for number in range(4)}) == 4
 
 
+IN_RAY = """
+import asyncio, sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import ray
+from omegaconf import OmegaConf
+from verl.workers.rollout.llm_server import LLMServerClient
+from verl.workers.rollout.router import get_router_handle
+
+from reinforcement_learning.verl_adapter.launch import route_groups
+from reinforcement_learning.verl_adapter.router import request_name
+
+@ray.remote(num_cpus=0)
+class Server:
+    def __init__(self, name):
+        self.name = name
+
+    async def generate(self, **request):
+        await asyncio.sleep(0.01)
+        # As far as the client looks at it; verl's own class would be imported by every server.
+        return SimpleNamespace(token_ids=[1], extra_fields={"served_by": self.name})
+
+rollout = {"name": "vllm", "n": 16, "router_config_path": None, "full_determinism": False}
+config = OmegaConf.create({"actor_rollout_ref": {"rollout": rollout}})
+route_groups(config, Path(sys.argv[1]))
+ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+servers = {f"r{number}": Server.remote(f"r{number}") for number in range(4)}
+balancer = get_router_handle(servers, router_config_path=config.actor_rollout_ref.rollout.router_config_path)
+client = LLMServerClient(config, balancer)
+
+async def episode(group, number):
+    seen = set()
+    for _ in range(3):
+        output = await client.generate(
+            request_name(f"p{group}", str(number)), prompt_ids=[1], sampling_params={}, image_data=[SimpleNamespace()]
+        )
+        seen.add(output.extra_fields["served_by"])
+    return group, seen
+
+async def step():
+    return await asyncio.gather(*(episode(group, number) for number in range(16) for group in range(8)))
+
+used = {}
+for group, seen in asyncio.run(step()):
+    used.setdefault(group, set()).update(seen)
+assert {group: len(names) for group, names in used.items()} == dict.fromkeys(range(8), 1), used
+assert set().union(*used.values()) == set(servers), f"and the groups are spread over all: {used}"
+assert ray.get(balancer.take_spread.remote())["replicas_per_group/max"] == 1.0
+ray.shutdown()
+print("ONE REPLICA EACH")
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.filterwarnings("ignore")
-def test_verls_own_client_and_yaml_reach_one_replica_with_all_sixteen(tmp_path, monkeypatch):
-    """verl's LLMServerClient and router actor, in Ray; the servers only say who they are."""
-    monkeypatch.setenv("VERL_PLATFORM", "cpu")
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    import ray
-    import verl  # noqa: F401
-    from omegaconf import OmegaConf
-    from verl.workers.rollout.llm_server import LLMServerClient
-    from verl.workers.rollout.router import get_router_handle
-
-    import reinforcement_learning.verl_adapter.plugin  # noqa: F401  another test may have imported verl without it
-    from reinforcement_learning.verl_adapter.launch import route_groups
-
-    @ray.remote(num_cpus=0)
-    class Server:
-        def __init__(self, name):
-            self.name = name
-
-        async def generate(self, **request):
-            await asyncio.sleep(0.01)
-            # As far as the client looks at it; verl's own class would be imported by every server.
-            return SimpleNamespace(token_ids=[1], extra_fields={"served_by": self.name, "asked": sorted(request)})
-
-    rollout = {"name": "vllm", "n": 16, "router_config_path": None, "full_determinism": False}
-    config = OmegaConf.create({"actor_rollout_ref": {"rollout": rollout}})
-    route_groups(config, tmp_path)
-    ray.init(num_cpus=4, include_dashboard=False, _temp_dir=None, log_to_driver=False)
-    try:
-        servers = {f"r{number}": Server.remote(f"r{number}") for number in range(4)}
-        balancer = get_router_handle(servers, router_config_path=config.actor_rollout_ref.rollout.router_config_path)
-        client = LLMServerClient(config, balancer)
-
-        async def episode(group, number):
-            seen = set()
-            for _ in range(3):
-                output = await client.generate(
-                    request_name(f"p{group}", str(number)),
-                    prompt_ids=[1],
-                    sampling_params={},
-                    image_data=[SimpleNamespace()],
-                )
-                seen.add(output.extra_fields["served_by"])
-            return group, seen
-
-        async def step():
-            return await asyncio.gather(*(episode(group, number) for number in range(16) for group in range(8)))
-
-        used: dict[int, set[str]] = {}
-        for group, seen in asyncio.run(step()):
-            used.setdefault(group, set()).update(seen)
-        assert {group: len(servers) for group, servers in used.items()} == dict.fromkeys(range(8), 1)
-        assert set().union(*used.values()) == set(servers), "and the groups are spread over all"
-        assert ray.get(balancer.take_spread.remote())["replicas_per_group/max"] == 1.0
-    finally:
-        ray.shutdown()
+def test_verls_own_client_and_yaml_reach_one_replica_with_all_sixteen(tmp_path):
+    """verl's LLMServerClient and router actor, in a Ray of their own; the servers only say who they are."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env |= {
+        "PYTHONPATH": str(ROOT),
+        "VERL_PLATFORM": "cpu",
+        "VERL_USE_EXTERNAL_MODULES": "reinforcement_learning.verl_adapter.plugin",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", IN_RAY, str(tmp_path)],
+        env=env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert "ONE REPLICA EACH" in done.stdout, done.stderr[-3000:]
