@@ -28,6 +28,7 @@ METRICS_FILE = "metrics.jsonl"
 RECIPE_FILE = "recipe.resolved.yaml"
 _RESUME_FILE = "resume.json"
 _WANDB_FILE = "wandb_run_id"
+_LOG_ONLY = "agent.judge.log_only"
 
 FREE = (
     # Places, addresses and names; data and model are compared by content.
@@ -278,6 +279,10 @@ def _recipe_changes(directory: Path, recipe: Recipe, verl_default: Callable[[str
         # With the defaults of keys that came later.
         stored = Recipe.model_validate(stored).model_dump(mode="json")
     old, new = _flat(stored), _flat(recipe.model_dump(mode="json"))
+    if all(values.get("agent.judge.strict_rules") for values in (old, new)):
+        # Rules decide everything; whether an LLM is asked as well changes the record only.
+        old.pop(_LOG_ONLY, None)
+        new.pop(_LOG_ONLY, None)
     changes = {key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if not _matches(key, FREE)}
     return {
         key: pair

@@ -75,6 +75,22 @@ def test_setting_what_verl_takes_anyway_is_no_difference(run):
         start(directory, files, today, verl_default={"trainer.critic_warmup": 1}.get)
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_asking_an_llm_for_the_record_may_differ_where_rules_decide_and_only_there(tmp_path, strict):
+    def of(log_only):
+        return recipe(tmp_path / "run", agent={"judge": {"strict_rules": strict, "log_only": log_only}})
+
+    file = tmp_path / "a.parquet"
+    file.write_bytes(b"rows")
+    begin(start(tmp_path / "run", [file], of(True)), of(True))
+    save(Checkpoints(tmp_path / "run/checkpoints"), 2, metrics={"step": 2})
+    if strict:
+        assert start(tmp_path / "run", [file], of(False)).step == 2
+    else:
+        with pytest.raises(ResumeRefused, match="log_only"):
+            start(tmp_path / "run", [file], of(False))
+
+
 def test_another_recipe_is_refused_with_the_difference(run):
     directory, files = run
     with pytest.raises(ResumeRefused) as error:
