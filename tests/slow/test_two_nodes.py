@@ -65,7 +65,11 @@ def two_nodes(directory):
     assert "CODE_SANDBOX_TOKEN" in said
     assert TOKEN not in said
     call("ray_worker.sh", *pretended, env=shared | {"RAY_HEAD": address})
-    assert "2.0 GPU" in call("ray_status.sh", env=shared)
+    # The status lags behind the nodes that have joined.
+    deadline = time.monotonic() + 120
+    while "2.0 GPU" not in (status := call("ray_status.sh", env=shared)):
+        assert time.monotonic() < deadline, status
+        time.sleep(1)
     try:
         yield shared | {"RAY_ADDRESS": address}
     finally:
