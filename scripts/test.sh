@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up and run every check: lint, types, import rules, tests. About 25 minutes on two cores, half of it one whole quickstart.
+# Set up and run every check: lint, types, import rules, tests. About an hour on two cores.
 #   bash scripts/test.sh           everything
 #   bash scripts/test.sh fast      without tests marked `slow` (a few minutes)
 #   bash scripts/test.sh ARGS…     pytest with these arguments
