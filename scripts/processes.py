@@ -21,6 +21,7 @@ import psutil
 
 MARK = "DEEPEYES_PROCESS_MARK"
 _PR_SET_PDEATHSIG = 1
+_REAP_S = 5.0
 
 
 class ProgramFailed(RuntimeError):
@@ -64,6 +65,9 @@ def stop(process: subprocess.Popen[bytes], *, grace_s: float = 10.0) -> None:
             break
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    # So that a program which had to be killed leaves no zombie.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_REAP_S)
 
 
 def stop_marked(mark: str) -> int:
