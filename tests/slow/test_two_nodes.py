@@ -13,6 +13,7 @@ import tempfile
 import time
 
 import httpx
+import psutil
 import pytest
 
 from agent.trajectory import read_records
@@ -73,7 +74,21 @@ def two_nodes(directory):
     try:
         yield shared | {"RAY_ADDRESS": address}
     finally:
+        stop_ray(temporary)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def stop_ray(temporary):
+    """What `ray start` left running there; the agents rename themselves, so that nothing but their parent tells whose they are."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if temporary in " ".join(process.cmdline()):
+                found += [process, *process.children(recursive=True)]
+    for process in found:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(found, timeout=10)
 
 
 @contextlib.contextmanager
