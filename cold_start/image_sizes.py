@@ -44,16 +44,14 @@ def in_rl(width_px: int, height_px: int, max_pixels: int | None, limits: Process
 
 
 def in_evaluation(width_px: int, height_px: int, max_pixels: int | None, limits: ProcessorLimits) -> ShownImage:
-    """As `--max-pixels` of an evaluation: in proportion within the limit, then the processor of the server."""
+    """As `--image-max-pixels` of an evaluation: in proportion within the limit, then the processor of the server."""
     return ShownImage(*_to_patches(*shrunk_size(width_px, height_px, max_pixels), limits))
 
 
 def _to_patches(width_px: int, height_px: int, limits: ProcessorLimits) -> tuple[int, int]:
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
-    height, width = smart_resize(
-        height_px, width_px, _FACTOR_PX, min_pixels=limits.min_pixels, max_pixels=limits.max_pixels
-    )
+    height, width = smart_resize(height_px, width_px, _FACTOR_PX, min_pixels=limits.min_pixels, max_pixels=limits.max_pixels)
     return width, height
 
 
@@ -84,6 +82,6 @@ def describe(
     if max_pixels != shared_max_pixels and limits.max_pixels > min(max_pixels, shared_max_pixels):
         lines.append(
             f"image_max_pixels is {max_pixels:,} here and {shared_max_pixels:,} in agent/shared.yaml; RL and evaluation of "
-            "this model want agent.image_max_pixels and --max-pixels of the same number"
+            "this model want agent.image_max_pixels and --image-max-pixels of the same number"
         )
     return lines

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.grading import read_scores
-from evaluation.runner import RunMismatch, read_json
+from evaluation.runner import RunMismatch, read_json, read_run
 from evaluation.statistics import bootstrap_interval, mcnemar, permutation_test
 
 Row = Mapping[str, Any]
@@ -66,7 +66,7 @@ def compare_runs(first: Path, second: Path) -> Comparison:
     Raises:
         RunMismatch: A run was not scored, they are of different benchmarks, or share no item.
     """
-    runs = [read_json(folder / "run.json") for folder in (first, second)]
+    runs = [read_run(folder) for folder in (first, second)]
     if runs[0]["benchmark"] != runs[1]["benchmark"]:
         raise RunMismatch(
             f"{first} is a run of {runs[0]['benchmark']}, {second} of {runs[1]['benchmark']}; compare one benchmark"

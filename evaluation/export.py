@@ -25,7 +25,7 @@ from agent.messages import Message
 from agent.trajectory import episode_from_row
 from evaluation.benchmarks import BenchmarkError, load_benchmark
 from evaluation.grading import Latest, read_scores
-from evaluation.runner import RunMismatch, read_json
+from evaluation.runner import RunMismatch, read_json, read_run
 from evaluation.settings import prediction_of, sample_key
 from evaluation.tsv import raw_rows
 
@@ -57,7 +57,7 @@ def _name(text: str) -> str:
 
 def _vlmevalkit(run: Path, out: Path) -> Path:
     """The first sample of every item; what was not run is left out, as there."""
-    settings = read_json(run / "run.json")
+    settings = read_run(run)
     data = Path(settings["data"])
     if data.suffix != ".tsv":
         raise BenchmarkError(f"{data} is no TSV: VLMEvalKit has no prediction file for {settings['benchmark']}")
@@ -80,7 +80,7 @@ def _vlmevalkit(run: Path, out: Path) -> Path:
 
 
 def _lmms_eval(run: Path, out: Path) -> Path:
-    settings, episodes = read_json(run / "run.json"), Latest(run)
+    settings, episodes = read_run(run), Latest(run)
     path = out / f"{datetime.now(UTC):%Y%m%d_%H%M%S}_samples_{settings['benchmark']}.jsonl"
     with path.open("w", encoding="utf-8") as lines:
         for number, row in enumerate(read_scores(run)):
@@ -104,7 +104,7 @@ def _sha(text: str) -> str:
 
 def _inspect(run: Path, out: Path) -> Path:
     """Version 2 of its log: a zip of a header, summaries, and a file a sample; images as data URIs."""
-    settings, summary = read_json(run / "run.json"), read_json(run / "summary.json")
+    settings, summary = read_run(run), read_json(run / "summary.json")
     rows = read_scores(run)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     spec = {

@@ -13,7 +13,7 @@ from agent.episode import Episode
 from agent.scheduling import for_each
 from agent.trajectory import episode_from_row, parse_line
 from evaluation.benchmarks import Benchmark, Item, Scored
-from evaluation.runner import RunMismatch, read_json, read_lines, write_whole
+from evaluation.runner import RunMismatch, read_lines, read_run, write_whole
 from evaluation.scoring.grader import Grade, Grader
 from evaluation.settings import is_empty, prediction_of, sample_key
 from evaluation.statistics import mean_interval, pass_at_k
@@ -113,7 +113,7 @@ async def score(directory: Path, benchmark: Benchmark, grader: Grader, *, max_in
         RunMismatch: The episodes are of other items.
         JudgeMisconfigured: The judge refuses every request.
     """
-    items, run = read_items(directory), read_json(directory / "run.json")
+    items, run = read_items(directory), read_run(directory)
     samples = int(run.get("samples", 1))
     episodes = Latest(directory)
     unknown = [item_id for item_id in episodes.item_ids.values() if item_id not in items]

@@ -20,7 +20,7 @@ from evaluation.benchmarks import load_benchmark
 from evaluation.html import page, table
 from evaluation.published import published, warnings_for
 from evaluation.report import headline, percent, provenance
-from evaluation.runner import RunMismatch, read_json, write_whole
+from evaluation.runner import RunMismatch, read_json, read_run, write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
 
 def read_entry(directory: Path) -> Entry:
     """One run."""
-    run, summary = read_json(directory / "run.json"), read_json(directory / "summary.json")
+    run, summary = read_run(directory), read_json(directory / "summary.json")
     benchmark = load_benchmark(run["benchmark"])
     marks = []
     if run.get("limit") is not None or summary["items"] < benchmark.num_items * summary["samples"]:

@@ -21,7 +21,7 @@ from evaluation.grading import read_scores
 from evaluation.html import bar_chart, page, table
 from evaluation.published import published, warnings_for
 from evaluation.report_episodes import behind, browser
-from evaluation.runner import read_json, write_whole
+from evaluation.runner import read_json, read_run, write_whole
 from evaluation.settings import RunSettings
 
 _EPISODES = 150
@@ -55,7 +55,7 @@ def provenance(run: Summary, summary: Summary) -> list[tuple[str, str]]:
         ("prompt", f"{settings.prompt if settings.tools_on else settings.mode}, sha256 {str(run['prompt_sha256'])[:12]}"),
         ("temperature, samples, seed", f"{settings.temperature:g}, {settings.samples}, {settings.seed}"),
         ("turns, tokens a reply", f"{settings.max_turns}, {settings.max_reply_tokens}"),
-        ("pixel limit of the question's images", str(settings.max_pixels or "none here; the server may have one")),
+        ("pixel limit of the question's images", str(settings.image_max_pixels or "none here; the server may have one")),
         ("data", f"{settings.data}, md5 {run.get('data_md5') or 'none'}"),
         ("items", f"{summary['items']}{'' if settings.limit is None else f', the first {settings.limit}'}"),
         ("scoring profile", summary["profile"] + (", parity" if summary["parity"] else "")),
@@ -80,7 +80,7 @@ def write_run_report(directory: Path, path: Path, *, against: Path | None = None
     Raises:
         RunMismatch: A run was not scored, or the two cannot be compared.
     """
-    run, summary, rows = read_json(directory / "run.json"), read_json(directory / "summary.json"), read_scores(directory)
+    run, summary, rows = read_run(directory), read_json(directory / "summary.json"), read_scores(directory)
     found = analyse(rows)
     comparison = None if against is None else compare_runs(directory, against)
     body = f"""

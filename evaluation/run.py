@@ -18,17 +18,17 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from agent.recipes import read_yaml
+from agent.recipes import read_yaml, shared_value
 from evaluation.benchmarks import BenchmarkError, benchmarks, load_benchmark
 from evaluation.grading import read_items, score
 from evaluation.predictions import import_predictions
 from evaluation.report import write_run_report
-from evaluation.runner import RunMismatch, RunStopped, finished, infer, open_run, read_json
+from evaluation.runner import RunMismatch, RunStopped, finished, infer, open_run, read_run
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import PROFILES, load_profile
 from evaluation.settings import MODES, RunSettings
@@ -58,12 +58,32 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, default=1, help="episodes an item; more give mean@k and pass@k")
     parser.add_argument("--seed", type=int, help="of sampling")
     parser.add_argument("--primer", default="", help="put before each reply after an observation, such as '<think>'")
-    parser.add_argument("--max-pixels", type=int, help="shrink the question's images before the model sees them")
+    parser.add_argument(
+        "--image-max-pixels",
+        type=_pixels,
+        default=int(shared_value("image_max_pixels")),
+        metavar="N|none",
+        help="to which the question's images are shrunk before the model sees them; by default as in training (%(default)s)",
+    )
+    parser.add_argument("--max-pixels", type=_old_name, help=argparse.SUPPRESS)
     parser.add_argument("--limit", type=int, help="first so many items only")
     parser.add_argument("--max-in-flight", type=int, default=32)
     parser.add_argument("--patience-s", type=float, default=30.0, help="to wait while no model server answers")
     parser.add_argument("--cpu", action="store_true", help="start vLLM with settings for a CPU and a tiny model")
     add_scoring_options(parser)
+
+
+def _pixels(text: str) -> int | None:
+    if text == "none":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of pixels, such as 1003520, nor `none`") from None
+
+
+def _old_name(text: str) -> NoReturn:
+    raise argparse.ArgumentTypeError(f"it is called --image-max-pixels now, as in recipes; give --image-max-pixels {text}")
 
 
 def add_scoring_options(parser: argparse.ArgumentParser) -> None:
@@ -139,7 +159,7 @@ def saved_settings(directory: Path) -> RunSettings:
     Raises:
         RunMismatch: run.json is broken.
     """
-    saved = read_json(directory / "run.json")
+    saved = read_run(directory)
     return RunSettings(**{name: value for name, value in saved.items() if name not in _ADDED_TO_SETTINGS})
 
 
@@ -171,7 +191,7 @@ def settings_from(options: argparse.Namespace, benchmark_name: str, data: Path) 
         samples=options.samples,
         seed=options.seed,
         primer=options.primer,
-        max_pixels=options.max_pixels,
+        image_max_pixels=options.image_max_pixels,
         limit=options.limit,
         predictions=str(options.predictions) if getattr(options, "predictions", None) else None,
     )

