@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from agent.images import ImageFile
 from agent.messages import IMAGE_PLACEHOLDER, Message, escape
+from agent.search import WebResult
 
 STOP_STRINGS = ("</code>", "</tool_call>")
 """Generation stops here; the string stays in the reply. End of sequence stops it too."""
@@ -149,14 +150,6 @@ def render_code_observation(*, stdout: str, stderr: str, images: Sequence[ImageF
     return Message("user", body.strip(), shown)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WebResult:
-    """One line of search results."""
-
-    title: str
-    link: str = ""
-    snippet: str = ""
-    date: str = ""
 
 
 def render_search_observation(query: str, results: Sequence[WebResult]) -> Message:

@@ -9,8 +9,8 @@ from agent.errors import ToolUnavailable
 from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
-from agent.protocol import WebResult, render_error_observation
-from agent.search import ImageHit, Page
+from agent.protocol import render_error_observation
+from agent.search import ImageHit, Page, WebResult
 from agent.tools import ToolResult
 
 

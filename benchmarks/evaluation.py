@@ -34,15 +34,16 @@ from agent.policy import Reply
 from agent.protocol import FinalAnswer, ToolCall
 from agent.trajectory import TrajectoryWriter
 from evaluation.benchmarks import Item, load_benchmark
-from evaluation.grading import score
-from evaluation.report import write_run_report
-from evaluation.runner import infer, open_run
+from evaluation.reports.run_page import write_run_report
+from evaluation.runs.ask import infer
+from evaluation.runs.folder import open_run
+from evaluation.runs.score import score
+from evaluation.runs.settings import RunSettings
 from evaluation.scoring.choices import grade_choice
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import load_profile
-from evaluation.settings import RunSettings
 from judge.client import Judge, JudgeSettings
-from scripts import processes
+from serving import processes
 
 _CODE = "<think>t</think>\n<code>\n```python\nprint(1)\n```\n</code>"
 _ANSWER = "<think>t</think>\n<answer>B</answer>"
@@ -216,7 +217,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, processes.marked():
         folder = Path(name)
-        logging.getLogger("evaluation.runner").setLevel(logging.ERROR)  # made data has another checksum
+        logging.getLogger("evaluation.runs.ask").setLevel(logging.ERROR)  # made data has another checksum
         _write_data(folder / "1mp.tsv", options.samples, size=(1152, 864), distinct=8)
         _write_data(folder / "4k.tsv", 256, size=(3840, 2160), distinct=1)
         with (

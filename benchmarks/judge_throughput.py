@@ -23,7 +23,7 @@ import uvicorn
 from judge.client import Judge, JudgeSettings
 from judge.rules import Rules
 from judge.verdict import Outcome
-from scripts.processes import free_port
+from serving.processes import free_port
 
 
 class _App:

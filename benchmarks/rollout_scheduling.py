@@ -32,7 +32,7 @@ from agent.scheduling import Slots
 from agent.tools.python import PythonTool
 from benchmarks.sandbox_sessions import photo
 from code_sandbox.client import SandboxClient
-from scripts.processes import marked, redis_server, sandbox_server
+from serving.processes import marked, redis_server, sandbox_server
 
 _TOKEN_S = 0.01
 """100 tokens a second for each request: a 7B model on one GPU that is not full."""

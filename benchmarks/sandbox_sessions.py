@@ -31,7 +31,7 @@ from jupyter_client.manager import AsyncKernelManager
 from PIL import Image
 
 from code_sandbox.client import SandboxClient, SandboxSession
-from scripts.processes import marked, redis_server, sandbox_server
+from serving.processes import marked, redis_server, sandbox_server
 
 _CROP = "image_1.crop((100, 100, 1100, 900))"
 _ENCODE = """

@@ -24,16 +24,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from agent.recipes import read_yaml, shared_value
-from evaluation.benchmarks import BenchmarkError, benchmarks, load_benchmark
-from evaluation.grading import read_items, score
-from evaluation.predictions import import_predictions
-from evaluation.report import write_run_report
-from evaluation.runner import RunMismatch, RunStopped, finished, infer, open_run, read_run
+from evaluation.benchmarks import benchmarks, load_benchmark
+from evaluation.errors import BenchmarkError
+from evaluation.exchange.predictions import import_predictions
+from evaluation.reports.run_page import write_run_report
+from evaluation.runs.ask import RunStopped, infer
+from evaluation.runs.folder import RunMismatch, finished, open_run, read_items, read_run
+from evaluation.runs.score import score
+from evaluation.runs.settings import MODES, RunSettings
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import PROFILES, load_profile
-from evaluation.settings import MODES, RunSettings
-from evaluation.vllm_server import ServerFailed, serve_checkpoint
 from judge.client import Judge, JudgeMisconfigured, JudgeSettings
+from serving.vllm import ServerFailed, serve_checkpoint
 
 STAGES = ("all", "infer", "score", "report")
 _ADDED_TO_SETTINGS = ("prompt_sha256", "started", "data_md5", "versions")

@@ -13,4 +13,4 @@ python=$(cd "$(dirname "$python")" && pwd)/python
 root=$PWD
 # Paths in the arguments are meant from where the caller is.
 cd "$here"
-PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -m scripts.benchmark_suite "$@"
+PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -m evaluation.smoke.suite "$@"

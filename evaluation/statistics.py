@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 _Z_95 = 1.959963984540054
 _RESAMPLES = 2000
@@ -102,3 +104,26 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     if not 1 <= k <= n:
         raise ValueError(f"pass@{k} needs at least {k} samples, there are {n}")
     return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
+
+
+def totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of rows of any kind: how many, how many right with an interval, who decided, tool use."""
+    evaluated = [row for row in rows if row["correct"] is not None]
+    n = len(evaluated)
+    by_item: dict[str, list[float]] = defaultdict(list)
+    for row in evaluated:
+        by_item[row["item_id"]].append(row["score"])
+    means = [sum(values) / len(values) for values in by_item.values()]
+    return {
+        "items": len(rows),
+        "evaluated": n,
+        "not_evaluated": len(rows) - n,
+        "correct": sum(row["correct"] for row in evaluated),
+        "accuracy": sum(row["score"] for row in evaluated) / n if n else None,
+        "accuracy_interval": mean_interval(means) if means else None,
+        "by_judge": sum(row["decided_by"].startswith("judge:") for row in evaluated),
+        "unparsed": sum(row["decided_by"] in ("rule:unparsed", "judge:unreadable", "random") for row in evaluated),
+        "tool_rate": sum(row["tool_calls"] > 0 for row in evaluated) / n if n else None,
+        "tool_calls_mean": sum(row["tool_calls"] for row in evaluated) / n if n else None,
+        "tool_errors": sum(row["tool_errors"] for row in evaluated),
+    }

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.benchmarks import Benchmark, benchmarks, load_benchmark
-from evaluation.leaderboard import write_leaderboard
-from evaluation.report import headline, write_run_report
+from evaluation.reports.leaderboard import write_leaderboard
+from evaluation.reports.run_page import headline, write_run_report
 from evaluation.run import ERRORS, add_model_options, infer_run, score_run, settings_from
-from evaluation.runner import episode_rows
-from evaluation.vllm_server import serve_checkpoint
+from evaluation.runs.folder import episode_rows
+from serving.vllm import serve_checkpoint
 
 SUITES = ("perception", "math", "search")
 _TURNS, _REPLY_TOKENS = 2.1, 355.0
@@ -56,7 +56,7 @@ def find_data(benchmark: Benchmark, folder: Path) -> Path | None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of the suite; scripts/benchmark_suite.py adds `smoke`."""
+    """Of the suite; evaluation/smoke/suite.py adds `smoke`."""
     found = argparse.ArgumentParser(
         prog="run_benchmarks.sh", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -1,1 +1,1 @@
-"""Is the answer right? Rules first, then an LLM; imports nothing of ours."""
+"""Is the answer right? Rules first, then an LLM."""

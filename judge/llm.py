@@ -15,7 +15,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
 from judge.cache import open_cache
-from judge.servers import NoServer, Server, Servers
+from serving.balancing import NoServer, Server, Servers
 
 T = TypeVar("T")
 _RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}

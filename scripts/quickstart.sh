@@ -7,4 +7,4 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh
-exec "${VENV:-.venv}/bin/python" -m scripts.quickstart "$@"
+exec "${VENV:-.venv}/bin/python" -m deepeyes.quickstart.pipeline "$@"

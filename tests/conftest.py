@@ -40,8 +40,8 @@ def png(width: int = 8, height: int = 8, colour: tuple[int, int, int] = (200, 30
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small toy data set with an untrained tiny model: `<toy>/data`, `<toy>/models/base`."""
-    from cold_start.tiny_model import make_tiny_model
     from data.tiles import write_dataset
+    from deepeyes.quickstart.tiny_model import make_tiny_model
 
     directory = tmp_path_factory.mktemp("toy")
     write_dataset(directory / "data", num_sft=96, num_rl=32, num_benchmark=16)
@@ -52,7 +52,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    from scripts.processes import redis_server
+    from serving.processes import redis_server
 
     with redis_server(tmp_path_factory.mktemp("redis")) as url:
         yield url
@@ -63,7 +63,7 @@ def any_sandbox_url(
     request: pytest.FixtureRequest, redis_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """A server of each back-end."""
-    from scripts.processes import sandbox_server
+    from serving.processes import sandbox_server
 
     arguments = ("--backend", request.param, "--spare-kernels", "2", "--require-level", "0")
     with sandbox_server(tmp_path_factory.mktemp("sandbox"), redis_url, arguments=arguments) as url:
@@ -72,7 +72,7 @@ def any_sandbox_url(
 
 @pytest.fixture(scope="session")
 def sandbox_url(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    from scripts.processes import sandbox_server
+    from serving.processes import sandbox_server
 
     with sandbox_server(
         tmp_path_factory.mktemp("sandbox"), redis_url, arguments=("--spare-kernels", "2", "--require-level", "0")

@@ -1,5 +1,5 @@
-"""The server of evaluation/testing.py, under the name that tests know it by."""
+"""The server of evaluation/smoke/scripted_model.py, under the name that tests know it by."""
 
-from evaluation.testing import model_server
+from evaluation.smoke.scripted_model import model_server
 
 __all__ = ["model_server"]

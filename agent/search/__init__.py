@@ -16,7 +16,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agent.images import ImageFile
-from agent.protocol import WebResult
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WebResult:
+    """One line of search results."""
+
+    title: str
+    link: str = ""
+    snippet: str = ""
+    date: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import IO, cast
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from agent.protocol import WebResult
+from agent.search import WebResult
 
 Document = WebResult
 """Title, link, and the whole text in place of a snippet."""

@@ -17,8 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from agent.errors import ReplayMiss, ToolUnavailable
 from agent.images import ImageFile
 from agent.loading import load_plugin
-from agent.protocol import WebResult
-from agent.search import ImageHit, Page
+from agent.search import ImageHit, Page, WebResult
 from agent.search.cache import SharedCache
 from agent.search.recording import CorruptEntry, Question, Recording, Response
 from agent.search.web import Ledger, WebClient, WebSettings

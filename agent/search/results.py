@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.errors import ToolUnavailable
-from agent.protocol import WebResult
+from agent.search import WebResult
 
 _TAG = re.compile(r"</?(?:b|strong|em|i|mark|span)\b[^>]*>", re.IGNORECASE)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from agent.images import ImageFile
 from agent.loading import load_plugin
 from agent.messages import Message
-from agent.protocol import WebResult
+from agent.search import WebResult
 
 if TYPE_CHECKING:
     from agent.search import ImageSearchProvider, PageProvider, SearchProvider

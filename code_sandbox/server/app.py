@@ -17,10 +17,10 @@ from starlette.requests import ClientDisconnect
 
 from code_sandbox.server import errors
 from code_sandbox.server.blobs import BadImage, BlobsMissing
+from code_sandbox.server.cells import KernelStartFailed
 from code_sandbox.server.sessions import SessionManager
 from code_sandbox.server.settings import Settings
 from code_sandbox.server.store import StoreUnavailable
-from code_sandbox.server.zygotes import KernelStartFailed
 from code_sandbox.wire import (
     JSON,
     MSGPACK,

@@ -14,8 +14,9 @@ from typing import Any
 
 import msgpack
 
+from code_sandbox.server.cells import Cell, CellOutput, KernelStartFailed
 from code_sandbox.server.confinement import LENGTH
-from code_sandbox.server.zygotes import Cell, CellOutput, KernelStartFailed, SessionProcess, Zygote, make_directory
+from code_sandbox.server.zygote_client import SessionProcess, Zygote, make_directory
 
 _CHUNK_BYTES = 1 << 16
 _MAX_REPLY_BYTES = 256 << 20

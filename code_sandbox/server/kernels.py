@@ -25,8 +25,9 @@ import zmq.asyncio
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.connect import write_connection_file
 
+from code_sandbox.server.cells import Cell, CellOutput, KernelStartFailed
 from code_sandbox.server.view import INNER_DIRECTORY
-from code_sandbox.server.zygotes import Cell, CellOutput, KernelStartFailed, SessionProcess, Zygote, make_directory
+from code_sandbox.server.zygote_client import SessionProcess, Zygote, make_directory
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _POLL_S = 0.002

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from code_sandbox.server import cgroups
-from code_sandbox.server.pool import KernelPool
+from code_sandbox.server.cells import Cell, KernelStartFailed
+from code_sandbox.server.kernel_pool import KernelPool
 from code_sandbox.server.settings import Settings
-from code_sandbox.server.zygotes import Cell, KernelStartFailed
 from code_sandbox.wire import Isolation
 
 LEVELS = ("open", "confined", "isolated", "metered")

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from PIL import Image
 
+from code_sandbox.server.cells import CellOutput
 from code_sandbox.server.settings import Settings
-from code_sandbox.server.zygotes import CellOutput
 from code_sandbox.wire import CellError, CellImage, ExecuteResult
 
 _FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG"}

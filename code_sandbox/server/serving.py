@@ -19,11 +19,11 @@ import uvicorn
 
 from code_sandbox.server import probes
 from code_sandbox.server.app import create_app
-from code_sandbox.server.pool import KernelPool
+from code_sandbox.server.cells import KernelStartFailed
+from code_sandbox.server.kernel_pool import KernelPool
 from code_sandbox.server.sessions import SessionManager
 from code_sandbox.server.settings import Settings
 from code_sandbox.server.store import SessionStore
-from code_sandbox.server.zygotes import KernelStartFailed
 from code_sandbox.wire import Isolation
 
 _LOG = logging.getLogger(__name__)

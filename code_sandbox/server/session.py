@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
-from code_sandbox.server.pool import AnyKernel
+from code_sandbox.server.kernel_pool import AnyKernel
 
 
 @dataclass(slots=True)

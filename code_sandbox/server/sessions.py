@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from code_sandbox.server.blobs import BlobStore
+from code_sandbox.server.cells import Cell, CellOutput
 from code_sandbox.server.errors import (
     NotReplayable,
     OutOfStep,
@@ -24,15 +25,15 @@ from code_sandbox.server.errors import (
     UnknownSession,
 )
 from code_sandbox.server.journal import Journal, to_replay
+from code_sandbox.server.kernel_pool import KernelPool
 from code_sandbox.server.memory import available_bytes, watch_memory
 from code_sandbox.server.metrics import Metrics
-from code_sandbox.server.pool import KernelPool
 from code_sandbox.server.results import bounded, digest
 from code_sandbox.server.session import Session
 from code_sandbox.server.settings import Settings
 from code_sandbox.server.slots import Slots
 from code_sandbox.server.store import HEARTBEAT_S, Finished, JournalEntry, SessionStore, StoreUnavailable
-from code_sandbox.server.zygotes import Cell, CellOutput, SessionProcess
+from code_sandbox.server.zygote_client import SessionProcess
 from code_sandbox.wire import ExecuteRequest, ExecuteResult
 
 _LOG = logging.getLogger(__name__)

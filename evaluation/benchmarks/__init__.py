@@ -19,10 +19,6 @@ from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
 
 
-class BenchmarkError(ValueError):
-    """The benchmark's file cannot be used as it stands."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
     """One question. Images are read when asked for, so that a large file is never in memory as a whole."""

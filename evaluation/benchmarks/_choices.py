@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from evaluation.benchmarks import Benchmark, BenchmarkError, Item
+from evaluation.benchmarks import Benchmark, Item
+from evaluation.errors import BenchmarkError
 from evaluation.scoring.choices import grade_choice
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.questions import SELECT, choice_question
-from evaluation.tsv import Row, need, pick, read_tsv
+from evaluation.tables.tsv import Row, need, pick, read_tsv
 
 
 class ChoiceBenchmark(Benchmark):

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.benchmarks import Benchmark, BenchmarkError, Item, Scored, mean_by
+from evaluation.benchmarks import Benchmark, Item, Scored, mean_by
+from evaluation.errors import BenchmarkError
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
-from evaluation.tables import image_reader, read_rows, strings
+from evaluation.tables.rows import image_reader, read_rows, strings
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)

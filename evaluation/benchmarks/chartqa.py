@@ -18,7 +18,7 @@ from pathlib import Path
 from evaluation.benchmarks import Benchmark, Item, Scored, mean_by
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
-from evaluation.tsv import literal_list, need, read_tsv
+from evaluation.tables.tsv import literal_list, need, read_tsv
 
 _TOLERANCE_FRAC = 0.05
 

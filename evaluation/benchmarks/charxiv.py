@@ -16,10 +16,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from evaluation.benchmarks import Benchmark, BenchmarkError, Item, Scored, mean_by
+from evaluation.benchmarks import Benchmark, Item, Scored, mean_by
+from evaluation.errors import BenchmarkError
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
-from evaluation.tsv import need, read_tsv
+from evaluation.tables.tsv import need, read_tsv
 
 _KEYS = ("extract_answer", "extracted_answer")
 _PLACE = "{PREDICTION}"

@@ -19,7 +19,7 @@ from pathlib import Path
 from evaluation.benchmarks import Benchmark, Item, Scored, mean_by
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
-from evaluation.tsv import need, pick, read_tsv
+from evaluation.tables.tsv import need, pick, read_tsv
 from judge.llm import Asked
 
 _GUIDE = (

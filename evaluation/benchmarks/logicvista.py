@@ -15,7 +15,7 @@ from pathlib import Path
 from evaluation.benchmarks import Benchmark, Item, Scored, mean_by
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
-from evaluation.tsv import need, read_tsv
+from evaluation.tables.tsv import need, read_tsv
 
 _SKILLS = ("inductive", "deductive", "numerical", "spatial", "mechanical")
 

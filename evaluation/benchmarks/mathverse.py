@@ -15,11 +15,12 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from evaluation.benchmarks import Benchmark, BenchmarkError, Item, Scored, mean_by
+from evaluation.benchmarks import Benchmark, Item, Scored, mean_by
+from evaluation.errors import BenchmarkError
 from evaluation.scoring.extraction import extract
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
-from evaluation.tsv import need, read_tsv
+from evaluation.tables.tsv import need, read_tsv
 
 
 class MathVerse(Benchmark):

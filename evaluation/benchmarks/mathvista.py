@@ -18,7 +18,7 @@ from evaluation.scoring.choices import infer_choice
 from evaluation.scoring.extraction import grade_extracted, lettered
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
-from evaluation.tsv import literal_list, need, pick, read_tsv
+from evaluation.tables.tsv import literal_list, need, pick, read_tsv
 
 _KEPT = ("question_type", "answer_type", "answer_option", "skills", "task")
 

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from agent.images import ImageFile
-from evaluation.benchmarks import Benchmark, BenchmarkError, Item, Scored, mean_by
+from evaluation.benchmarks import Benchmark, Item, Scored, mean_by
+from evaluation.errors import BenchmarkError
 from evaluation.scoring.choices import grade_first_letter
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
-from evaluation.tsv import Row, literal_list, need, read_tsv
+from evaluation.tables.tsv import Row, literal_list, need, read_tsv
 
 _INSTRUCTION = (
     "Select the best answer to the above multiple-choice question based on the image. "

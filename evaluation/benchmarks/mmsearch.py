@@ -13,7 +13,7 @@ from pathlib import Path
 
 from evaluation.benchmarks import Item
 from evaluation.benchmarks._search import SearchBenchmark
-from evaluation.tables import read_rows, strings
+from evaluation.tables.rows import read_rows, strings
 
 
 class MMSearch(SearchBenchmark):

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from evaluation.benchmarks import Benchmark, BenchmarkError, Item, Scored
+from evaluation.benchmarks import Benchmark, Item, Scored
+from evaluation.errors import BenchmarkError
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
-from evaluation.tsv import literal_list, need, read_tsv
+from evaluation.tables.tsv import literal_list, need, read_tsv
 
 _FORMULAS = "Handwritten Mathematical Expression Recognition"
 _GROUPS = {

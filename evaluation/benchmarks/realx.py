@@ -14,7 +14,7 @@ from pathlib import Path
 from evaluation.benchmarks import Item, Scored
 from evaluation.benchmarks._search import SearchBenchmark
 from evaluation.scoring.profiles import Profile
-from evaluation.tables import read_rows
+from evaluation.tables.rows import read_rows
 
 _AXES = {"perception": "Perception", "reason": "Reasoning", "search": "Search"}
 

@@ -17,8 +17,8 @@ from evaluation.benchmarks import Item, Scored
 from evaluation.benchmarks._search import SearchBenchmark
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
-from evaluation.tables import read_rows
-from evaluation.tsv import need, read_tsv
+from evaluation.tables.rows import read_rows
+from evaluation.tables.tsv import need, read_tsv
 from judge.rules import Rules
 
 _WORDS = ("CORRECT", "INCORRECT", "NOT_ATTEMPTED")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from evaluation.benchmarks import Benchmark, BenchmarkError, Item
+from evaluation.benchmarks import Benchmark, Item
+from evaluation.errors import BenchmarkError
 from evaluation.scoring.grader import Grade, Grader, Prediction
-from evaluation.tables import image_reader, read_rows
+from evaluation.tables.rows import image_reader, read_rows
 from judge.rules import Rules
 
 _RULES = Rules(strict=True)

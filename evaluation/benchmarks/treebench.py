@@ -14,12 +14,13 @@ import ast
 import re
 from collections.abc import Sequence
 
-from evaluation.benchmarks import BenchmarkError, Item, Scored, mean_by
+from evaluation.benchmarks import Item, Scored, mean_by
 from evaluation.benchmarks._choices import ChoiceBenchmark
+from evaluation.errors import BenchmarkError
 from evaluation.scoring.choices import grade_first_letter
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
-from evaluation.tsv import Row, need, pick
+from evaluation.tables.tsv import Row, need, pick
 
 _THINKING = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 _BOX = re.compile(r"<box>(.*?)</box>", re.DOTALL)

@@ -21,7 +21,7 @@ from evaluation.benchmarks._choices import ChoiceBenchmark
 from evaluation.scoring.choices import grade_choice
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
-from evaluation.tsv import Row, need
+from evaluation.tables.tsv import Row, need
 
 _CHARACTERS = str.maketrans("", "", "><:.")
 

@@ -2,7 +2,7 @@
 
 import random
 
-from evaluation.tsv import literal_list
+from evaluation.tables.tsv import literal_list
 
 WRONG_LETTER = {"A": "B", "B": "C", "C": "D", "D": "A", "E": "A"}
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from code_sandbox.client import SandboxClient
 from code_sandbox.wire import ExecuteResult
-from scripts.processes import sandbox_server
+from serving.processes import sandbox_server
 from tests.conftest import png
 from tests.services.cells import DIFFERENT, GROUPS
 

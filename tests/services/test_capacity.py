@@ -5,7 +5,7 @@ import pytest
 from agent.recipes import RecipeError
 from reinforcement_learning.checks.capacity import check_sandbox_capacity
 from reinforcement_learning.recipe import load_recipe
-from scripts.processes import sandbox_server
+from serving.processes import sandbox_server
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,7 @@ def streaming_server(script):
 
 
 def chat(*arguments, **environment):
-    command = [sys.executable, "-m", "scripts.cli", "chat", *map(str, arguments)]
+    command = [sys.executable, "-m", "deepeyes.cli", "chat", *map(str, arguments)]
     return subprocess.run(
         command,
         cwd=ROOT,

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from evaluation.run import main
-from evaluation.testing import request_server
+from evaluation.smoke.scripted_model import request_server
 from tests.conftest import ROOT
 from tests.fake_model_server import model_server
 from tests.misbehaving_server import misbehaving_server

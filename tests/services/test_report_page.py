@@ -2,7 +2,7 @@
 
 import pytest
 
-from evaluation.report import write_run_report
+from evaluation.reports.run_page import write_run_report
 from tests.browser import browser, chromium
 from tests.recorded_runs import CROP, episode, make_run, right_or
 

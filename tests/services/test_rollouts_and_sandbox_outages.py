@@ -14,7 +14,7 @@ from agent.testing import ScriptedPolicy
 from agent.tools import ToolContext, build_tools
 from code_sandbox.client import SandboxClient
 from reinforcement_learning.outages import SandboxGate, SandboxOutageSettings
-from scripts.processes import free_port, sandbox_server
+from serving.processes import free_port, sandbox_server
 from tests.conftest import png
 from tests.services.test_sandbox_outages import kill
 

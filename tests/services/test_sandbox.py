@@ -17,7 +17,7 @@ from PIL import Image
 
 from code_sandbox.client import SandboxClient
 from code_sandbox.errors import SandboxRequestRefused, SandboxUnavailable, SessionLost
-from scripts.processes import ProgramFailed, free_port, redis_server, sandbox_server, start, stop
+from serving.processes import ProgramFailed, free_port, redis_server, sandbox_server, start, stop
 from tests.conftest import ROOT, png
 
 pytestmark = pytest.mark.services
@@ -269,7 +269,7 @@ def test_a_server_that_cannot_start_says_why_and_what_to_do(tmp_path):
         sandbox_server(tmp_path, "redis://127.0.0.1:9/0"),
     ):
         pass
-    command = [sys.executable, "-m", "scripts.cli", "sandbox", "serve", "--port"]
+    command = [sys.executable, "-m", "deepeyes.cli", "sandbox", "serve", "--port"]
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -285,7 +285,7 @@ def test_a_server_that_cannot_start_says_why_and_what_to_do(tmp_path):
 
 def test_a_stopped_server_leaves_no_process_and_no_file(redis_url, tmp_path):
     port = str(free_port())
-    command = [sys.executable, "-m", "scripts.cli", "sandbox", "serve", "--port", port, "--redis-url", redis_url]
+    command = [sys.executable, "-m", "deepeyes.cli", "sandbox", "serve", "--port", port, "--redis-url", redis_url]
     temporary = tmp_path / "t"
     temporary.mkdir()
     process = start([*command, "--spare-kernels", "2"], log=tmp_path / "log", env={"TMPDIR": str(temporary)})

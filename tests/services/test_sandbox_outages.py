@@ -16,7 +16,7 @@ import pytest
 
 from code_sandbox.client import SandboxClient
 from code_sandbox.errors import SandboxRequestRefused, SandboxUnavailable, SessionLost
-from scripts.processes import sandbox_server
+from serving.processes import sandbox_server
 from tests.conftest import png
 
 pytestmark = pytest.mark.services

@@ -9,7 +9,7 @@ import redis
 from agent.errors import BudgetExhausted, ToolUnavailable
 from agent.search.gateway import open_search
 from judge.client import Judge, JudgeSettings
-from scripts.processes import redis_server
+from serving.processes import redis_server
 
 pytestmark = pytest.mark.services
 

@@ -18,7 +18,7 @@ from agent.tools.python import PythonTool
 from agent.trajectory import TrajectoryWriter
 from code_sandbox.testing import FakeSandbox
 from code_sandbox.wire import CellError, CellImage, ExecuteResult
-from scripts.processes import free_port
+from serving.processes import free_port
 from tests.browser import browser, chromium
 from tests.conftest import ROOT, png
 
@@ -76,7 +76,7 @@ def served(tmp_path_factory):
     processes, urls = [], []
     for directories in ([one, two], [large]):
         port = free_port()
-        command = [sys.executable, "-m", "scripts.cli", "view", *map(str, directories), "--port", str(port)]
+        command = [sys.executable, "-m", "deepeyes.cli", "view", *map(str, directories), "--port", str(port)]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ)
         processes.append(process)
         assert process.stdout is not None

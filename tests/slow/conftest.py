@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.processes import start, stop
+from serving.processes import start, stop
 from tests.conftest import ROOT
 
 
@@ -23,7 +23,7 @@ class Quickstart:
 
 
 def quickstart_command(directory: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "scripts.quickstart", "--run", str(directory), *more]
+    return [sys.executable, "-m", "deepeyes.quickstart.pipeline", "--run", str(directory), *more]
 
 
 @pytest.fixture(scope="session")

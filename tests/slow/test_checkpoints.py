@@ -71,7 +71,7 @@ def test_verls_checkpoints_killed_twenty_times_at_random_moments_are_always_resu
 
 
 def tiny_model(toy, tmp_path, *, tied):
-    from cold_start.tiny_model import make_tiny_model
+    from deepeyes.quickstart.tiny_model import make_tiny_model
 
     if tied:
         return toy / "models/base"
@@ -81,7 +81,7 @@ def tiny_model(toy, tmp_path, *, tied):
 
 
 def export(*arguments):
-    command = [sys.executable, "-W", "ignore", "-m", "scripts.cli", "export", *map(str, arguments)]
+    command = [sys.executable, "-W", "ignore", "-m", "deepeyes.cli", "export", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=200, check=False)
 
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from agent.trajectory import read_records
-from scripts.processes import free_port, marked, redis_server, sandbox_server, start
+from serving.processes import free_port, marked, redis_server, sandbox_server, start
 from tests.slow.conftest import killable_judge
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]

@@ -12,13 +12,13 @@ from agent.policy import Reply
 from agent.protocol import FinalAnswer
 from agent.trajectory import TrajectoryWriter
 from evaluation.benchmarks import load_benchmark
-from evaluation.export import export
-from evaluation.grading import score
-from evaluation.lookalikes import write_lookalike
-from evaluation.runner import open_run
+from evaluation.exchange.export import export
+from evaluation.runs.folder import open_run
+from evaluation.runs.score import score
+from evaluation.runs.settings import RunSettings
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import load_profile
-from evaluation.settings import RunSettings
+from evaluation.smoke.lookalikes import write_lookalike
 from judge.client import Judge, JudgeSettings
 from tests.conftest import ROOT
 from tests.oracle import predictions as kinds

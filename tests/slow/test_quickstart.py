@@ -14,7 +14,7 @@ import pytest
 from agent.trajectory import read_records
 from reinforcement_learning.checkpoints import Checkpoints
 from reinforcement_learning.verl_adapter.image_store import KEPT_STEPS
-from scripts.processes import MARK
+from serving.processes import MARK
 from tests.conftest import ROOT
 from tests.slow.conftest import quickstart_command
 
@@ -261,7 +261,7 @@ def test_rl_that_is_interrupted_leaves_nothing_running_and_resumes_without_repea
 RESUME = """
 import os, sys
 from pathlib import Path
-from scripts import processes
+from serving import processes
 run, steps = Path(sys.argv[1]), sys.argv[2]
 with processes.marked(), processes.redis_server(run / "logs") as redis, processes.sandbox_server(run / "logs", redis) as url:
     processes.run(

@@ -14,7 +14,7 @@ import pytest
 from code_sandbox.attacks import suite
 from code_sandbox.client import SandboxClient
 from code_sandbox.errors import SandboxUnavailable, SessionLost
-from scripts.processes import sandbox_server
+from serving.processes import sandbox_server
 from tests.conftest import ROOT, png
 from tests.services.test_sandbox_outages import server_process
 

@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from agent.trajectory import read_records
-from cold_start.tiny_model import untie
-from scripts.processes import free_port, marked, redis_server, start, stop
+from deepeyes.quickstart.tiny_model import untie
+from serving.processes import free_port, marked, redis_server, start, stop
 from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
@@ -94,7 +94,7 @@ def stop_ray(temporary):
 @contextlib.contextmanager
 def sandbox(directory, redis_url, port):
     """A server that can be killed, and started again where it was."""
-    command = [sys.executable, "-m", "scripts.cli", "sandbox", "serve", "--port", str(port), "--redis-url", redis_url]
+    command = [sys.executable, "-m", "deepeyes.cli", "sandbox", "serve", "--port", str(port), "--redis-url", redis_url]
     process = start(
         [*command, "--max-sessions", "128", "--require-level", "0"],
         log=directory / f"sandbox{port}.log",

@@ -14,10 +14,10 @@ from agent.messages import Message
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
 from agent.prompts import load_prompt
 from agent.trajectory import read_records
-from evaluation.vllm_server import ServerFailed, serve_checkpoint
 from judge.client import Judge, JudgeSettings
 from judge.verdict import Outcome
-from scripts.processes import free_port, judge_server, marked
+from serving.processes import free_port, judge_server, marked
+from serving.vllm import ServerFailed, serve_checkpoint
 from tests.conftest import ROOT, png
 from tests.slow.conftest import killable_judge
 
@@ -107,7 +107,7 @@ def test_chat_talks_with_a_real_model_and_a_real_sandbox(server, sandbox_url, qu
     command = [
         sys.executable,
         "-m",
-        "scripts.cli",
+        "deepeyes.cli",
         "chat",
         "--image",
         str(question[0]),

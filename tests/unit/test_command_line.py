@@ -11,11 +11,11 @@ from agent.messages import Message
 from agent.policy import Reply
 from agent.protocol import parse_action, render_code_observation
 from agent.trajectory import TrajectoryWriter
-from evaluation.html import line_chart
+from deepeyes.cli import main
 from reinforcement_learning.logging_board import board_rows
-from scripts.cli import main
-from scripts.processes import ProgramFailed, marked, run, stop_marked
+from serving.processes import ProgramFailed, marked, run, stop_marked
 from tests.conftest import ROOT, png
+from viewer.static_page import line_chart
 
 
 def call(capsys, *arguments) -> tuple[object, str]:
@@ -138,7 +138,7 @@ def test_the_quickstart_checks_the_machine_before_anything_starts(tmp_path):
     env = os.environ | {"PATH": "/nonexistent"}
     code = (
         "import importlib.util; importlib.util.find_spec = lambda name: None\n"
-        f"from scripts.quickstart import main; main(['--run', {str(tmp_path / 'r')!r}])"
+        f"from deepeyes.quickstart.pipeline import main; main(['--run', {str(tmp_path / 'r')!r}])"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False

@@ -17,9 +17,9 @@ def test_every_python_example_runs(name):
 
 
 async def test_the_example_of_a_new_benchmark_is_one_file_that_loads_and_scores(tmp_path):
-    from evaluation.lookalikes import write_lookalike
     from evaluation.scoring.grader import Grader, Prediction
     from evaluation.scoring.profiles import load_profile
+    from evaluation.smoke.lookalikes import write_lookalike
     from judge.client import Judge, JudgeSettings
 
     text = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8").split("## Adding a benchmark")[1]

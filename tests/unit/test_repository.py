@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 FILES = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
 MARKDOWN = [name for name in FILES if name.endswith(".md")]
-ROOMS = ("agent", "code_sandbox", "judge", "cold_start", "reinforcement_learning", "evaluation", "data", "scripts")
+ROOMS = ("agent", "code_sandbox", "judge", "cold_start", "reinforcement_learning", "evaluation", "data", "serving", "viewer", "deepeyes")
 MODULES = [name for name in FILES if name.endswith(".py") and name.split("/")[0] in ROOMS]
 README = (ROOT / "README.md").read_text()
 
@@ -39,7 +39,7 @@ def test_every_script_a_document_names_exists(name):
 
 @pytest.mark.parametrize("name", MARKDOWN)
 def test_every_deepeyes_command_a_document_names_is_understood(name):
-    from scripts.cli import main
+    from deepeyes.cli import main
 
     for command, action in re.findall(
         r"deepeyes (doctor|sandbox|search|judge|data|chat|view|plan|eval|leaderboard|compare|rejudge|export|contamination)(?: ([a-z]+)\b)?",

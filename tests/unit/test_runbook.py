@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from deepeyes.cli import main
 from reinforcement_learning.recipe import RECIPES
-from scripts.cli import main
 from tests.conftest import ROOT
 
 PAGES = ("docs/runbook.md", "docs/plan.md")
@@ -61,7 +61,7 @@ def test_every_command_of_the_runbook_exists_with_its_options(page, command):
         for name in environment:
             assert name in text, f"{words[1]} knows no {name}"
         options = {word.partition("=")[0] for word in words[2:] if word.startswith("--")}
-        module = re.search(r"-m (scripts\.\w+)", text)
+        module = re.search(r"-m ([\w.]+)", text)
         assert not options or options <= options_of([module[1]])
     elif words[0] == "python":
         assert words[1] == "-m"
@@ -69,7 +69,7 @@ def test_every_command_of_the_runbook_exists_with_its_options(page, command):
         assert {word for word in words[3:] if word.startswith("--")} <= options_of([words[2]])
     elif words[0] == "deepeyes":
         options = {word for word in words if word.startswith("--")}
-        path = ["scripts.cli", words[1]]
+        path = ["deepeyes.cli", words[1]]
         if words[1] == "sandbox":
             path.append(words[2])
         assert options <= options_of(path) | {"--help"}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.protocol import WebResult
-from agent.search import Page
+from agent.search import Page, WebResult
 from agent.search.keys import api_key
 from agent.search.pages import read_web_page
 from agent.search.results import web_results

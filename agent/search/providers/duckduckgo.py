@@ -9,8 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.errors import ToolUnavailable
-from agent.protocol import WebResult
-from agent.search import Page
+from agent.search import Page, WebResult
 from agent.search.pages import read_web_page
 from agent.search.results import web_results
 from agent.search.web import TryLater, WebClient

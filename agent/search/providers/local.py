@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.protocol import WebResult
-from agent.search import Page
+from agent.search import Page, WebResult
 from agent.search.corpus import read_corpus
 from agent.search.web import WebClient
 

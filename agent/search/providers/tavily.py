@@ -6,8 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.protocol import WebResult
-from agent.search import Page
+from agent.search import Page, WebResult
 from agent.search.keys import api_key
 from agent.search.pages import read_web_page
 from agent.search.results import web_results

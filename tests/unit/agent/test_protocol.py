@@ -12,13 +12,13 @@ from agent.protocol import (
     FinalAnswer,
     Malformed,
     ToolCall,
-    WebResult,
     format_errors,
     parse_action,
     render_code_observation,
     render_image_search_observation,
     render_search_observation,
 )
+from agent.search import WebResult
 from tests.conftest import png
 
 HERE = Path(__file__).parent

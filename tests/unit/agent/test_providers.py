@@ -16,7 +16,7 @@ from PIL import Image
 from agent.errors import ToolUnavailable
 from agent.images import ImageFile
 from agent.loading import load_plugin, plugin_names
-from agent.protocol import WebResult
+from agent.search import WebResult
 from agent.search.gateway import PROVIDERS, open_search
 from agent.search.providers import duckduckgo, local_images
 from agent.search.web import WebClient, WebSettings

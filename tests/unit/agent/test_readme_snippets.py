@@ -9,7 +9,7 @@ import agent.search.providers
 import agent.tools
 from agent.errors import ToolError
 from agent.prompts import load_prompt
-from agent.protocol import WebResult
+from agent.search import WebResult
 from agent.search.gateway import open_search
 from agent.tools import ToolContext, build_tools
 from tests.conftest import ROOT

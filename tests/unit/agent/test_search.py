@@ -14,8 +14,7 @@ from agent.episode import StopReason, run_episode
 from agent.errors import BudgetExhausted, ReplayMiss, ToolUnavailable
 from agent.images import ImageFile
 from agent.messages import Message
-from agent.protocol import WebResult
-from agent.search import Page
+from agent.search import Page, WebResult
 from agent.search.gateway import open_search
 from agent.search.pages import MAX_PAGE_BYTES, read_web_page, readable
 from agent.search.recording import Question, Recording, RecordingError, Response

@@ -7,8 +7,7 @@ from agent.errors import ToolError, ToolUnavailable
 from agent.images import ImageFile
 from agent.loading import load_plugin, plugin_names
 from agent.messages import Message
-from agent.protocol import WebResult
-from agent.search import ImageHit, Page
+from agent.search import ImageHit, Page, WebResult
 from agent.testing import FakeSearch, LostSearch, ScriptedPolicy
 from agent.tools import EpisodeState, ToolContext, ToolSettings, build_tools, describe_tools
 from code_sandbox.testing import FakeSandbox, LostSandbox

@@ -13,6 +13,7 @@ from PIL import Image
 
 from code_sandbox.server import probes, seccomp
 from code_sandbox.server.blobs import BadImage, BlobsMissing, BlobStore
+from code_sandbox.server.cells import CellOutput
 from code_sandbox.server.display import ImageEncoder, QuestionImage
 from code_sandbox.server.errors import NotReplayable
 from code_sandbox.server.journal import to_replay
@@ -20,7 +21,6 @@ from code_sandbox.server.results import bounded, digest, truncate
 from code_sandbox.server.serving import JsonFormatter
 from code_sandbox.server.settings import Settings, load_settings
 from code_sandbox.server.store import JournalEntry, Registered
-from code_sandbox.server.zygotes import CellOutput
 from code_sandbox.wire import CellImage, ExecuteResult, Isolation
 from tests.conftest import png
 

@@ -55,7 +55,7 @@ def test_demonstrations_teach_the_two_habits(tmp_path, kind, guesses_low, guesse
 def test_the_prompt_is_the_same_in_training_and_evaluation(toy):
     from agent.prompts import load_prompt
     from evaluation.benchmarks import load_benchmark
-    from evaluation.runner import opening
+    from evaluation.runs.ask import opening
 
     item = next(load_benchmark("tiles").load(toy / "data/benchmark.jsonl"))
     messages = opening(item, load_prompt("tiles"))

@@ -6,10 +6,11 @@ import pytest
 import yaml
 
 from data.fetch import sources
-from evaluation.benchmarks import BenchmarkError, Item, benchmarks, load_benchmark
-from evaluation.lookalikes import lookalike_names, write_lookalike
-from evaluation.published import published, warnings_for
-from evaluation.tables import read_rows
+from evaluation.benchmarks import Item, benchmarks, load_benchmark
+from evaluation.errors import BenchmarkError
+from evaluation.reports.published import published, warnings_for
+from evaluation.smoke.lookalikes import lookalike_names, write_lookalike
+from evaluation.tables.rows import read_rows
 from tests.conftest import png
 
 
@@ -70,7 +71,7 @@ def test_checksums_of_downloads_are_those_that_loaders_expect():
 
 
 def test_published_numbers_are_numbers_of_known_benchmarks():
-    from evaluation import published as module
+    from evaluation.reports import published as module
 
     content = yaml.safe_load((__import__("pathlib").Path(module.__file__).with_suffix(".yaml")).read_text())
     for model in content["models"]:

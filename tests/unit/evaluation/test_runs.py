@@ -9,24 +9,24 @@ import re
 import pytest
 
 from agent.trajectory import TrajectoryWriter
-from evaluation.analytics import analyse
+from evaluation.analysis.analytics import analyse
+from evaluation.analysis.compare import compare, compare_runs
+from evaluation.analysis.compare import main as compare_main
 from evaluation.benchmarks import load_benchmark
-from evaluation.compare import compare, compare_runs
-from evaluation.compare import main as compare_main
-from evaluation.export import export
-from evaluation.grading import read_items, read_scores, score
-from evaluation.leaderboard import main as leaderboard_main
-from evaluation.leaderboard import write_leaderboard
-from evaluation.lookalikes import write_lookalike
-from evaluation.predictions import read_predictions
-from evaluation.rejudge import rejudge
-from evaluation.report import write_run_report
+from evaluation.exchange.export import export
+from evaluation.exchange.predictions import read_predictions
+from evaluation.reports.leaderboard import main as leaderboard_main
+from evaluation.reports.leaderboard import write_leaderboard
+from evaluation.reports.run_page import write_run_report
 from evaluation.run import main as run_main
 from evaluation.run import saved_settings
-from evaluation.runner import RunMismatch, locked, open_run
+from evaluation.runs.folder import RunMismatch, locked, open_run, read_items, read_scores
+from evaluation.runs.rejudge import rejudge
+from evaluation.runs.score import score
+from evaluation.runs.settings import RunSettings
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import load_profile
-from evaluation.settings import RunSettings
+from evaluation.smoke.lookalikes import write_lookalike
 from judge.client import Judge, JudgeSettings
 from tests.recorded_runs import CROP, episode, make_run, right_or, stub
 

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.benchmarks import BenchmarkError, Item, Scored, load_benchmark
+from evaluation.benchmarks import Item, Scored, load_benchmark
 from evaluation.benchmarks.chartqa import relaxed_equal
 from evaluation.benchmarks.dynamath import innermost, read_short
 from evaluation.benchmarks.tir_bench import choice_letter, grid, set_overlap
 from evaluation.benchmarks.treebench import boxes_in, mean_best_overlap
+from evaluation.errors import BenchmarkError
 from evaluation.scoring.arithmetic import NoArithmetic, evaluate, is_equal, unwrap
 from evaluation.scoring.extraction import as_text
 from evaluation.scoring.grader import Grade, Grader, Prediction

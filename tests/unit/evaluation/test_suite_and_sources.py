@@ -13,10 +13,10 @@ from agent.recipes import shared_value
 from data.fetch import FetchFailed, Source, fetch
 from data.fetch import main as fetch_main
 from evaluation import suite
-from evaluation.contamination import Entry, check, image_hash, train_entries
-from evaluation.fleet import Fleet
-from evaluation.lookalikes import write_lookalike
+from evaluation.analysis.contamination import Entry, check, image_hash, train_entries
 from evaluation.run import settings_from
+from evaluation.runs.fleet import Fleet
+from evaluation.smoke.lookalikes import write_lookalike
 from tests.conftest import png
 
 # ---- suite ----

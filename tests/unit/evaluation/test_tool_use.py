@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.tool_use import KINDS, calls_of, classify_code, episode_facts, error_class, is_placeholder
+from evaluation.runs.tool_use import KINDS, calls_of, classify_code, episode_facts, error_class, is_placeholder
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import csv
 
 import pytest
 
-from evaluation.benchmarks import BenchmarkError, load_benchmark
-from evaluation.tsv import literal_list, read_tsv
+from evaluation.benchmarks import load_benchmark
+from evaluation.errors import BenchmarkError
+from evaluation.tables.tsv import literal_list, read_tsv
 from tests.conftest import png
 
 COLUMNS = ["index", "image", "question", "A", "B", "C", "D", "answer", "category"]

@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from scripts.processes import free_port
+from serving.processes import free_port
 from tests.conftest import ROOT
 
 STAND_IN = """#!{python}

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from cold_start.tiny_model import untie
-from scripts.processes import free_port
+from deepeyes.quickstart.tiny_model import untie
+from serving.processes import free_port
 from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

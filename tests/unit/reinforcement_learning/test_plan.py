@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.recipes import RecipeError
+from deepeyes.cli import main
+from deepeyes.plan_cold_start import zero3_checkpoint_bytes
 from reinforcement_learning.model_shape import KNOWN, shape_from_config, shape_of
 from reinforcement_learning.plan import checkpoint_bytes, make_plan
 from reinforcement_learning.plan_advice import advice
 from reinforcement_learning.plan_values import GIB, Assumptions, image_tokens
 from reinforcement_learning.recipe import RECIPES, load_recipe
-from scripts.cli import main
-from scripts.plan_cold_start import zero3_checkpoint_bytes
 
 GPU_RECIPES = sorted(path.stem for path in RECIPES.glob("qwen*.yaml"))
 ROLLOUT, ACTOR = "verl.actor_rollout_ref.rollout", "verl.actor_rollout_ref.actor"

@@ -1,0 +1,86 @@
+"""The processes that sessions live in, some of them kept ready."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import zmq.asyncio
+
+from code_sandbox.server.cells import KernelStartFailed
+from code_sandbox.server.forked import ForkedKernel
+from code_sandbox.server.kernels import JupyterKernel
+from code_sandbox.server.settings import Settings
+from code_sandbox.server.zygote_client import Zygote
+
+_LOG = logging.getLogger(__name__)
+_SPARE_RETRY_S = 5.0
+
+AnyKernel = ForkedKernel | JupyterKernel
+
+
+class KernelPool:
+    """Starts processes of the configured back-end."""
+
+    def __init__(self, settings: Settings, root: Path) -> None:
+        self._settings = settings
+        self._root = root
+        self.zygote = Zygote(
+            root,
+            backend=settings.backend,
+            limits=settings.session_limits(),
+            uid_base=settings.uid_base,
+            without=settings.without,
+            groups=settings.cgroups,
+        )
+        self._context = zmq.asyncio.Context()
+        self._context.max_sockets = 65_535
+        self._starts = asyncio.Semaphore(settings.max_starting_kernels)
+        self._spares: list[AnyKernel] = []
+        self._spare_taken = asyncio.Event()
+
+    async def take(self) -> AnyKernel:
+        """A process that no session has yet.
+
+        Raises:
+            KernelStartFailed: None could be started.
+        """
+        while self._spares:
+            kernel = self._spares.pop(0)
+            self._spare_taken.set()
+            if not kernel.exited.is_set():
+                return kernel
+            await kernel.kill()
+        return await self.start_one()
+
+    async def start_one(self) -> AnyKernel:
+        """A new process.
+
+        Raises:
+            KernelStartFailed: It did not come up.
+        """
+        timeout_s = self._settings.start_timeout_s
+        async with self._starts:
+            if self._settings.backend == "jupyter":
+                return await JupyterKernel.start(self.zygote, self._context, root=self._root, timeout_s=timeout_s)
+            return await ForkedKernel.start(self.zygote, root=self._root, timeout_s=timeout_s)
+
+    async def keep_spares(self) -> None:
+        """Start processes in advance until cancelled."""
+        while True:
+            if len(self._spares) >= self._settings.spare_kernels:
+                self._spare_taken.clear()
+                await self._spare_taken.wait()
+            try:
+                self._spares.append(await self.start_one())
+            except KernelStartFailed as error:
+                _LOG.warning("no spare: %s", error)
+                await asyncio.sleep(_SPARE_RETRY_S)
+
+    async def stop(self) -> None:
+        """End the zygote and every process it has forked."""
+        await asyncio.gather(*(kernel.kill() for kernel in self._spares), return_exceptions=True)
+        self._spares.clear()
+        await self.zygote.stop()
+        self._context.destroy(linger=0)

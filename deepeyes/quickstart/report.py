@@ -1,0 +1,233 @@
+"""The quickstart's report: one page that tells the story to someone who knows nothing of the project."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.episode import Episode
+from agent.trajectory import read_records
+from evaluation.reports.run_page import percent
+from evaluation.runs.folder import load_episodes
+from viewer.static_page import episode_card, line_chart, page, table
+
+_NAMES = {"base": "untrained", "sft": "after cold start (SFT)", "rl": "after RL (GRPO)"}
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def _points(rows: Sequence[Mapping[str, Any]], x: str, y: str) -> list[tuple[float, float]]:
+    latest = {float(row[x]): float(row[y]) for row in rows if x in row and y in row}
+    return sorted(latest.items())
+
+
+def _tool_use_by_kind(directory: Path) -> dict[str, list[tuple[float, float]]]:
+    """Share of rollouts with a tool call, per kind of question and training step."""
+    used: dict[tuple[str, int], list[bool]] = defaultdict(list)
+    try:
+        for record in read_records(directory / "rl/rollouts"):
+            if not record.episode.failed:
+                used[record.facts["kind"], record.facts["step"]].append(record.episode.calls() > 0)
+    except FileNotFoundError:
+        return {}
+    series: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for (kind, step), calls in sorted(used.items()):
+        series[f'"{kind}" questions'].append((float(step), sum(calls) / len(calls)))
+    return dict(series)
+
+
+def _summaries(directory: Path) -> dict[str, dict[str, Any]]:
+    return {
+        name: json.loads(path.read_text(encoding="utf-8"))
+        for name in _NAMES
+        if (path := directory / "eval" / name / "summary.json").exists()
+    }
+
+
+def _results(summaries: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = []
+    for name, summary in summaries.items():
+        low, high = summary["accuracy_interval"] or (None, None)
+        categories = summary["categories"]
+        rows.append(
+            [
+                _NAMES[name],
+                percent(summary["accuracy"]),
+                f"{percent(low)} to {percent(high)}",
+                percent(categories["look"]["accuracy"]),
+                percent(categories["quick"]["accuracy"]),
+                percent(categories["look"]["tool_rate"]),
+                percent(categories["quick"]["tool_rate"]),
+                str(summary["not_evaluated"]),
+            ]
+        )
+    header = [
+        "model", "accuracy", "95 % interval", 'right on "look"', 'right on "quick"', 'tool used, "look"', 'tool used, "quick"',
+        "not evaluated",
+    ]  # fmt: skip
+    return table(header, rows, strong=len(rows) - 1)
+
+
+def _agreement(metrics: Sequence[Mapping[str, Any]]) -> str:
+    values = [
+        row["training/rollout_actor_probs_pearson_corr"]
+        for row in metrics
+        if "training/rollout_actor_probs_pearson_corr" in row
+    ]
+    if not values:
+        return ""
+    return (
+        f"<p>vLLM (which samples) and the trainer (which learns) must give the same probabilities for the same tokens. Over all "
+        f"{len(values)} steps their correlation was at least <strong>{min(values):.7f}</strong>, measured on the weights as they "
+        "were trained.</p>"
+    )
+
+
+def _second_opinions(directory: Path) -> str:
+    """What the LLM judge said beside the rules, if `--judge vllm` asked one."""
+    try:
+        facts = [record.facts for record in read_records(directory / "rl/rollouts")]
+    except FileNotFoundError:
+        return ""
+    said = [(row["second_opinion"], row["accuracy"]) for row in facts if row.get("second_opinion")]
+    if not said:
+        return ""
+    decided = [(word == "correct") == bool(accuracy) for word, accuracy in said if word != "undecided"]
+    agreed = f", and agreed with the rules on {percent(sum(decided) / len(decided))} of those" if decided else ""
+    return (
+        f"<p>An LLM judge behind vLLM was asked about {len(said)} answers while this ran, for the record only. It gave a readable "
+        f"verdict on {percent(len(decided) / len(said))}{agreed}. It is the cold-started model of one million parameters, so "
+        "that the protocol works is all this shows.</p>"
+    )
+
+
+def _episodes(directory: Path, count: int = 3) -> str:
+    """The same questions before and after RL, those first where the outcome changed."""
+    runs: dict[str, dict[str, Episode]] = {}
+    scores: dict[str, dict[str, dict[str, Any]]] = {}
+    for name in ("sft", "rl"):
+        runs[name] = load_episodes(directory / "eval" / name)
+        scores[name] = {row["item_id"]: row for row in _rows(directory / "eval" / name / "scores.jsonl")}
+    shared = [item for item in scores["sft"] if item in scores["rl"] and item in runs["sft"] and item in runs["rl"]]
+    shared.sort(key=lambda item: (bool(scores["sft"][item]["correct"]), not scores["rl"][item]["correct"]))
+    parts = []
+    for item in [*shared[: count - 1], *shared[-1:]]:
+        cards = "".join(
+            episode_card(
+                _NAMES[name], runs[name][item], gold=scores[name][item]["gold"], correct=scores[name][item]["correct"]
+            )
+            for name in ("sft", "rl")
+        )
+        parts.append(f'<h3 class="soft">Question {html.escape(item)}</h3><div class="grid">{cards}</div>')
+    return "".join(parts)
+
+
+def _stage_times(directory: Path) -> str:
+    parts = []
+    for name in ("data", "sft", "rl", "eval"):
+        path = directory / "stages" / f"{name}.json"
+        if path.exists():
+            parts.append(f"{name} {json.loads(path.read_text())['elapsed_s']:.0f} s")
+    return ", ".join(parts)
+
+
+def _verdict(summaries: Mapping[str, Mapping[str, Any]], success_accuracy: float) -> str:
+    accuracy = summaries["rl"]["accuracy"]
+    if accuracy >= success_accuracy:
+        return f'<p class="good">This run passed: at least {percent(success_accuracy)} was expected after RL.</p>'
+    return (
+        f'<p class="bad">This run fell short: {percent(accuracy)} after RL, where a healthy run reaches '
+        f"{percent(success_accuracy)} (docs/results.md).</p>"
+    )
+
+
+def write_report(directory: Path, path: Path, *, success_accuracy: float) -> None:
+    """Write the page from whatever the run has produced so far.
+
+    Args:
+        directory: The run.
+        path: Of the page; replaced as a whole.
+        success_accuracy: What the run is held against.
+    """
+    summaries = _summaries(directory)
+    metrics = _rows(directory / "rl/metrics.jsonl")
+    sft = _rows(directory / "models/sft/trainer_log.jsonl")
+    charts = [
+        ("Cold start: loss", line_chart({"SFT loss": _points(sft, "current_steps", "loss")}, x_label="SFT step")),
+        (
+            "RL: reward and accuracy",
+            line_chart(
+                {
+                    "reward": _points(metrics, "step", "episode/score/mean"),
+                    "accuracy": _points(metrics, "step", "episode/acc/mean"),
+                },
+                x_label="GRPO step (64 rollouts each)",
+                y_range=(0.0, 1.0),
+            ),
+        ),
+        (
+            "RL: share of rollouts that used the tool",
+            line_chart(_tool_use_by_kind(directory), x_label="GRPO step", y_range=(0.0, 1.0)),
+        ),
+        (
+            "RL: seconds per step",
+            line_chart(
+                {
+                    "whole step": _points(metrics, "step", "timing_s/step"),
+                    "rollouts with code": _points(metrics, "step", "timing_s/gen"),
+                    "update": _points(metrics, "step", "timing_s/update_actor"),
+                },
+                x_label="GRPO step",
+            ),
+        ),
+    ]
+    cards = "".join(f'<section class="card"><h3>{title}</h3>{chart}</section>' for title, chart in charts)
+    headline = ""
+    if {"sft", "rl"} <= summaries.keys():
+        headline = (
+            f"<p>Accuracy on {summaries['rl']['items']} held-out questions went from <strong>"
+            f"{percent(summaries['sft']['accuracy'])}</strong> after the cold start to <strong class='good'>"
+            f"{percent(summaries['rl']['accuracy'])}</strong> after RL. What the model learned in between is <em>when to use "
+            "its tool</em>.</p>" + _verdict(summaries, success_accuracy)
+        )
+    results = f'<h2>Before and after</h2><section class="card">{_results(summaries)}</section>' if summaries else ""
+    body = f"""
+<h1>A vision-language model learns when to write code</h1>
+<p class="soft">DeepEyes quickstart · {html.escape(_stage_times(directory))} · on a CPU, with a Qwen2.5-VL of one million
+parameters</p>
+{headline}
+<section class="card"><h3>What you are looking at</h3>
+<p>The model sees a board of coloured tiles at a quarter of its size, and is asked for the colour of one of them. It may answer at
+once, or first write a line of Python that crops the tile; the code really runs, in a notebook session of the sandbox, and the
+crop comes back as a new image.</p>
+<p><strong>Cold start</strong> (LLaMA-Factory) taught it the format from demonstrations. They carry a bad habit: questions that start with
+&ldquo;Quickly name&rdquo; are mostly answered by guessing, which is right one time in four. <strong>RL</strong> (GRPO with verl, Ray
+and vLLM) then let it try each question eight times and rewarded what came out right: 0.8 for the answer, 0.2 for the format.
+Nobody told it to use the tool.</p></section>
+{results}
+<p class="soft">Answers were decided by rules alone (the colour must be the word itself). An
+outage of ours would be counted under &ldquo;not evaluated&rdquo;, never as a wrong answer.</p>
+<h2>How it went</h2><div class="grid">{cards}</div>
+{_agreement(metrics)}
+{_second_opinions(directory)}
+<h2>Whole episodes, before and after RL</h2>
+<p class="soft">The same questions, asked of both models. Images are what the model was shown; code is what it wrote.</p>
+{_episodes(directory)}
+"""
+    partial = path.with_suffix(".partial")
+    partial.write_text(page("DeepEyes quickstart", body), encoding="utf-8")
+    partial.replace(path)

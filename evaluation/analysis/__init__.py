@@ -1,0 +1,1 @@
+"""What scored runs tell beyond their score: tool use, two runs side by side, items in the training data."""

@@ -1,0 +1,197 @@
+"""Two runs over the same items: what tools are worth, and whether a difference is more than chance.
+
+Terms: *gain*, items that the first run has right and the second wrong; *harm*, the other way; both as shares of the items
+that both runs evaluated. With the first run's tools on and the second's off these are Tool-Gain and Tool-Harm (arXiv
+2607.28595; the share of tool-solved items that are solved without is that of arXiv 2606.02357).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluation.runs.folder import RunMismatch, read_json, read_run, read_scores
+from evaluation.statistics import bootstrap_interval, mcnemar, permutation_test
+
+Row = Mapping[str, Any]
+_EASY_FRAC, _HARD_FRAC = 0.8, 0.2
+_SAMPLES_FOR_ADAPTIVENESS = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """Of a first run with a second."""
+
+    items: int
+    """That both runs evaluated; everything below is over these."""
+    only_first: int
+    """Items that only the first run has, or only it evaluated."""
+    only_second: int
+    first_accuracy: float
+    second_accuracy: float
+    difference_interval: tuple[float, float]
+    """95 % bootstrap interval of first minus second, over items."""
+    p_value: float
+    test: str
+    """`McNemar, exact` or, with partial credit or several samples, `permutation`."""
+    gain: float
+    harm: float
+    solved_with_tools: int
+    """Items right in the first run by an episode that called a tool."""
+    also_without: float | None
+    """Share of those that the second run has right too."""
+    by_category: Mapping[str, tuple[int, float, float]]
+    """Category -> (items, first accuracy, second accuracy)."""
+    adaptiveness: Mapping[str, float]
+    """Of the first run's tool use, if the second has five samples or more without tools: `MA_tool` is the share of hard
+    items (at most a fifth of the samples right) on which it calls a tool, `MA_text` the share of easy ones (four fifths)
+    on which it does not; a model that always or never calls gets 0.5 on average."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def net(self) -> float:
+        """Gain minus harm."""
+        return self.gain - self.harm
+
+
+def compare_runs(first: Path, second: Path) -> Comparison:
+    """Compare two scored runs of one benchmark.
+
+    Raises:
+        RunMismatch: A run was not scored, they are of different benchmarks, or share no item.
+    """
+    runs = [read_run(folder) for folder in (first, second)]
+    if runs[0]["benchmark"] != runs[1]["benchmark"]:
+        raise RunMismatch(
+            f"{first} is a run of {runs[0]['benchmark']}, {second} of {runs[1]['benchmark']}; compare one benchmark"
+        )
+    warnings = []
+    if runs[0].get("data_md5") != runs[1].get("data_md5"):
+        warnings.append("the runs read different files")
+    summaries = [read_json(folder / "summary.json") for folder in (first, second)]
+    for name in ("profile", "judge", "parity"):
+        if summaries[0].get(name) != summaries[1].get(name):
+            warnings.append(f"{name}: {summaries[0].get(name)} against {summaries[1].get(name)}; score both alike")
+    return compare(read_scores(first), read_scores(second), names=(str(first), str(second)), warnings=warnings)
+
+
+def compare(
+    first: Sequence[Row],
+    second: Sequence[Row],
+    *,
+    names: tuple[str, str] = ("first", "second"),
+    warnings: Sequence[str] = (),
+) -> Comparison:
+    """Compare rows of two runs, item by item; several samples of an item count as their mean.
+
+    Raises:
+        RunMismatch: No item was evaluated in both.
+    """
+    a, b = _by_item(first), _by_item(second)
+    shared = [item for item in a if item in b]
+    if not shared:
+        raise RunMismatch(f"{names[0]} and {names[1]} have no evaluated item in common; are they of the same file?")
+    x, y = [_mean(a[item]) for item in shared], [_mean(b[item]) for item in shared]
+    whole = all(value in (0.0, 1.0) for value in (*x, *y))
+    gains, harms = sum(i > j for i, j in zip(x, y, strict=True)), sum(i < j for i, j in zip(x, y, strict=True))
+    low, high = bootstrap_interval([i - j for i, j in zip(x, y, strict=True)])
+    notes = list(warnings)
+    missing = len(a) - len(shared), len(b) - len(shared)
+    if any(missing):
+        notes.append(f"{missing[0]} items were evaluated only in {names[0]}, {missing[1]} only in {names[1]}")
+    solved = [item for item in shared if any(row["correct"] and row["tool_calls"] > 0 for row in a[item])]
+    return Comparison(
+        items=len(shared),
+        only_first=missing[0],
+        only_second=missing[1],
+        first_accuracy=sum(x) / len(x),
+        second_accuracy=sum(y) / len(y),
+        difference_interval=(low, high),
+        p_value=mcnemar(gains, harms) if whole else permutation_test(x, y),
+        test="McNemar, exact" if whole else "permutation",
+        gain=gains / len(shared),
+        harm=harms / len(shared),
+        solved_with_tools=len(solved),
+        also_without=sum(_mean(b[item]) > 0.5 for item in solved) / len(solved) if solved else None,
+        by_category=_by_category(shared, a, x, y),
+        adaptiveness=_adaptiveness(shared, a, b),
+        warnings=tuple(notes),
+    )
+
+
+def _by_item(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["correct"] is not None:
+            found[row["item_id"]].append(row)
+    return dict(found)
+
+
+def _mean(rows: Sequence[Row]) -> float:
+    return float(sum(row["score"] for row in rows) / len(rows))
+
+
+def _by_category(
+    shared: Sequence[str], a: Mapping[str, Sequence[Row]], x: Sequence[float], y: Sequence[float]
+) -> dict[str, tuple[int, float, float]]:
+    groups: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for item, i, j in zip(shared, x, y, strict=True):
+        groups[a[item][0]["category"]].append((i, j))
+    return {
+        name: (len(pairs), sum(i for i, _ in pairs) / len(pairs), sum(j for _, j in pairs) / len(pairs))
+        for name, pairs in sorted(groups.items())
+    }
+
+
+def _adaptiveness(shared: Sequence[str], a: Mapping[str, Sequence[Row]], b: Mapping[str, Sequence[Row]]) -> dict[str, float]:
+    tool_free = [item for item in shared if len(b[item]) >= _SAMPLES_FOR_ADAPTIVENESS]
+    if not tool_free or any(row["tool_calls"] for item in tool_free for row in b[item]):
+        return {}
+    calls = {item: sum(row["tool_calls"] > 0 for row in a[item]) / len(a[item]) for item in tool_free}
+    hard = [calls[item] for item in tool_free if _mean(b[item]) <= _HARD_FRAC]
+    easy = [1 - calls[item] for item in tool_free if _mean(b[item]) >= _EASY_FRAC]
+    if not hard or not easy:
+        return {}
+    on_hard, on_easy = sum(hard) / len(hard), sum(easy) / len(easy)
+    return {"MA_tool": on_hard, "MA_text": on_easy, "MA_mean": (on_hard + on_easy) / 2}
+
+
+def as_text(found: Comparison, names: tuple[str, str]) -> str:
+    """For a terminal."""
+    low, high = found.difference_interval
+    lines = [
+        f"{found.items} items evaluated in both ({found.only_first} only in {names[0]}, {found.only_second} only in "
+        f"{names[1]})",
+        f"accuracy {found.first_accuracy:.1%} and {found.second_accuracy:.1%}; difference "
+        f"{found.first_accuracy - found.second_accuracy:+.1%}, 95 % interval {low:+.1%} to {high:+.1%}",
+        f"p {found.p_value:.3g} ({found.test})",
+        f"gain {found.gain:.1%}, harm {found.harm:.1%}, net {found.net:+.1%}",
+        f"{found.solved_with_tools} items right by an episode with tools"
+        + ("" if found.also_without is None else f", {found.also_without:.1%} of them right in {names[1]} too"),
+        *(f"{name} {value:.1%}" for name, value in found.adaptiveness.items()),
+        *(f"note: {warning}" for warning in found.warnings),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="deepeyes compare", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("first", type=Path, help="a scored run, such as one with tools")
+    parser.add_argument("second", type=Path, help="another over the same items, such as one without")
+    options = parser.parse_args(arguments)
+    try:
+        sys.stdout.write(as_text(compare_runs(options.first, options.second), (str(options.first), str(options.second))))
+    except (RunMismatch, OSError) as error:
+        sys.exit(f"compare: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Pages about scored runs, and the published numbers beside them."""

@@ -1,0 +1,183 @@
+"""Many runs in one table: benchmarks down, models across, and beside each number what makes it incomparable.
+
+    python -m evaluation.reports.leaderboard RUN… [--out FOLDER]
+
+A folder of runs may stand for its runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from evaluation.benchmarks import load_benchmark
+from evaluation.reports.published import published, warnings_for
+from evaluation.reports.run_page import headline, percent, provenance
+from evaluation.runs.folder import RunMismatch, read_json, read_run, write_whole
+from viewer.static_page import page, table
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One scored run."""
+
+    directory: str
+    benchmark: str
+    label: str
+    """Model and mode."""
+    score: str
+    interval: str
+    tool_rate: str
+    """Share of its episodes that called a tool; over the checkpoints of a training it shows whether tools stay in use."""
+    marks: tuple[str, ...]
+    """Why the number does not stand for the whole benchmark, or not beside others."""
+    carries: Mapping[str, str]
+    """Profile, judge, prompt and the rest."""
+
+
+def find_runs(folders: Sequence[Path]) -> list[Path]:
+    """The scored runs among folders and in them.
+
+    Raises:
+        RunMismatch: There is none.
+    """
+    found: list[Path] = []
+    for folder in folders:
+        inside = sorted(path.parent for path in folder.glob("**/summary.json"))
+        found += [path for path in inside if (path / "run.json").exists()]
+    if not found:
+        raise RunMismatch(f"no scored run in {', '.join(map(str, folders))}; a run's folder has run.json and summary.json")
+    return list(dict.fromkeys(found))
+
+
+def read_entry(directory: Path) -> Entry:
+    """One run."""
+    run, summary = read_run(directory), read_json(directory / "summary.json")
+    benchmark = load_benchmark(run["benchmark"])
+    marks = []
+    if run.get("limit") is not None or summary["items"] < benchmark.num_items * summary["samples"]:
+        marks.append(f"{summary['items']} of {benchmark.num_items:,} items")
+    if summary["not_evaluated"]:
+        marks.append(f"{summary['not_evaluated']} not evaluated")
+    if benchmark.needs_judge and summary["judge"] == "none":
+        marks.append("needs a judge, had none")
+    if benchmark.note:
+        marks.append(benchmark.note)
+    low, high = summary["accuracy_interval"] or (None, None)
+    return Entry(
+        directory=str(directory),
+        benchmark=run["benchmark"],
+        label=f"{run['model']} · {run['mode']}",
+        score=headline(summary),
+        interval=f"{percent(low)} to {percent(high)}",
+        tool_rate=percent(summary["tool_rate"]),
+        marks=tuple(marks),
+        carries=dict(provenance(run, summary)),
+    )
+
+
+def conflicts(entries: Sequence[Entry]) -> list[str]:
+    """What differs between runs of one benchmark and keeps them from being compared."""
+    notes = []
+    by_benchmark: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        by_benchmark[entry.benchmark].append(entry)
+    for name, members in sorted(by_benchmark.items()):
+        for key in ("scoring profile", "data", "pixel limit of the question's images"):
+            values = sorted({entry.carries[key] for entry in members})
+            if len(values) > 1:
+                notes.append(f"{name}: {key} differs: {'; '.join(values)}")
+        judges = sorted({entry.carries["judge"].split(",")[0] for entry in members})
+        if len(judges) > 1:
+            notes.append(f"{name}: judged by {'; '.join(judges)}")
+    return notes
+
+
+def write_leaderboard(folders: Sequence[Path], out: Path) -> list[Entry]:
+    """Write `leaderboard.html`, `.md` and `.json`.
+
+    Raises:
+        RunMismatch: There is no scored run.
+    """
+    entries = [read_entry(path) for path in find_runs(folders)]
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / "leaderboard.html", _page(entries))
+    write_whole(out / "leaderboard.md", markdown(entries))
+    described = {"entries": [asdict(entry) for entry in entries], "conflicts": conflicts(entries)}
+    write_whole(out / "leaderboard.json", json.dumps(described, indent=1, ensure_ascii=False))
+    return entries
+
+
+def _grid(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
+    """Benchmarks down, models across."""
+    cells: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for entry in entries:
+        cells[entry.benchmark, entry.label].append(f"{entry.score}{' *' if entry.marks else ''}")
+    labels = list(dict.fromkeys(entry.label for entry in entries))
+    names = sorted({entry.benchmark for entry in entries})
+    rows = [[load_benchmark(name).title, *(" / ".join(cells[name, label]) or "–" for label in labels)] for name in names]
+    return ["", *labels], rows
+
+
+def markdown(entries: Sequence[Entry]) -> str:
+    """The table as text; `*` marks a number that something must be said of."""
+    header, rows = _grid(entries)
+    lines = [f"| {' | '.join(header)} |", f"| --- |{' --: |' * (len(header) - 1)}"]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    lines += ["", *(f"\\* {entry.label}, {entry.benchmark}: {'; '.join(entry.marks)}" for entry in entries if entry.marks)]
+    return "\n".join([*lines, *conflicts(entries)]) + "\n"
+
+
+def _page(entries: Sequence[Entry]) -> str:
+    header, rows = _grid(entries)
+    notes = "".join(f'<p class="warn">{html.escape(note)}</p>' for note in conflicts(entries))
+    parts = []
+    for name in sorted({entry.benchmark for entry in entries}):
+        members = [entry for entry in entries if entry.benchmark == name]
+        own = [
+            [entry.label, entry.score, entry.interval, entry.tool_rate, "; ".join(entry.marks) or "–"] for entry in members
+        ]
+        own += [
+            [f"published: {other.model} ({other.tools}; {other.where})", f"{other.score:g}", "", "", "another protocol"]
+            for other in published(name)
+        ]
+        carried = [[key, *(entry.carries[key] for entry in members)] for key in members[0].carries]
+        said = "".join(f'<p class="soft">{html.escape(text)}</p>' for text in warnings_for(name)) if published(name) else ""
+        carried_by = table(["", *(entry.label for entry in members)], carried)
+        parts.append(
+            f'<section class="card"><h3>{html.escape(load_benchmark(name).title)}</h3>'
+            f"{table(['', 'score', '95 % interval of the mean', 'tool used', 'note'], own)}{said}"
+            f"<details><summary>what each number carries</summary>{carried_by}</details></section>"
+        )
+    body = (
+        f"<h1>Leaderboard</h1><p class='soft'>{len(entries)} runs. * something must be said of the number, below.</p>{notes}"
+    )
+    return page("Leaderboard", f'{body}<section class="card">{table(header, rows)}</section>{"".join(parts)}')
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="deepeyes leaderboard", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("run", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, help="folder for leaderboard.html, .md and .json")
+    options = parser.parse_args(arguments)
+    try:
+        if options.out is None:
+            sys.stdout.write(markdown([read_entry(path) for path in find_runs(options.run)]))
+        else:
+            write_leaderboard(options.run, options.out)
+            sys.stdout.write(f"{options.out / 'leaderboard.html'}\n")
+    except (RunMismatch, OSError, LookupError) as error:
+        sys.exit(f"leaderboard: {error}")
+
+
+if __name__ == "__main__":
+    main()

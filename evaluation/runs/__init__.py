@@ -1,0 +1,1 @@
+"""A run from the question to the score: its folder, settings, asking, scoring, a second judge."""

@@ -1,0 +1,220 @@
+"""Ask every question, and commit each episode when it is done."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from agent.episode import Episode, EpisodeLimits, run_episode
+from agent.errors import ToolUnavailable
+from agent.images import ImageFile, shrink
+from agent.messages import IMAGE_PLACEHOLDER, Message, escape
+from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
+from agent.prompts import Prompt
+from agent.protocol import render_error_observation
+from agent.scheduling import for_each
+from agent.search.gateway import Search, open_search, pages_of
+from agent.tools import Tool, ToolContext, ToolResult, build_tools
+from agent.trajectory import TrajectoryWriter
+from code_sandbox.client import SandboxClient
+from evaluation.benchmarks import Item
+from evaluation.runs.fleet import Fleet
+from evaluation.runs.folder import finished, locked, sample_key
+from evaluation.runs.settings import RunSettings
+
+_log = logging.getLogger(__name__)
+_FAILURES_TO_STOP = 16
+
+
+class RunStopped(RuntimeError):
+    """Going on is pointless for now: what was done is kept, and the same command goes on later."""
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+def opening(
+    item: Item, prompt: Prompt, images: Sequence[ImageFile] | None = None, image_max_pixels: int | None = None
+) -> tuple[Message, ...]:
+    """System prompt and question; images come first, as in training. `images` are the item's, if they are read already."""
+    images = tuple(shrink(image, image_max_pixels) for image in (item.read_images() if images is None else images))
+    placeholders = "".join(f"{IMAGE_PLACEHOLDER}\n" for _ in images)
+    question = prompt.question(escape(item.question))
+    return Message("system", prompt.system), Message("user", placeholders + question, images)
+
+
+class _Withheld:
+    """A tool that runs, and whose result the model is not shown: what is left is the form of an agent.
+
+    The ablation "format only" of arXiv 2606.02357: what tools are worth beyond it is what their results are worth.
+    """
+
+    def __init__(self, tool: Tool) -> None:
+        self._tool = tool
+
+    async def run(self, arguments: Mapping[str, Any]) -> ToolResult:
+        result = await self._tool.run(arguments)
+        return replace(result, observation=render_error_observation("The result is not shown."))
+
+    async def close(self) -> None:
+        await self._tool.close()
+
+
+class _Stop:
+    """When going on is pointless: a budget is spent, no server is left, or nothing but failures comes back."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._failures = 0
+        self.reason = ""
+
+    def look(self, episode: Episode) -> bool:
+        """Whether to stop."""
+        self._failures = self._failures + 1 if episode.failed else 0
+        if episode.ends_run:
+            self.reason = episode.failure
+        elif episode.failed and self._fleet.down:
+            self.reason = self._fleet.down
+        elif self._failures >= _FAILURES_TO_STOP:
+            self.reason = f"{self._failures} episodes failed in a row, the last because of {episode.failure}"
+        return bool(self.reason)
+
+
+async def infer(
+    directory: Path,
+    items: Iterable[Item],
+    settings: RunSettings,
+    *,
+    base_urls: Sequence[str],
+    served_name: str,
+    sandbox_url: str | None,
+    api_key: str = "EMPTY",
+    dialect: Literal["vllm", "openai"] = "vllm",
+    max_in_flight: int = 32,
+    patience_s: float = 30.0,
+    on_done: Callable[[int], None] | None = None,
+) -> None:
+    """Run the episodes that are still missing.
+
+    Args:
+        directory: The run's folder, opened before.
+        items: In order; read only as fast as they are needed.
+        settings: Of the run.
+        base_urls: Of the model's servers, with `/v1`.
+        served_name: The model's name there.
+        sandbox_url: Needed by the python tool.
+        api_key: Of the model's servers.
+        dialect: Of agent/openai_chat.py.
+        max_in_flight: Episodes at once, and requests; fewer requests while servers refuse many.
+        patience_s: How long to wait while no model server answers anybody.
+        on_done: Called with the number of finished episodes after each.
+
+    Raises:
+        RunStopped: A budget is spent, no model server is left, or only failures come back.
+        BenchmarkError: The benchmark's file changed while it was read.
+    """
+    with locked(directory):
+        done = finished(directory)
+        writer = TrajectoryWriter(directory)
+        prompt = settings.load_prompt()
+        fleet = Fleet(base_urls, max_in_flight=max_in_flight, patience_s=patience_s)
+        chat = ChatSettings(
+            base_url=base_urls[0],
+            model=served_name,
+            api_key=api_key,
+            dialect=dialect,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_reply_tokens=settings.max_reply_tokens,
+            primer=settings.primer if settings.tools_on else "",
+        )
+        client = ChatClient(chat, transport=fleet)
+        names = settings.tools_on
+        search, image_search = open_search(settings.search), open_search(settings.image_search)
+        sandbox = SandboxClient(sandbox_url) if sandbox_url and "python" in names else None
+        count, stop = len(done), _Stop(fleet)
+
+        async def one(work: tuple[Item, int]) -> bool:
+            nonlocal count
+            item, sample = work
+            images = item.read_images()
+            context = ToolContext(
+                images=images,
+                item_id=item.item_id,
+                sandbox=sandbox,
+                search=search,
+                image_search=image_search,
+                pages=pages_of(search),
+                settings=settings.tool_settings,
+            )
+            tools = build_tools(names, context)
+            if settings.mode == "agent-blind":
+                tools = {name: _Withheld(tool) for name, tool in tools.items()}
+            episode = await run_episode(
+                opening(item, prompt, images, settings.image_max_pixels),
+                policy=ChatPolicy(client, seed=None if settings.seed is None else settings.seed + sample),
+                tools=tools,
+                limits=EpisodeLimits(max_turns=settings.max_turns),
+            )
+            writer.write(episode, item_id=item.item_id, category=item.category, gold=item.gold, sample=sample)
+            count += 1
+            if on_done is not None:
+                on_done(count)
+            return not stop.look(episode)
+
+        missing = (
+            (item, sample)
+            for item in itertools.islice(items, settings.limit)
+            for sample in range(settings.samples)
+            if sample_key(item.item_id, sample) not in done
+        )
+        try:
+            if not await for_each(missing, one, max_in_flight=max_in_flight):
+                raise RunStopped(f"the run was ended early; {count} episodes are recorded and kept: {stop.reason}")
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None  # what broke one episode's set-up is told by itself
+        finally:
+            await _write_counters(directory, {"search": search, "image_search": image_search})
+            for closing in (client, sandbox, search, image_search):
+                if closing is not None:
+                    await closing.aclose()
+
+
+async def _write_counters(directory: Path, sources: dict[str, Search | None]) -> None:
+    """What was asked of each source in this process, and what the run has cost; beside the episodes as `search.json`."""
+    found = {}
+    for name, source in sources.items():
+        if source is not None:
+            try:
+                calls, usd = await source.spent()
+            except ToolUnavailable:
+                calls, usd = None, None  # the account is out of reach; what this process counted is still known
+            found[name] = {"mode": source.settings.mode, "counters": source.counters, "calls": calls, "usd": usd}
+    if found:
+        (directory / "search.json").write_text(json.dumps(found, indent=1), encoding="utf-8")

@@ -1,0 +1,82 @@
+"""Several model servers as one: least loaded first, fewer requests at once while they say that it is too much.
+
+The same rules as for judge servers (serving/balancing.py), underneath the chat client of the episode loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import httpx
+
+from code_sandbox.pools import Pools
+from serving.balancing import NoServer, Servers
+
+_TOO_MUCH = {429, 503}
+_BROKEN = {500, 502, 503, 504}
+_GONE_HEADERS = ("content-encoding", "content-length", "transfer-encoding")
+
+
+class Fleet(httpx.AsyncBaseTransport):
+    """Sends each request to one of the servers, whatever its URL says before `/chat` or `/models`.
+
+    Args:
+        base_urls: With `/v1`.
+        max_in_flight: Requests at once over all servers.
+        patience_s: How long a request waits while no server answers anybody.
+        inner: What really sends.
+    """
+
+    def __init__(
+        self,
+        base_urls: Sequence[str],
+        *,
+        max_in_flight: int,
+        patience_s: float = 30.0,
+        inner: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._base_path = httpx.URL(base_urls[0]).path.rstrip("/")
+        self._servers = Servers(base_urls, max_in_flight=max_in_flight)
+        self._patience_s = patience_s
+        self._inner = inner or Pools()
+        self.down = ""
+        """Why no server is left; going on is pointless then."""
+
+    @property
+    def limit(self) -> int:
+        """Requests that may be under way now."""
+        return self._servers.limit
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Raises:
+        httpx.ConnectError: No server has answered for too long.
+        """
+        path = request.url.path.removeprefix(self._base_path)
+        try:
+            async with self._servers.slot(patience_s=self._patience_s) as server:
+                request.url = httpx.URL(f"{server.url}{path}")
+                request.headers["host"] = request.url.netloc.decode()
+                try:
+                    response = await self._inner.handle_async_request(request)
+                    content = await response.aread()
+                except httpx.TransportError as error:
+                    server.failed()
+                    if isinstance(error, httpx.TimeoutException):
+                        self._servers.refused()
+                    raise
+                if response.status_code in _TOO_MUCH:
+                    self._servers.refused()
+                if response.status_code in _BROKEN:
+                    server.failed()
+                elif response.status_code not in _TOO_MUCH:
+                    self._servers.succeeded(server)
+                    self.down = ""
+        except NoServer as error:
+            self.down = f"no model server answered for {self._patience_s:g} s"
+            raise httpx.ConnectError(self.down, request=request) from error
+        headers = [(name, value) for name, value in response.headers.items() if name.lower() not in _GONE_HEADERS]
+        return httpx.Response(response.status_code, headers=headers, content=content, request=request)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._inner.aclose()

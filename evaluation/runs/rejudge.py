@@ -1,0 +1,96 @@
+"""Would another judge have decided the same? Judges a sample of a scored run again, and compares.
+
+    python -m evaluation.runs.rejudge RUN --judge-base-url http://B:18901/v1 --judge-model other --sample 200
+
+Scores are left as they are. Only answers that a judge decided are drawn: rules do not change their mind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import sys
+from pathlib import Path
+
+from agent.scheduling import for_each
+from evaluation.benchmarks import load_benchmark
+from evaluation.runs.folder import Latest, RunMismatch, prediction_of, read_items, read_json, read_scores, sample_key
+from evaluation.scoring.grader import Grader
+from evaluation.scoring.profiles import load_profile
+from judge.agreement import Agreement, by_category
+from judge.client import Judge, JudgeMisconfigured, JudgeSettings
+
+
+async def rejudge(run: Path, settings: JudgeSettings, *, sample: int, seed: int = 0) -> dict[str, Agreement]:
+    """Compare the run's verdicts with those of another judge.
+
+    Args:
+        run: Scored with a judge.
+        settings: Of the other judge; no cache, so that the same judge can be compared with itself.
+        sample: Answers at most.
+        seed: Of the draw.
+
+    Returns:
+        Agreement by category, and over all as `all`.
+
+    Raises:
+        RunMismatch: No judge decided anything in this run.
+        JudgeMisconfigured: The other judge refuses every request.
+    """
+    summary = read_json(run / "summary.json")
+    benchmark, items, episodes = load_benchmark(summary["benchmark"]), read_items(run), Latest(run)
+    rows = [row for row in read_scores(run) if row["correct"] is not None and row["decided_by"].startswith("judge:")]
+    if not rows:
+        raise RunMismatch(f"no judge decided anything in {run}: there is nothing to judge again")
+    rows = random.Random(seed).sample(rows, min(sample, len(rows)))  # noqa: S311 - a draw, not a secret
+    judge = Judge(settings)
+    grader = Grader(load_profile(summary["profile"]), judge, parity=summary["parity"])
+    again: dict[str, bool | None] = {}
+
+    async def one(key: str) -> None:
+        row = episodes[key]
+        item = items[row["facts"]["item_id"]]
+        again[key] = (await benchmark.grade(item, prediction_of(row), grader)).correct
+
+    keys = [sample_key(row["item_id"], row["sample"]) for row in rows]
+    try:
+        await for_each(keys, one, max_in_flight=settings.max_in_flight)
+    finally:
+        await judge.aclose()
+    return by_category([row["category"] for row in rows], [row["correct"] for row in rows], [again[key] for key in keys])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="deepeyes rejudge", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--judge-base-url", default=os.environ.get("LLM_AS_A_JUDGE_BASE", ""))
+    parser.add_argument("--judge-model", default="judge")
+    parser.add_argument("--sample", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    urls = tuple(url.strip() for url in options.judge_base_url.split(",") if url.strip())
+    if not urls:
+        sys.exit("rejudge: --judge-base-url is missing; there must be another judge, or the same one again")
+    settings = JudgeSettings(base_urls=urls, model=options.judge_model)
+    try:
+        found = asyncio.run(rejudge(options.run, settings, sample=options.sample, seed=options.seed))
+    except ExceptionGroup as group:
+        sys.exit(f"rejudge: {group.exceptions[0]}")
+    except (RunMismatch, JudgeMisconfigured, OSError) as error:
+        sys.exit(f"rejudge: {error}")
+    for name, agreement in found.items():
+        flips = ", ".join(f"{way} {count}" for way, count in sorted(agreement.flips.items())) or "none"
+        share = "-" if agreement.agreement is None else f"{agreement.agreement:.1%}"
+        kappa = "-" if agreement.kappa is None else f"{agreement.kappa:.2f}"
+        said = f"{agreement.compared} compared, {agreement.undecided} undecided, agreement {share}, kappa {kappa}"
+        said += f", flips: {flips}"
+        sys.stdout.write(f"{name or '(none)'}: {said}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Every benchmark without its data: synthetic files, and a scripted model."""

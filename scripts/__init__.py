@@ -1,1 +1,0 @@
-"""Command line and pipeline; may import every room, and no room imports it."""

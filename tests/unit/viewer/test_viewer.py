@@ -1,0 +1,209 @@
+"""The index and the API behind `deepeyes view`; the page itself is looked at in tests/services/test_viewer_page.py."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from agent.episode import run_episode
+from agent.images import ImageFile
+from agent.messages import Message
+from agent.policy import Reply
+from agent.testing import EchoTool, ScriptedPolicy
+from agent.trajectory import TrajectoryWriter, forget_after
+from tests.conftest import png
+from viewer.app import make_app
+from viewer.index import EpisodeIndex, find_records
+
+CALL = '<think>t</think><tool_call>{"name": "echo", "arguments": {"a": "<b>"}}</tool_call>'
+
+
+async def write(directory: Path, count: int, *, first: int = 0, answer: str = "red", shared: bool = False) -> None:
+    writer = TrajectoryWriter(directory, shared=shared)
+    for number in range(first, first + count):
+        replies = [
+            Reply(text=CALL, finish="stop", token_ids=(5, 6), logprobs=(-0.5, -1.0), num_tokens=2, context_ids=(9, 7, 7, 7))
+        ]
+        policy = ScriptedPolicy(*replies[number % 2 :], f"<answer>{answer}</answer>")
+        opening = (Message("system", "s"), Message("user", "<image>\nq?", (ImageFile(png()),)))
+        episode = await run_episode(opening, policy=policy, tools={"echo": EchoTool()})
+        writer.write(
+            episode,
+            step=number // 10,
+            kind=("small", "large")[number % 2],
+            item_id=f"i{number:03}",
+            reward=number / 100,
+            gold="red_1",
+        )
+
+
+@pytest.fixture
+async def run(tmp_path):
+    await write(tmp_path / "run", 40)
+    return tmp_path / "run"
+
+
+def test_the_list_is_filtered_sorted_and_paged(run):
+    index = EpisodeIndex(run)
+    assert index.rows({})[0] == 40
+    assert index.rows({"step": "1"})[0] == 10
+    assert index.rows({"step": "1", "kind": "small"})[0] == 5
+    assert (index.rows({"tool": "echo"})[0], index.rows({"tool": "none"})[0]) == (20, 20)
+    assert index.rows({"stop_reason": "failed"})[0] == 0
+    assert index.rows({"min_reward": "0.1", "max_reward": "0.19"})[0] == 10
+    assert (index.rows({"text": "i00"})[0], index.rows({"text": "%"})[0], index.rows({"text": "d_1"})[0]) == (10, 0, 40)
+    total, rows = index.rows({}, sort="reward", descending=True, offset=5, limit=2)
+    assert (total, [row["item_id"] for row in rows]) == (40, ["i034", "i033"])
+    assert index.facets()["tool"] == [("echo", 20)]
+    with pytest.raises(ValueError, match="no column 'x; DROP'"):
+        index.rows({}, sort="x; DROP")
+
+
+async def test_what_is_appended_appears_and_half_a_line_waits(run):
+    index = EpisodeIndex(run)
+    await write(run, 5, first=40)
+    with (run / "episodes.jsonl").open("ab") as file:
+        file.write(b'{"version": 2, "epi')
+    assert index.refresh() == 45
+    index.close()
+    assert EpisodeIndex(run).rows({"step": "4"})[0] == 5
+
+
+async def test_an_index_of_other_records_is_made_anew(run):
+    EpisodeIndex(run).close()
+    (run / "episodes.jsonl").unlink()
+    await write(run, 3, first=7)
+    assert [row["item_id"] for row in EpisodeIndex(run).rows({})[1]] == ["i007", "i008", "i009"]
+
+
+def test_a_broken_index_or_a_read_only_folder_is_no_obstacle(run, monkeypatch, tmp_path):
+    (run / "episodes.index.sqlite").write_bytes(b"not a database, " * 100)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert EpisodeIndex(run).rows({})[0] == 40
+
+
+def test_grades_of_an_evaluation_are_shown_with_its_episodes(run):
+    rows = [{"item_id": "i003", "correct": True}, {"item_id": "i004", "correct": None}]
+    (run / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = {row["item_id"]: row["accuracy"] for row in EpisodeIndex(run).rows({})[1]}
+    assert (found["i003"], found["i004"], found["i005"]) == (1.0, None, None)
+
+
+def test_a_run_is_found_below_a_folder_unless_there_are_several(run, tmp_path):
+    assert find_records(tmp_path) == run
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/episodes.jsonl").write_text("")
+    with pytest.raises(ValueError, match="several runs"):
+        find_records(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        find_records(tmp_path / "none")
+
+
+def client(*directories, host="localhost"):
+    return TestClient(make_app(directories), base_url=f"http://{host}")
+
+
+def test_an_episode_is_shown_with_its_pieces_and_its_tokens(run):
+    with client(run) as asked:
+        episode = asked.get("/api/runs/0/episodes/1").json()
+    assert episode["opening"][1]["parts"][1] == {"text": "\nq?"}
+    assert episode["turns"][0]["action"] == {"tool": "echo", "arguments": {"a": "<b>"}}
+    assert episode["tokens"] == [["9 ", 0, None, 1], ["7 ", 0, None, 3], ["5 ", 1, -0.5, 1], ["6 ", 1, -1.0, 1]]
+    assert episode["rewards"] == {"reward": 0.0, "gold": "red_1"}
+
+
+def test_tokens_are_shown_as_text_where_the_tokenizer_is_known(run, toy):
+    with TestClient(make_app([run], tokenizer=toy / "models/base"), base_url="http://localhost") as asked:
+        given = asked.get("/api/runs/0/episodes/1").json()["tokens"]
+    (run / "recipe.resolved.yaml").write_text(f"run: {{model: {toy / 'models/base'}}}")
+    with client(run) as asked:
+        assert asked.get("/api/runs/0/episodes/1").json()["tokens"] == given
+    assert [entry[1:] for entry in given] == [[0, None, 1], [0, None, 3], [1, -0.5, 1], [1, -1.0, 1]]
+    assert not any(entry[0].strip().isdigit() and len(entry[0].strip()) > 1 for entry in given)
+    with pytest.raises(FileNotFoundError, match="no tokenizer at"):
+        make_app([run], tokenizer=run)
+
+
+def test_code_is_highlighted_and_escaped(tmp_path):
+    from viewer.episode import describe
+
+    turn = {
+        "primer": "", "text": "<think>x</think><code>\n```python\nprint('<script>')\n```\n</code>", "finish": "stop", "num_tokens": 1,
+        "action": {"tool": "python", "arguments": {"code": "print('<script>')"}}, "observation": None, "tool_error": "",
+        "token_ids": [], "logprobs": [], "reply_s": 0, "tool_s": 0,
+    }  # fmt: skip
+    row = {
+        "episode_id": "e",
+        "stop_reason": "answered",
+        "answer": "a",
+        "failure": "",
+        "opening": [],
+        "turns": [turn],
+        "facts": {},
+    }
+    shown = describe(row, tmp_path, None)["turns"][0]
+    assert "&lt;script&gt;" in shown["code"]
+    assert "<span" in shown["code"]
+    assert shown["text"] == "<think>x</think>"
+
+
+def test_images_come_lazily_by_hash_and_nothing_else_is_served(run):
+    sha256 = ImageFile(png()).sha256
+    with client(run) as asked:
+        answer = asked.get(f"/images/0/{sha256}")
+        assert (answer.content, answer.headers["Content-Type"]) == (png(), "image/png")
+        assert "immutable" in answer.headers["Cache-Control"]
+        for path in (
+            f"/images/0/{'0' * 64}",
+            "/images/0/..%2Fepisodes.jsonl",
+            f"/images/1/{sha256}",
+            "/page.html",
+            "/page.py",
+            "/api/runs/0/episodes/99",
+        ):
+            assert asked.get(path).status_code in (404, 422), path
+        assert asked.get("/api/runs/0/episodes?sort=nothing").status_code == 400
+
+
+def test_a_page_of_another_site_cannot_read_episodes(run):
+    with client(run, host="evil.example") as asked:
+        assert asked.get("/api/runs").status_code == 400
+    with client(run) as asked:
+        assert "default-src 'self'" in asked.get("/").headers["Content-Security-Policy"]
+
+
+async def test_two_runs_are_put_side_by_side_by_item(run, tmp_path):
+    await write(tmp_path / "two", 5, first=38, answer="blue")
+    with client(run, tmp_path / "two") as asked:
+        every, differing = (
+            asked.get("/api/compare?limit=1000").json(),
+            asked.get("/api/compare?differ=true&limit=1000").json(),
+        )
+    assert every["total"] == 43
+    assert differing["total"] == 41, "all but the two items of both runs with equal rewards"
+    pair = next(pair for pair in every["rows"] if pair["item_id"] == "i039")
+    assert (pair["left"]["answer"], pair["right"]["answer"]) == ("red", "blue")
+    with client(run) as asked:
+        assert asked.get("/api/compare").status_code == 404
+    with pytest.raises(ValueError, match="3 runs"):
+        make_app([run] * 3)
+
+
+async def test_the_files_of_several_processes_are_one_list_and_what_a_resume_forgot_is_gone(tmp_path):
+    run = tmp_path / "rollouts"
+    await write(run, 30)
+    for first in (30, 40):
+        await write(run, 10, first=first, shared=True)
+    index = EpisodeIndex(run)
+    assert index.rows({})[0] == 50
+    assert find_records(tmp_path) == run
+    number = index.rows({"text": "i047"})[1][0]["id"]
+    assert index.record(number)["facts"]["item_id"] == "i047"
+    await write(run, 5, first=50, shared=True)
+    assert index.refresh() == 55
+    assert forget_after(run, 3) == 15
+    assert index.refresh() == 40
+    assert {row["step"] for row in index.rows({})[1]} == {0, 1, 2, 3}
+    with client(run) as asked:
+        assert asked.get("/api/runs").json()[0]["episodes"] == 40

@@ -1,0 +1,1 @@
+"""Recorded episodes for people: a server with filters, and one page that stands alone."""

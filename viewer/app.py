@@ -1,0 +1,170 @@
+"""Serves the page and what it asks for. On loopback, to names of this machine only; nothing is loaded from elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import uvicorn
+from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
+from fastapi.responses import FileResponse
+from pygments.formatters import HtmlFormatter
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from agent.images import ImageFile, UnreadableImage
+from agent.trajectory import image_path
+from viewer.episode import describe, find_tokenizer
+from viewer.index import EpisodeIndex, find_records
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_HERE = Path(__file__).parent
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_FILTERS = ("step", "kind", "stop_reason", "tool", "min_reward", "max_reward", "text")
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
+
+
+def make_app(directories: Sequence[Path], *, tokenizer: Path | None = None, hosts: Sequence[str] = ()) -> FastAPI:
+    """The application over one or two runs.
+
+    Args:
+        directories: Runs, or folders with one run in them.
+        tokenizer: Folder of a model, to show tokens as text; by default that of the run's recipe.
+        hosts: Names under which it is reached besides localhost.
+
+    Raises:
+        FileNotFoundError, ValueError: A folder holds no run, or several.
+    """
+    if not 1 <= len(directories) <= 2:
+        raise ValueError(f"{len(directories)} runs given; expected one, or two to see them side by side")
+    runs = [EpisodeIndex(find_records(directory)) for directory in directories]
+    names = [str(directory) for directory in directories]
+    tokenizers = [find_tokenizer(run.directory, tokenizer) for run in runs]
+    app = FastAPI(title="deepeyes view", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", *hosts])
+
+    @app.middleware("http")
+    async def headers(request: Request, call_next: Any) -> Response:
+        response: Response = await call_next(request)
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    app.include_router(_files(runs))
+    app.include_router(_lists(runs, names))
+    app.include_router(_episodes(runs, tokenizers))
+    return app
+
+
+def _chosen(runs: Sequence[EpisodeIndex], number: int) -> EpisodeIndex:
+    if not 0 <= number < len(runs):
+        raise HTTPException(404, f"no run {number}")
+    return runs[number]
+
+
+def _files(runs: Sequence[EpisodeIndex]) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/")
+    def page() -> FileResponse:
+        return FileResponse(_HERE / "page.html")
+
+    @router.get("/page.{suffix}")
+    def asset(suffix: Literal["js", "css"]) -> FileResponse:
+        return FileResponse(_HERE / f"page.{suffix}")
+
+    @router.get("/code.css")
+    def code_style() -> Response:
+        return Response(HtmlFormatter(style="default").get_style_defs(".code"), media_type="text/css")
+
+    @router.get("/images/{number}/{sha256}")
+    def image(number: int, sha256: str) -> Response:
+        directory = _chosen(runs, number).directory
+        if not _SHA256.fullmatch(sha256):
+            raise HTTPException(404, "no such image")
+        try:
+            path = image_path(directory, sha256)
+        except FileNotFoundError as error:
+            raise HTTPException(404, "no such image") from error
+        try:
+            mime = ImageFile(path.read_bytes()).mime
+        except UnreadableImage as error:
+            raise HTTPException(415, str(error)) from error
+        return FileResponse(path, media_type=mime, headers={"Cache-Control": "max-age=31536000, immutable"})
+
+    return router
+
+
+def _lists(runs: Sequence[EpisodeIndex], names: Sequence[str]) -> APIRouter:
+    router = APIRouter(prefix="/api")
+
+    @router.get("/runs")
+    def list_runs() -> list[dict[str, Any]]:
+        return [
+            {"name": name, "episodes": run.refresh(), "facets": run.facets()} for name, run in zip(names, runs, strict=True)
+        ]
+
+    @router.get("/runs/{number}/episodes")
+    def list_episodes(
+        request: Request,
+        number: int,
+        sort: str = "id",
+        descending: bool = False,
+        offset: int = Query(0, ge=0),
+        limit: int = Query(100, ge=1, le=1000),
+    ) -> dict[str, Any]:
+        filters = {name: request.query_params[name] for name in _FILTERS if request.query_params.get(name, "") != ""}
+        try:
+            total, rows = _chosen(runs, number).rows(filters, sort=sort, descending=descending, offset=offset, limit=limit)
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from error
+        return {"total": total, "rows": rows}
+
+    @router.get("/compare")
+    def compare(
+        differ: bool = False, offset: int = Query(0, ge=0), limit: int = Query(100, ge=1, le=1000)
+    ) -> dict[str, Any]:
+        if len(runs) != 2:
+            raise HTTPException(404, "only one run is open; start with two folders to compare")
+        left, right = (dict(run.last_of_items()) for run in runs)
+        items = sorted(left.keys() | right.keys())
+        pairs = [{"item_id": item, "left": left.get(item), "right": right.get(item)} for item in items]
+        if differ:
+            pairs = [pair for pair in pairs if _verdict(pair["left"]) != _verdict(pair["right"])]
+        return {"total": len(pairs), "rows": pairs[offset : offset + limit]}
+
+    return router
+
+
+def _episodes(runs: Sequence[EpisodeIndex], tokenizers: Sequence[Tokenizer | None]) -> APIRouter:
+    router = APIRouter(prefix="/api")
+
+    @router.get("/runs/{number}/episodes/{episode}")
+    def one_episode(number: int, episode: int) -> dict[str, Any]:
+        run = _chosen(runs, number)
+        try:
+            return describe(run.record(episode), run.directory, tokenizers[number])
+        except LookupError as error:
+            raise HTTPException(404, str(error)) from error
+
+    return router
+
+
+def _verdict(row: Any) -> Any:
+    if row is None:
+        return "missing"
+    return row["accuracy"] if row["accuracy"] is not None else row["reward"] if row["reward"] is not None else row["answer"]
+
+
+def serve(directories: Sequence[Path], *, host: str, port: int, tokenizer: Path | None = None) -> None:
+    """Serve until interrupted."""
+    app = make_app(directories, tokenizer=tokenizer, hosts=[host])
+    print(f"http://{host}:{port}/  (Ctrl-C ends it)", flush=True)
+    uvicorn.run(app, host=host, port=port, log_level="warning")
