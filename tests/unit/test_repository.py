@@ -149,3 +149,28 @@ def test_every_yaml_file_is_valid():
     for name in FILES:
         if name.endswith(".yaml"):
             yaml.safe_load((ROOT / name).read_text())
+
+
+MOVED = [
+    name
+    for name in FILES
+    if name.endswith(".py") and (ROOT / name).read_text().startswith('"""This program has moved to ')
+]
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_a_program_that_has_moved_says_in_one_line_where_to(name):
+    module = name.removesuffix(".py").replace("/", ".")
+    result = subprocess.run([sys.executable, "-m", module], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert result.stderr.startswith(f"{module} has moved: use `")
+    (now,) = re.findall(r"has moved to ([\w/.]+)\.$", (ROOT / name).read_text().splitlines()[0].rstrip('"'))
+    assert (ROOT / now).is_file()
+    for path in re.findall(r"bash ([\w/.]+)`", result.stderr):
+        assert (ROOT / path).is_file()
+    for new in re.findall(r"python -m ([\w.]+)`", result.stderr):
+        assert importlib.util.find_spec(new) is not None
+
+
+def test_the_programs_that_moved_are_known():
+    assert len(MOVED) == 10
