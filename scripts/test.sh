@@ -16,8 +16,11 @@ if ! command -v chromium chromium-browser google-chrome >/dev/null && [ "$(id -u
 fi
 export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false WANDB_MODE=disabled
 bash scripts/lint.sh
-case "${1:-all}" in
-all) exec python -m pytest ;;
-fast) exec python -m pytest -m "not slow" ;;
-*) exec python -m pytest "$@" ;;
-esac
+if [ $# -gt 0 ] && [ "$1" != all ] && [ "$1" != fast ]; then exec python -m pytest "$@"; fi
+marked=()
+[ "${1:-all}" = all ] || marked=(-m "not slow")
+# Unit tests use one core each; what starts servers or trains has the machine for itself.
+failed=0
+python -m pytest tests/unit "${marked[@]}" --numprocesses 2 --dist loadfile || failed=$?
+python -m pytest tests/services tests/slow "${marked[@]}" || failed=$?
+exit "$failed"

@@ -13,9 +13,8 @@ pytestmark = pytest.mark.slow  # importing verl takes ten seconds
 
 def run(code: str, *, plugin: bool) -> subprocess.CompletedProcess:
     """Patches change modules for good, so each look at them has a process of its own."""
-    env = os.environ | {"VERL_PLATFORM": "cpu", "PYTHONPATH": str(ROOT)}
-    if plugin:
-        env["VERL_USE_EXTERNAL_MODULES"] = "reinforcement_learning.verl_adapter.plugin"
+    plugins = "reinforcement_learning.verl_adapter.plugin" if plugin else ""
+    env = os.environ | {"VERL_PLATFORM": "cpu", "PYTHONPATH": str(ROOT), "VERL_USE_EXTERNAL_MODULES": plugins}
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], env=env, capture_output=True, text=True, timeout=110, check=False
     )
