@@ -1,1 +1,1 @@
-"""The deepeyes command and its programs: chat, doctor, plan, search, attack; the quickstart."""
+"""The deepeyes command and its programs: chat, doctor, plan, search; the quickstart."""

@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
     for add in (_add_doctor, _add_sandbox, _add_search, _add_judge, _add_data, _add_chat, _add_view, _add_passed_on):
         add(commands)
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.command not in _PASSED_ON:
+    if rest and options.handler is not _pass_on:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest
     handler: Callable[[argparse.Namespace], int | None] = options.handler
@@ -48,51 +48,20 @@ def _doctor(_: argparse.Namespace) -> int:
 def _add_sandbox(commands: Commands[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("sandbox", help="the code sandbox")
     actions = parser.add_subparsers(dest="action", required=True)
-    serve = actions.add_parser("serve", help="start a server")
-    serve.add_argument("--config", type=Path, help="YAML with names of code_sandbox/server/settings.py; options go above it")
-    serve.add_argument("--host")
-    serve.add_argument("--port", type=int)
-    serve.add_argument("--uds", help="path of a Unix socket to listen on instead")
-    serve.add_argument("--redis-url", default=os.environ.get("REDIS_URL"))
-    serve.add_argument("--backend", choices=("fork", "jupyter"))
-    serve.add_argument("--max-sessions", type=int)
-    serve.add_argument("--spare-kernels", type=int, help="kept ready for sessions to come")
-    serve.add_argument("--require-level", type=int, choices=(0, 1, 2, 3), help="refuse to start with less isolation")
-    serve.add_argument("--without", action="append", help="leave a layer of isolation out, to compare; may be repeated")
-    serve.add_argument("--cgroup", action="append", dest="cgroups", help="a control group set aside for this server")
-    serve.add_argument("--lease-s", type=float)
-    serve.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
-    serve.add_argument("--log-code", action="store_true", default=None, help="write every cell's code into the log")
-    serve.set_defaults(handler=_sandbox_serve)
-    attack = actions.add_parser("attack", help="attack a server that is yours, and see what holds")
-    attack.add_argument("name", nargs="*", help="of attacks in code_sandbox/attacks; all by default")
-    attack.add_argument("--url", default=os.environ.get("CODE_SANDBOX_URL", "http://127.0.0.1:8000"))
-    attack.add_argument("--level", type=int, choices=(0, 1, 2, 3), help="to hold it to; by default what it says it reached")
-    attack.set_defaults(handler=_sandbox_attack)
+    for action, module, text in (
+        ("serve", "code_sandbox.server.__main__", "start a server"),
+        ("attack", "code_sandbox.attacks.__main__", "attack a server that is yours, and see what holds"),
+        ("doctor", "code_sandbox.server.doctor", "which isolation this machine allows, and what is missing"),
+    ):
+        _pass_on_to(actions, action, module, text, prog=f"deepeyes sandbox {action}")
     bench = actions.add_parser("bench", help="what sessions and cells cost here; options of benchmarks/sandbox_sessions.py")
     bench.add_argument("options", nargs=argparse.REMAINDER)
     bench.set_defaults(handler=_sandbox_bench)
-    doctor = actions.add_parser("doctor", help="which isolation this machine allows, and what is missing")
-    doctor.add_argument("--without", action="append", default=[], help="leave a layer out")
-    doctor.add_argument("--cgroup", action="append", default=[], help="a control group set aside for sandboxes")
-    doctor.set_defaults(handler=_sandbox_doctor)
     run = actions.add_parser("run", help="run one file of Python in a session")
     run.add_argument("file", type=Path, help="`-` for standard input")
     run.add_argument("--image", type=Path, action="append", default=[], help="preloaded as image_1, image_2, …")
     run.add_argument("--url", default=os.environ.get("CODE_SANDBOX_URL", "http://127.0.0.1:8000"))
     run.set_defaults(handler=_sandbox_run)
-
-
-def _sandbox_serve(options: argparse.Namespace) -> None:
-    from code_sandbox.server.serving import serve
-    from code_sandbox.server.settings import load_settings
-
-    names = (
-        "host", "port", "uds", "redis_url", "backend", "max_sessions", "spare_kernels", "require_level", "without",
-        "cgroups", "lease_s", "log_level", "log_code",
-    )  # fmt: skip
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    serve(load_settings(options.config, given))
 
 
 def _sandbox_bench(options: argparse.Namespace) -> int:
@@ -101,26 +70,6 @@ def _sandbox_bench(options: argparse.Namespace) -> int:
     # Benchmarks are no part of what is installed: they belong to a checkout.
     root = Path(__file__).resolve().parent.parent
     return subprocess.run([sys.executable, "-m", "benchmarks.sandbox_sessions", *options.options], cwd=root).returncode
-
-
-def _sandbox_doctor(options: argparse.Namespace) -> int:
-    from code_sandbox.server.serving import measure_here
-    from code_sandbox.server.settings import load_settings
-
-    isolation = asyncio.run(measure_here(load_settings(None, {"without": options.without, "cgroups": options.cgroup})))
-    print(f"isolation level {isolation.level} ({isolation.name}), through {', '.join(isolation.layers) or 'limits only'}")
-    print(f"cells cannot: {', '.join(isolation.refused) or 'nothing'}")
-    for attempt in isolation.allowed:
-        print(f"cells CAN:    {attempt}")
-    for layer, reason in isolation.missing.items():
-        print(f"missing:      {layer}: {reason}")
-    return int(isolation.level == 0)
-
-
-def _sandbox_attack(options: argparse.Namespace) -> int:
-    from deepeyes.attack import report
-
-    return asyncio.run(report(options.url, options.name, options.level))
 
 
 def _sandbox_run(options: argparse.Namespace) -> int:
@@ -290,26 +239,7 @@ def _chat(options: argparse.Namespace) -> int:
 
 
 def _add_view(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("view", help="look at recorded episodes in a browser")
-    parser.add_argument("directory", type=Path, nargs="+", help="a folder with episodes; two are shown side by side")
-    parser.add_argument("--port", type=int, default=8765)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--tokenizer", type=Path, help="folder of a model; by default that of the run's recipe")
-    parser.add_argument("--out", type=Path, help="write one page to this file instead of serving")
-    parser.add_argument("--limit", type=int, default=200, help="episodes in that file")
-    parser.set_defaults(handler=_view)
-
-
-def _view(options: argparse.Namespace) -> None:
-    if options.out:
-        from viewer.static_page import write_episodes_page
-
-        count = write_episodes_page(options.directory[0], options.out, limit=options.limit)
-        print(f"{count} episodes in {options.out}")
-        return
-    from viewer.app import serve
-
-    serve(options.directory, host=options.host, port=options.port, tokenizer=options.tokenizer)
+    _pass_on_to(commands, "view", "viewer.__main__", "look at recorded episodes in a browser", prog="deepeyes view")
 
 
 _PASSED_ON = {
@@ -328,17 +258,33 @@ _PASSED_ON = {
 
 
 def _add_passed_on(commands: Commands[argparse.ArgumentParser]) -> None:
-    for name, (_, text) in _PASSED_ON.items():
-        commands.add_parser(name, help=text, add_help=False).set_defaults(handler=_pass_on)
+    for name, (module, text) in _PASSED_ON.items():
+        _pass_on_to(commands, name, module, text)
+
+
+def _pass_on_to(
+    commands: Commands[argparse.ArgumentParser], name: str, module: str, text: str, *, prog: str | None = None
+) -> None:
+    """Let another module's `main` read what follows a command.
+
+    Args:
+        commands: The command is added here.
+        name: Of the command.
+        module: With `main(arguments)`.
+        text: For the list of commands.
+        prog: Of a program that is also called without `deepeyes`: how it is called here; its `main` takes it.
+    """
+    commands.add_parser(name, help=text, add_help=False).set_defaults(handler=_pass_on, module=module, prog=prog)
 
 
 def _pass_on(options: argparse.Namespace) -> None:
     import importlib
 
-    module = _PASSED_ON[options.command][0]
+    module = options.module
     if options.command == "export" and any(word.partition("=")[0] == "--to" for word in options.rest):
         module = "evaluation.exchange.export"
-    importlib.import_module(module).main(options.rest)
+    named = {"prog": options.prog} if options.prog else {}
+    importlib.import_module(module).main(options.rest, **named)
 
 
 if __name__ == "__main__":

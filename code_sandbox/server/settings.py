@@ -12,6 +12,7 @@ import yaml
 from code_sandbox.server.confinement import LAYERS, SessionRequest
 
 BACKENDS = ("fork", "jupyter")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -87,8 +88,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
             raise ValueError(f"backend is {self.backend!r}; expected one of {', '.join(BACKENDS)}")
-        if self.log_level not in ("debug", "info", "warning", "error"):
-            raise ValueError(f"log_level is {self.log_level!r}; expected debug, info, warning or error")
+        if self.log_level not in LOG_LEVELS:
+            raise ValueError(f"log_level is {self.log_level!r}; expected one of {', '.join(LOG_LEVELS)}")
         if not 0 <= self.require_level <= 3:
             raise ValueError(f"require_level is {self.require_level}; expected 0 to 3")
         if unknown := [name for name in self.without if name not in LAYERS]:

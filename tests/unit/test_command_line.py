@@ -41,6 +41,34 @@ def recorded(directory, **facts) -> Episode:
     return episode
 
 
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [
+        ("sandbox serve", "code_sandbox.server"),
+        ("sandbox attack", "code_sandbox.attacks"),
+        ("sandbox doctor", "code_sandbox.server.doctor"),
+        ("view", "viewer"),
+    ],
+)
+def test_a_program_of_a_room_of_its_own_has_the_same_options_under_both_its_names(capsys, monkeypatch, command, module):
+    monkeypatch.setenv("COLUMNS", "1000")
+    code, under_deepeyes = call(capsys, *command.split(), "--help")
+    alone = subprocess.run(
+        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    assert code == 0
+    assert f"python -m {module} " in alone
+    assert alone.replace(f"python -m {module} ", f"deepeyes {command} ") == under_deepeyes
+
+
+@pytest.mark.parametrize("command", ["sandbox serve", "sandbox run", "view", "doctor"])
+def test_an_unknown_option_is_refused(capsys, command):
+    with pytest.raises(SystemExit) as exit_:
+        main([*command.split(), "somewhere", "--lag-code"])
+    assert exit_.value.code == 2
+    assert "--lag-code" in capsys.readouterr().err
+
+
 def test_export_is_of_a_training_run_or_with_a_form_of_an_evaluation(capsys, tmp_path):
     code, _ = call(capsys, "export", str(tmp_path), "--out", str(tmp_path / "model"))
     assert "no complete checkpoint" in str(code)

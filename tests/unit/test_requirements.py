@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -94,7 +95,8 @@ def test_llamafactory_runs_with_the_locked_accelerate_without_a_switch():
     check_dependencies()
 
 
-DOCKERFILES = list((ROOT / "deploy").glob("*.Dockerfile"))
+SANDBOX_IMAGE = ROOT / "code_sandbox/deploy/Dockerfile"
+DOCKERFILES = [*(ROOT / "deploy").glob("*.Dockerfile"), SANDBOX_IMAGE]
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
@@ -115,7 +117,7 @@ def test_every_file_that_an_image_copies_or_runs_exists(path):
         if "/" in script:
             assert (ROOT / script).is_file(), f"{path.name} runs {script}"
     for instruction in re.findall(r"^([A-Za-z]+) ", text, re.MULTILINE):
-        assert instruction in {"ARG", "FROM", "ENV", "RUN", "COPY", "WORKDIR"}, f"{path.name}: {instruction}"
+        assert instruction in {"ARG", "FROM", "ENV", "RUN", "COPY", "WORKDIR", "EXPOSE", "ENTRYPOINT"}, f"{path.name}: {instruction}"
     assert set(re.findall(r"\$\{(\w+)\}", text)) <= arguments
     assert not re.search(r"index-url|://(?!redis)", text), "an index is the builder's own setting"
 
@@ -125,6 +127,18 @@ def test_an_image_leaves_out_what_git_leaves_out():
     for line in (ROOT / ".gitignore").read_text().split():
         if line.startswith("/"):
             assert line.strip("/") in left_out, line
+
+
+def test_the_image_of_the_sandbox_holds_its_room_alone_and_what_its_extra_needs(tmp_path):
+    text = SANDBOX_IMAGE.read_text()
+    copied = [word for line in re.findall(r"^COPY (.+)$", text, re.MULTILINE) for word in line.split()[:-1]]
+    assert copied == ["pyproject.toml", "code_sandbox"]
+    ignored = (SANDBOX_IMAGE.parent / "Dockerfile.dockerignore").read_text().split()
+    assert ignored == ["*", *(f"!{name}" for name in copied), "**/__pycache__"]
+    (program,) = re.findall(r"^RUN python -c '(.+)' >requirements.txt", text, re.MULTILINE)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert [Requirement(line) for line in result.stdout.splitlines()] == list(needs("sandbox"))
 
 
 def setup_on(tmp_path, *, smi=None, version_file="", arguments=("gpu",), **env):

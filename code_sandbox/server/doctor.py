@@ -1,0 +1,49 @@
+"""Measures which isolation sessions would have on this machine, and says what is missing; it needs no server and no Redis.
+
+    python -m code_sandbox.server.doctor
+
+`deepeyes sandbox doctor` is the same program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+
+from code_sandbox.command_line import end_with
+from code_sandbox.server.serving import measure_here
+from code_sandbox.server.settings import Settings, load_settings
+
+
+def main(arguments: list[str] | None = None, *, prog: str = "python -m code_sandbox.server.doctor") -> None:
+    """Command line; it ends with 1 where cells could do everything."""
+    parser = argparse.ArgumentParser(prog=prog, description="Say which isolation this machine allows, and what is missing.")
+    parser.add_argument("--without", action="append", default=[], help="leave a layer out")
+    parser.add_argument("--cgroup", action="append", default=[], help="a control group set aside for sandboxes")
+    options = parser.parse_args(arguments)
+    end_with(prog, lambda: report(load_settings(None, {"without": options.without, "cgroups": options.cgroup})))
+
+
+def report(settings: Settings) -> int:
+    """Measure, and write what came of it.
+
+    Returns:
+        1 if nothing is refused to cells.
+
+    Raises:
+        KernelStartFailed: Sessions cannot be started.
+    """
+    isolation = asyncio.run(measure_here(settings))
+    lines = [
+        f"isolation level {isolation.level} ({isolation.name}), through {', '.join(isolation.layers) or 'limits only'}",
+        f"cells cannot: {', '.join(isolation.refused) or 'nothing'}",
+        *(f"cells CAN:    {attempt}" for attempt in isolation.allowed),
+        *(f"missing:      {layer}: {reason}" for layer, reason in isolation.missing.items()),
+    ]
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    return int(isolation.level == 0)
+
+
+if __name__ == "__main__":
+    main()

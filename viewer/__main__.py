@@ -1,0 +1,42 @@
+"""Shows recorded episodes in a browser, or writes them into one page.
+
+    python -m viewer runs/quickstart/rl [--out page.html]
+
+`deepeyes view` is the same program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from viewer.app import serve
+from viewer.static_page import write_episodes_page
+
+
+def main(arguments: list[str] | None = None, *, prog: str = "python -m viewer") -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog=prog, description="Look at recorded episodes in a browser.")
+    parser.add_argument("directory", type=Path, nargs="+", help="a folder with episodes; two are shown side by side")
+    parser.add_argument("--port", type=int, default=8765)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--tokenizer", type=Path, help="folder of a model; by default that of the run's recipe")
+    parser.add_argument("--out", type=Path, help="write one page to this file instead of serving")
+    parser.add_argument("--limit", type=int, default=200, help="episodes in that file")
+    options = parser.parse_args(arguments)
+    try:
+        if options.out:
+            count = write_episodes_page(options.directory[0], options.out, limit=options.limit)
+            print(f"{count} episodes in {options.out}")
+        else:
+            serve(options.directory, host=options.host, port=options.port, tokenizer=options.tokenizer)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (OSError, ValueError, LookupError, RuntimeError) as error:
+        sys.exit(f"{prog}: {error}")
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
