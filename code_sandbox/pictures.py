@@ -1,0 +1,118 @@
+"""The one look that a picture has for everybody: upright, in RGB of 8 bits, on white, its first frame, without metadata.
+
+`agent.images` shows pictures to models through this, and the sandbox gives them to the model's code through this, so that a
+crop made from what the model saw is the crop that it meant. It stands here because the sandbox imports no other room.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from typing import Any
+
+from PIL import ExifTags, Image, ImageFile
+
+WHITE = (255, 255, 255)
+"""The ground under transparency; vLLM's own loader takes the same (0.28, multimodal/media/image.py)."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation."""
+_SIDEWAYS = (5, 6, 7, 8)
+# A PNG may say its orientation after its pixels; Pillow decodes all of it to ask. Where none of these stands, there is none.
+_PNG_MARKS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Decode a picture and resolve everything that decoders disagree about.
+
+    The EXIF orientation is applied. Transparency of any kind lies on white. Depths other than 8 bits are scaled: 16 bits
+    from 65,535; 32-bit integers as 8 or 16 bits where their values fit, floats from 1, 255 or 65,535, whichever is the
+    first that no value exceeds, and what fits none of these from its lowest to its highest value.
+
+    Args:
+        image: Of any mode, loaded or not; it is not changed.
+
+    Returns:
+        An RGB image of its own, whose `info` is empty.
+
+    Raises:
+        OSError: The file is cut off. Decoders of broken files raise much else besides.
+    """
+    image.load()
+    rgb = _rgb(image)
+    turn = _TURNS.get(orientation(image))
+    if turn is not None:
+        rgb = rgb.transpose(turn)
+    if rgb is image:
+        rgb = image.copy()
+    rgb.info = {}
+    return rgb
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width_px, height_px) that `upright_rgb` will have, from the header of an opened file."""
+    width_px, height_px = image.size
+    return (height_px, width_px) if orientation(image) in _SIDEWAYS else (width_px, height_px)
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none to be read. A PNG is decoded only if it may have one."""
+    if isinstance(image, ImageFile.ImageFile) and image.format == "PNG" and image.tile and not _may_be_turned(image.fp):
+        return 1
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # noqa: BLE001 - what a camera wrote wrongly is no orientation, to vLLM as well
+        return 1
+    return found if found in _TURNS else 1
+
+
+def _may_be_turned(file: Any) -> bool:
+    place = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(place)
+    return any(mark in data for mark in _PNG_MARKS)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        image = _eight_bits(image)
+    elif image.mode == "La":
+        image = image.convert("LA")
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+    ground = Image.new("RGB", rgba.size, WHITE)
+    ground.paste(rgba, mask=rgba.getchannel("A"))
+    return ground
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """A grey picture of more than 8 bits as `L`, or as `LA` where one value stands for transparency.
+
+    Pillow alone, which clips where it converts: NumPy does not belong to the base install.
+    """
+    clear = image.info.get("transparency")
+    values = _finite(image) if image.mode == "F" else image.convert("I")
+    lowest, highest = (float(bound) for bound in values.getextrema())  # type: ignore[arg-type]
+    tops = {"F": (1.0, 255.0, 65535.0), "I": (255.0, 65535.0)}.get(image.mode, (65535.0,))
+    top = next((top for top in tops if lowest >= 0 and highest <= top), None)
+    base, span = (0.0, top) if top is not None else (lowest, (highest - lowest) or 1.0)
+    grey = values.point(lambda value: value * (255.0 / span) + (0.5 - base * 255.0 / span)).convert("L")
+    if isinstance(clear, int):
+        alpha = bytes(0 if value == clear else 255 for value in array("i", values.tobytes()))
+        grey.putalpha(Image.frombytes("L", grey.size, alpha))
+    return grey
+
+
+def _finite(image: Image.Image) -> Image.Image:
+    """Floats with 0 in place of what is no number."""
+    values = array("f", (value if math.isfinite(value) else 0.0 for value in array("f", image.tobytes())))
+    return Image.frombytes("F", image.size, values.tobytes())
