@@ -1,7 +1,8 @@
 """Finding and reading recipe files; what stands in them is each room's own business.
 
-A value may hold `${NAME}` or `${NAME:-default}`, taken from the environment, and `${shared.NAME}`, taken from
-agent/shared.yaml. Numbers follow YAML 1.2, as LLaMA-Factory and verl read them: `1e-5` is one.
+A value may hold `${NAME}` or `${NAME:-default}`, taken from the environment, `${shared.NAME}`, taken from
+agent/shared.yaml, and `${data.NAME}`, a folder of agent/data_folders.py, which a default may hold too. Numbers follow YAML
+1.2, as LLaMA-Factory and verl read them: `1e-5` is one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from typing import Any
 
 import yaml
 
-_VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)(?::-([^}]*))?\}")
+from agent.data_folders import data_folder
+
+_VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)(?::-((?:\$\{data\.\w+\}|[^}])*))?\}")
+_DATA_FOLDER = re.compile(r"\$\{data\.(\w+)\}")
 _SHARED_NAME = re.compile(r"\$\{shared\.(\w+)\}")
 _SHARED = Path(__file__).parent / "shared.yaml"
 
@@ -54,12 +58,13 @@ def find_recipe(directory: Path, name_or_path: str) -> Path:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a file of blocks; `${NAME}`, `${NAME:-default}` and `${shared.NAME}` are filled in.
+    """Read a file of blocks; `${NAME}`, `${NAME:-default}`, `${data.NAME}` and `${shared.NAME}` are filled in.
 
     Raises:
-        RecipeError: Broken YAML, no mapping, a variable without default that is not set, or an unknown shared value.
+        RecipeError: Broken YAML, no mapping, a variable without default that is not set, an unknown folder or shared value.
     """
     text = _VARIABLE.sub(lambda match: _value(match, path), path.read_text(encoding="utf-8"))
+    text = _DATA_FOLDER.sub(lambda match: _folder(match, path), text)
     text = _SHARED_NAME.sub(lambda match: str(shared_value(match[1])), text)
     try:
         content = load_yaml(text)
@@ -96,6 +101,13 @@ def _value(match: re.Match[str], path: Path) -> str:
     if found is None:
         raise RecipeError(f"{path.name} needs the environment variable {match[1]}; set it")
     return found
+
+
+def _folder(match: re.Match[str], path: Path) -> str:
+    try:
+        return str(data_folder(match[1]))
+    except LookupError as error:
+        raise RecipeError(f"{path.name}: {error.args[0]}") from error
 
 
 def parse_override(text: str) -> tuple[str, Any]:

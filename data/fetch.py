@@ -1,6 +1,6 @@
 """Download published evaluation files, on request alone.
 
-    python -m data.fetch vstar hrbench4k … [--out data/eval]      or `all`, or `--list`
+    python -m data.fetch vstar hrbench4k … [--out datasets/eval]      or `all`, or `--list`
 
 A download that broke off goes on where it stopped; a file is put in place when it is whole and its md5 is the published one.
 """
@@ -16,6 +16,8 @@ from pathlib import Path
 import httpx
 import yaml
 from pydantic import BaseModel, ConfigDict
+
+from agent.data_folders import data_folder
 
 _SOURCES = Path(__file__).parent / "sources.yaml"
 _ATTEMPTS = 5
@@ -111,7 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
         prog="data.fetch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", nargs="*")
-    parser.add_argument("--out", type=Path, default=Path("data/eval"))
+    parser.add_argument("--out", type=Path, help="folder for the files; by default datasets/eval, or eval in DEEPEYES_DATA")
     parser.add_argument("--list", action="store_true", help="names and addresses")
     options = parser.parse_args(arguments)
     known = sources()
@@ -124,10 +126,11 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(
             f"fetch: no address for {', '.join(unknown)}; there are {', '.join(known)}. data/README.md names the others"
         )
+    folder = options.out or data_folder("eval")
     failed = False
     for name in names:
         try:
-            sys.stdout.write(f"{fetch(known[name], options.out)}\n")
+            sys.stdout.write(f"{fetch(known[name], folder)}\n")
         except FetchFailed as error:
             failed = True
             sys.stderr.write(f"fetch: {name}: {error}\n")

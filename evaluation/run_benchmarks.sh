@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The published benchmarks with one command; the same command resumes.
 #   bash evaluation/run_benchmarks.sh --suite smoke --out runs/smoke                 nothing needed: a scripted model, 2 minutes
-#   bash evaluation/run_benchmarks.sh --suite perception --data data/eval --model CHECKPOINT --out runs/eval
+#   bash evaluation/run_benchmarks.sh --suite perception --data datasets/eval --model CHECKPOINT --out runs/eval
 #   bash evaluation/run_benchmarks.sh --suite all --dry-run --out runs/eval --model x      what it would ask and cost
 # Suites: perception, math, search, all, smoke. More: --help. A sandbox must run (`deepeyes sandbox serve`), except for smoke.
 set -euo pipefail

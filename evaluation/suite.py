@@ -1,6 +1,6 @@
 """The published suite with one command; `bash evaluation/run_benchmarks.sh` is the way in.
 
-    bash evaluation/run_benchmarks.sh --suite perception --data data/eval --model CHECKPOINT --out runs/eval [--dry-run]
+    bash evaluation/run_benchmarks.sh --suite perception --data datasets/eval --model CHECKPOINT --out runs/eval [--dry-run]
 
 Every benchmark is a run of its own in a folder of `--out`, which the same command resumes; at the end stands
 `leaderboard.html`.
@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent.data_folders import data_folder
 from evaluation.benchmarks import Benchmark, benchmarks, load_benchmark
 from evaluation.reports.leaderboard import write_leaderboard
 from evaluation.reports.run_page import headline, write_run_report
@@ -62,9 +63,7 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--suite", default="all", choices=(*SUITES, "all", "smoke"))
     found.add_argument("--benchmarks", help="comma-separated names instead of a suite")
-    found.add_argument(
-        "--data", type=Path, default=Path("data/eval"), help="folder of the published files; see data/README.md"
-    )
+    found.add_argument("--data", type=Path, help="folder of the published files; by default datasets/eval")
     found.add_argument("--out", type=Path, required=True, help="folder of the runs")
     found.add_argument("--skip-missing", action="store_true", help="leave out benchmarks whose file is not there")
     found.add_argument("--dry-run", action="store_true", help="say what would be asked, and what it would cost; ask nothing")
@@ -90,14 +89,15 @@ def main(options: argparse.Namespace, *, chosen: Sequence[str] | None = None) ->
     """
     if chosen is None:
         chosen = [name.strip() for name in options.benchmarks.split(",")] if options.benchmarks else names_of(options.suite)
-    files = {name: find_data(load_benchmark(name), options.data) for name in chosen}
+    folder = options.data or data_folder("eval")
+    files = {name: find_data(load_benchmark(name), folder) for name in chosen}
     if options.dry_run:
         sys.stdout.write(estimate(files, options))
         return 0
     missing = [name for name, path in files.items() if path is None]
     if missing and not options.skip_missing:
         raise ValueError(
-            f"no file in {options.data} for {', '.join(missing)}; get them with `python -m data.fetch {missing[0]} …`, or "
+            f"no file in {folder} for {', '.join(missing)}; get them with `python -m data.fetch {missing[0]} …`, or "
             "leave them out with --skip-missing"
         )
     if options.model is None:

@@ -27,7 +27,9 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(autouse=True)
 def no_addresses_from_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CODE_SANDBOX_URL", "LLM_AS_A_JUDGE_BASE", "REDIS_URL", "QUICKSTART_RUN"):
+    addresses = ("CODE_SANDBOX_URL", "LLM_AS_A_JUDGE_BASE", "REDIS_URL", "QUICKSTART_RUN")
+    places = ("DEEPEYES_DATA", "DEEPEYES_SFT_DATA", "DEEPEYES_RL_DATA", "DEEPEYES_SEARCH_CACHE", "DEEPEYES_SEARCH_INDEX")
+    for name in (*addresses, *places):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -1,6 +1,6 @@
 """Does training data hold items of a benchmark? Images by perceptual hash, questions by their words.
 
-    deepeyes contamination --benchmark vstar --data VStarBench.tsv --train data/rl/*.parquet data/sft/json/*.json
+    deepeyes contamination --benchmark vstar --data VStarBench.tsv --train datasets/rl/*.parquet datasets/sft/json/*.json
 
 The DeepEyesV2 paper names V* both as training data and as an evaluation. An image counts as the same if at most
 `--max-distance` of 64 bits of its hash differ, which survives another size or compression but not a crop; a question if

@@ -9,6 +9,7 @@ import sys
 import pytest
 import yaml
 
+from agent.data_folders import FOLDERS
 from tests.conftest import ROOT
 
 FILES = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -58,7 +59,7 @@ def test_every_deepeyes_command_a_document_names_is_understood(name):
 
 
 def test_every_environment_variable_of_the_recipes_and_rooms_is_in_the_readme():
-    used = set()
+    used = {variable for variable in FOLDERS.values() if variable}
     for name in FILES:
         if name.endswith(".yaml"):
             used |= set(re.findall(r"\$\{([A-Z_]+)", (ROOT / name).read_text()))
