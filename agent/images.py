@@ -11,15 +11,13 @@ import base64
 import hashlib
 import io
 import math
-import struct
-import zlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from weakref import WeakValueDictionary
 
 from PIL import Image
 
-from code_sandbox.pictures import orientation, upright_rgb, upright_size
+from code_sandbox.pictures import BROKEN, orientation, upright_rgb, upright_size
 
 MIN_SIDE_PX = 32
 MAX_ASPECT = 200
@@ -31,11 +29,6 @@ _KEPT_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
 """What model servers read. An MPO is a JPEG, with further pictures behind its end."""
 _JPEG_END = b"\xff\xd9"
 _SETTLING_ROUNDS = 16
-_BROKEN = (
-    OSError, ValueError, SyntaxError, LookupError, TypeError, ArithmeticError, AttributeError, EOFError, struct.error,
-    zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
-)  # fmt: skip
-"""What Pillow's decoders raise on files that are cut or wrong."""
 
 
 class UnreadableImage(ValueError):
@@ -104,7 +97,7 @@ class ImageFile:
             mime = "image/jpeg" if image.format == "MPO" else Image.MIME.get(image.format or "", "application/octet-stream")
             try:
                 size = upright_size(image)
-            except _BROKEN as error:
+            except BROKEN as error:
                 raise self._broken(error) from error
             return _Header(mime, size, _is_plain(image))
 
@@ -117,7 +110,7 @@ class ImageFile:
         with _opened(self.data) as image:
             try:
                 return upright_rgb(image)
-            except _BROKEN as error:
+            except BROKEN as error:
                 raise self._broken(error) from error
 
     def upright(self) -> ImageFile:
@@ -135,7 +128,7 @@ class ImageFile:
             with _opened(self.data) as image:
                 try:
                     image.load()
-                except _BROKEN as error:
+                except BROKEN as error:
                     raise self._broken(error) from error
         return self
 
@@ -154,7 +147,7 @@ class ImageFile:
         with _opened(self.data) as image:
             try:
                 image.verify()
-            except _BROKEN:
+            except BROKEN:
                 return False
             return self.mime == "image/png"
 
@@ -165,7 +158,7 @@ class ImageFile:
 def _opened(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data))
-    except _BROKEN as error:
+    except BROKEN as error:
         raise UnreadableImage(f"{len(data):,} bytes are no image: {error}") from error
     width_px, height_px = image.size
     if width_px * height_px > MAX_DECODED_PIXELS:

@@ -7,6 +7,8 @@ crop made from what the model saw is the crop that it meant. It stands here beca
 from __future__ import annotations
 
 import math
+import struct
+import zlib
 from array import array
 from typing import Any
 
@@ -14,6 +16,11 @@ from PIL import ExifTags, Image, ImageFile
 
 WHITE = (255, 255, 255)
 """The ground under transparency; vLLM's own loader takes the same (0.28, multimodal/media/image.py)."""
+BROKEN = (
+    OSError, ValueError, SyntaxError, LookupError, TypeError, ArithmeticError, AttributeError, EOFError, struct.error,
+    zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
+"""What Pillow's decoders raise on files that are cut or wrong."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -43,10 +50,10 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         An RGB image of its own, whose `info` is empty.
 
     Raises:
-        OSError: The file is cut off. Decoders of broken files raise much else besides.
+        BROKEN: The file is.
     """
     image.load()
-    rgb = _rgb(image)
+    rgb = flat_rgb(image)
     turn = _TURNS.get(orientation(image))
     if turn is not None:
         rgb = rgb.transpose(turn)
@@ -54,6 +61,21 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         rgb = image.copy()
     rgb.info = {}
     return rgb
+
+
+def flat_rgb(image: Image.Image) -> Image.Image:
+    """A picture in RGB, what is transparent on white and what is deeper scaled as in `upright_rgb`; RGB without transparency
+    is the image itself."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        image = _eight_bits(image)
+    elif image.mode == "La":
+        image = image.convert("LA")
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+    ground = Image.new("RGB", rgba.size, WHITE)
+    ground.paste(rgba, mask=rgba.getchannel("A"))
+    return ground
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -79,19 +101,6 @@ def _may_be_turned(file: Any) -> bool:
     data = file.read()
     file.seek(place)
     return any(mark in data for mark in _PNG_MARKS)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        image = _eight_bits(image)
-    elif image.mode == "La":
-        image = image.convert("LA")
-    if not image.has_transparency_data:
-        return image if image.mode == "RGB" else image.convert("RGB")
-    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-    ground = Image.new("RGB", rgba.size, WHITE)
-    ground.paste(rgba, mask=rgba.getchannel("A"))
-    return ground
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from code_sandbox.pictures import BROKEN, upright_rgb
+
 
 class BadImage(Exception):
     """A supplied file is not what it was said to be, or no readable image."""
@@ -52,8 +54,8 @@ class BlobStore:
             raise BadImage(f"the body has sha256 {actual}, but the address says {sha256}")
         try:
             with Image.open(io.BytesIO(data)) as image:
-                image.load()
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                upright_rgb(image)
+        except BROKEN as error:
             raise BadImage(f"the image {sha256[:12]}… ({len(data):,} bytes) cannot be read: {error}") from error
         path = self._directory / sha256
         partial = path.with_suffix(f".{os.getpid()}-{id(data)}")

@@ -11,8 +11,9 @@ from typing import Any
 
 from PIL import Image
 
-_PLAIN = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
-_CONVERTED = ("CMYK", "HSV", "LAB", "YCbCr", "RGBX", "RGBa", "La")
+from code_sandbox.pictures import BROKEN, flat_rgb, upright_rgb, upright_size
+
+_SHOWN_AS_THEY_ARE = ("1", "L", "RGB")
 _JPEG_QUALITY = 95
 PNG_LEVEL = 1
 """Of zlib. A higher level costs twice the time for a tenth of the size."""
@@ -27,13 +28,11 @@ class ImageEncoder:
         self.mime = "image/png"
 
     def encode(self, image: Image.Image) -> bytes | None:
-        """The image's file, or None for one that cannot be shown (32-bit floats, no pixels), as Pillow does."""
+        """The image's file, what is transparent on white; None for one without pixels, as Pillow does."""
         if not image.width or not image.height:
             return None
-        if image.mode in _CONVERTED:
-            image = image.convert("RGB")
-        elif image.mode not in _PLAIN:
-            return None
+        if image.mode not in _SHOWN_AS_THEY_ARE or image.has_transparency_data:
+            image = flat_rgb(image)
         if image.width * image.height > self.max_pixels:
             image = self._shrunk(image)
         buffer = io.BytesIO()
@@ -46,8 +45,8 @@ class ImageEncoder:
     def _shrunk(self, image: Image.Image) -> Image.Image:
         scale = math.sqrt(self.max_pixels / (image.width * image.height))
         size = (max(1, math.floor(image.width * scale)), max(1, math.floor(image.height * scale)))
-        if image.mode in ("1", "P", "PA"):
-            image = image.convert("RGB")
+        if image.mode == "1":
+            image = image.convert("L")
         return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
 
     def bounded(self, data: bytes) -> bytes:
@@ -60,7 +59,7 @@ class ImageEncoder:
                 if image.width * image.height <= self.max_pixels:
                     return data
                 return self.encode(image) or data
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except BROKEN:
             return data
 
     def install(self, shell: Any) -> None:
@@ -73,7 +72,7 @@ class ImageEncoder:
 
 
 class QuestionImage(Image.Image):
-    """An RGB image that is decoded at first use, and from then on an ordinary `PIL.Image.Image`.
+    """An image of the question, upright and in RGB; decoded at first use, and from then on an ordinary `PIL.Image.Image`.
 
     Most episodes look at a crop or never compute at all; sixteen of a group share the file and need not decode it
     before they know.
@@ -84,15 +83,13 @@ class QuestionImage(Image.Image):
         self._descriptor = descriptor
         with open(descriptor, "rb", closefd=False) as file, Image.open(file) as header:
             self._mode = "RGB"
-            self._size = header.size
-            self.info = header.info.copy()
+            self._size = upright_size(header)
 
     def load(self) -> Any:
         """Decode."""
         if type(self) is QuestionImage:
             with open(self._descriptor, "rb", closefd=False) as file, Image.open(file) as source:
-                source.load()
-                self.im = source.im if source.mode == "RGB" else source.convert("RGB").im
+                self.im = upright_rgb(source).im
             self.__class__ = Image.Image  # type: ignore[assignment]
         return Image.Image.load(self)
 

@@ -33,13 +33,14 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _POLL_S = 0.002
 _OPEN = """\
 import random as _r, numpy as _n
+from code_sandbox.pictures import upright_rgb as _u
 from code_sandbox.server.display import FIGURE_OPTIONS as _f, ImageEncoder as _e
 from PIL import Image as _I
 _r.seed({seed}); _n.random.seed({seed} % 2**32)
 get_ipython().config.InlineBackend.print_figure_kwargs = _f
 _encoder = _e(); _encoder.install(get_ipython())
 {lines}
-del _r, _n, _f, _e, _I"""
+del _r, _n, _u, _f, _e, _I"""
 _ENCODING = "_encoder.max_pixels, _encoder.mime = {max_pixels}, {mime!r}"
 
 
@@ -122,7 +123,7 @@ class JupyterKernel:
         for number, descriptor in enumerate(descriptors, start=1):
             name = f"image_{number}"
             await asyncio.to_thread(_copy, descriptor, self.process.directory / name)
-            lines.append(f"image_{number} = _I.open({self._inner + '/' + name!r}).convert('RGB')")
+            lines.append(f"image_{number} = _u(_I.open({self._inner + '/' + name!r}))")
         code = _OPEN.format(seed=seed, lines="\n".join(lines))
         output = await self.execute(Cell(code, timeout_s=timeout_s, max_chars=1000, silent=True))
         if output.status != "ok":

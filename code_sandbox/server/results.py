@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
+from code_sandbox.pictures import BROKEN
 from code_sandbox.server.cells import CellOutput
 from code_sandbox.server.settings import Settings
 from code_sandbox.wire import CellError, CellImage, ExecuteResult
@@ -70,7 +71,7 @@ def _checked(mime: str, data: bytes, max_bytes: int, max_pixels: int) -> CellIma
     try:
         with Image.open(io.BytesIO(data), formats=[_FORMATS[mime]]) as image:
             width_px, height_px = image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
+    except BROKEN as problem:
         return str(problem)
     if width_px * height_px > max_pixels:
         return f"it has {width_px}x{height_px} pixels; the limit is {max_pixels:,}"
