@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -15,8 +14,7 @@ from agent.errors import ContextFull, PolicyUnavailable
 from agent.messages import Message
 from agent.policy import Reply
 from agent.protocol import STOP_STRINGS
-
-_RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
+from serving.retries import RETRIED, pause_before_s
 
 
 class ChatSettings(BaseModel):
@@ -91,11 +89,9 @@ class ChatClient:
             ContextFull: The server says the prompt is too long.
             PolicyUnavailable: It did not give a usable answer in `attempts` tries.
         """
-        url, pause_s, last = f"{self.settings.base_url.rstrip('/')}/chat/completions", 0.5, ""
+        url, last = f"{self.settings.base_url.rstrip('/')}/chat/completions", ""
         for attempt in range(self.settings.attempts):
-            if attempt:
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
-                pause_s = min(2 * pause_s, 10.0)
+            await asyncio.sleep(pause_before_s(attempt))
             try:
                 async with self._http.stream("POST", url, json=body) as response:
                     if response.status_code == 200 and on_text is not None:
@@ -110,7 +106,7 @@ class ChatClient:
             last = f"HTTP {response.status_code}: {response.text[:300]}"
             if response.status_code == 400 and _is_too_long(response.text):
                 raise ContextFull(response.text[:300])
-            if response.status_code not in _RETRIED:
+            if response.status_code not in RETRIED:
                 break
         raise PolicyUnavailable(
             f"{url} gave no answer ({last}); is the server up, and does it serve {self.settings.model!r}?"

@@ -176,10 +176,10 @@ def _add_judge(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def _judge(options: argparse.Namespace) -> int:
     from judge.client import Judge, JudgeSettings
+    from serving.urls import split_urls
 
     async def ask() -> int:
-        urls = tuple(url.strip() for url in options.base_url.split(",") if url.strip())
-        judge = Judge(JudgeSettings(base_urls=urls))
+        judge = Judge(JudgeSettings(base_urls=split_urls(options.base_url)))
         try:
             verdict = await judge.judge(options.answer, options.gold, question=options.question)
         finally:

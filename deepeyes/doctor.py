@@ -89,8 +89,9 @@ def _sandbox() -> str:
 
 def _judge() -> str:
     from judge.client import Judge, JudgeSettings
+    from serving.urls import split_urls
 
-    urls = tuple(url.strip() for url in os.environ.get("LLM_AS_A_JUDGE_BASE", "").split(",") if url.strip())
+    urls = split_urls(os.environ.get("LLM_AS_A_JUDGE_BASE"))
     if not urls:
         raise _Missing(
             "LLM_AS_A_JUDGE_BASE is not set: answers are decided by rules only; `bash judge/serve.sh` starts a judge"

@@ -35,11 +35,13 @@ from evaluation.runs.settings import MODES, RunSettings
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import PROFILES, load_profile
 from judge.client import Judge, JudgeMisconfigured, JudgeSettings
-from serving.vllm import ServerFailed, serve_checkpoint
+from serving.processes import ProgramFailed
+from serving.urls import split_urls
+from serving.vllm import serve_checkpoint
 
 STAGES = ("all", "infer", "score", "report")
 _ADDED_TO_SETTINGS = ("prompt_sha256", "started", "data_md5", "versions")
-ERRORS = (BenchmarkError, RunMismatch, RunStopped, ServerFailed, JudgeMisconfigured, LookupError, OSError, ValueError)
+ERRORS = (BenchmarkError, RunMismatch, RunStopped, ProgramFailed, JudgeMisconfigured, LookupError, OSError, ValueError)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -211,7 +213,7 @@ def infer_run(options: argparse.Namespace, settings: RunSettings) -> None:
     if len(finished(options.out)) >= total:
         return
     with contextlib.ExitStack() as stack:
-        served_name, urls = settings.model, [url.strip() for url in (options.base_url or "").split(",") if url.strip()]
+        served_name, urls = settings.model, list(split_urls(options.base_url))
         if not urls:
             served_name = "policy"
             checkpoint = Path(settings.model)
@@ -247,7 +249,7 @@ def _progress(title: str, total: int) -> Iterator[Any]:
 
 def judge_settings(options: argparse.Namespace, cache: Path) -> JudgeSettings:
     """Who judges; what was asked before comes from the cache."""
-    urls = tuple(url.strip() for url in options.judge_base_url.split(",") if url.strip())
+    urls = split_urls(options.judge_base_url)
     return JudgeSettings(base_urls=urls, model=options.judge_model, cache=str(cache) if urls else None)
 
 

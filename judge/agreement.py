@@ -19,6 +19,7 @@ from typing import Any
 
 from judge.client import Judge, JudgeSettings
 from judge.verdict import Outcome, Verdict
+from serving.urls import split_urls
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +120,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--other-model", default="judge")
     options = parser.parse_args(arguments)
     pairs = read_pairs(options.pairs, labels=options.labels)
-    urls = (options.base_url,) if options.base_url else ()
+    urls = split_urls(options.base_url)
     verdicts = asyncio.run(ask_all(JudgeSettings(base_urls=urls, model=options.model, prompt=options.prompt), pairs))
     if options.labels:
         second: list[bool | None] = [bool(pair["right"]) for pair in pairs]
     else:
-        other = JudgeSettings(base_urls=(options.other,), model=options.other_model, prompt=options.prompt)
+        other = JudgeSettings(base_urls=split_urls(options.other), model=options.other_model, prompt=options.prompt)
         second = [verdict.correct for verdict in asyncio.run(ask_all(other, pairs))]
     kinds = [str(pair.get("kind", "all answers")) for pair in pairs]
     found = by_category(kinds, [verdict.correct for verdict in verdicts], second)

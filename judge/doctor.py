@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from judge.client import Judge, JudgeSettings
 from judge.verdict import Verdict
+from serving.urls import split_urls
 
 QUESTIONS: tuple[tuple[str, str, str, bool], ...] = (
     ("What colour is the car?", "red", "It is a crimson car.", True),
@@ -67,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--base-url", default=default, help="comma-separated; by default LLM_AS_A_JUDGE_BASE")
     parser.add_argument("--model", default="judge")
     options = parser.parse_args(arguments)
-    urls = tuple(url.strip() for url in options.base_url.split(",") if url.strip())
+    urls = split_urls(options.base_url)
     try:
         found = asyncio.run(examine(JudgeSettings(base_urls=urls, model=options.model, attempts=1)))
     except (ConnectionError, RuntimeError) as error:

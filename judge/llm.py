@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from judge.cache import open_cache
 from serving.balancing import NoServer, Server, Servers
+from serving.retries import RETRIED, pause_before_s
 
 T = TypeVar("T")
-_RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
-_TOO_MUCH = {429, 503}
 _SPECIAL_TOKEN = re.compile(r"<\|(\w+)\|>")
 
 
@@ -76,7 +74,7 @@ class Llm:
             headers={"Authorization": f"Bearer {settings.api_key}"},
             limits=httpx.Limits(max_connections=settings.max_in_flight, max_keepalive_connections=settings.max_in_flight),
         )
-        self._servers = Servers(settings.base_urls, max_in_flight=settings.max_in_flight)
+        self._servers = Servers(settings.base_urls, max_in_flight=settings.max_in_flight, what="judge")
         self._cache = open_cache(settings.cache)
 
     async def aclose(self) -> None:
@@ -151,11 +149,9 @@ class Llm:
     async def _ask(self, body: dict[str, Any], read: Callable[[str], T | None], choices: tuple[str, ...]) -> Asked[T]:
         settings = self.settings
         asked: Asked[T] = Asked(value=None, problem="no attempt", outage=True)
-        pause_s, tokens = 0.5, 0
+        tokens = 0
         for attempt in range(settings.attempts):
-            if attempt:
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
-                pause_s = min(2 * pause_s, 10.0)
+            await asyncio.sleep(pause_before_s(attempt))
             try:
                 async with self._servers.slot(patience_s=settings.patience_s) as server:
                     asked, again = await self._send(server, _constrained(body, server, choices), read)
@@ -171,19 +167,13 @@ class Llm:
         try:
             response = await self._http.post(f"{server.url}/chat/completions", json=body)
         except httpx.TransportError as error:
-            server.failed()
-            if isinstance(error, httpx.TimeoutException):
-                self._servers.refused()
+            self._servers.did_not_answer(server, error)
             return Asked(value=None, problem=f"{server.url}: {error or type(error).__name__}", outage=True), True
-        if response.status_code in _RETRIED:
-            if response.status_code in _TOO_MUCH:
-                self._servers.refused()
-            if response.status_code != 429:  # a server that is busy is not broken
-                server.failed()
+        self._servers.answered(server, response.status_code)
+        if response.status_code in RETRIED:
             return Asked(value=None, problem=f"{server.url} answered HTTP {response.status_code}", outage=True), True
         if response.status_code != 200:
             return self._unusable(server, response)
-        self._servers.succeeded(server)
         reply, tokens = _text_and_tokens(response)
         value = read(reply)
         problem = f"an unreadable verdict: {reply[:100]!r}" if value is None else ""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.recipes import RecipeError, find_recipe, parse_override, read_yaml
 from reinforcement_learning.settings import AgentSettings
+from serving.urls import split_urls
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -120,7 +121,7 @@ def _nest(keys: Sequence[str], value: Any) -> dict[str, Any]:
 def _addresses() -> dict[str, Any]:
     agent: dict[str, Any] = {}
     for name, keys in (("CODE_SANDBOX_URL", ("sandbox_urls",)), ("LLM_AS_A_JUDGE_BASE", ("judge", "base_urls"))):
-        urls = [url.strip() for url in os.environ.get(name, "").split(",") if url.strip()]
+        urls = list(split_urls(os.environ.get(name)))
         if urls:
             agent = _merge(agent, _nest(keys, urls))
     return {"agent": agent} if agent else {}

@@ -1,4 +1,4 @@
-"""Which judge server is asked next, and how many requests are under way: least loaded first, broken ones left alone."""
+"""Which of several servers is asked next, and how many requests are under way: least loaded first, broken ones last."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+
+import httpx
+
+from serving.retries import BROKEN, RETRIED, TOO_MUCH
 
 _FAILURES_TO_OPEN = 3
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
@@ -47,16 +51,18 @@ class Server:
 
 
 class Servers:
-    """All servers of one judge.
+    """All servers of one model.
 
     Args:
         urls: At least one.
         max_in_flight: Requests under way at most; fewer while more than a quarter is refused as too much. Single refusals
             happen to healthy servers and are only sent again: halving for each of them would stop all work.
+        what: Their name in errors.
     """
 
-    def __init__(self, urls: Sequence[str], *, max_in_flight: int) -> None:
+    def __init__(self, urls: Sequence[str], *, max_in_flight: int, what: str = "server") -> None:
         self.all = [Server(url.rstrip("/")) for url in urls]
+        self._what = what
         self._most = float(max_in_flight)
         self._limit = float(max_in_flight)
         self._in_flight = 0
@@ -82,7 +88,7 @@ class Servers:
         asked = time.monotonic()
         while (server := self._free()) is None:
             if self.all_broken and time.monotonic() - max(asked, self._last_success) > patience_s:
-                raise NoServer(f"no judge answered for {patience_s:g} s")
+                raise NoServer(f"no {self._what} answered for {patience_s:g} s")
             await self._wait(patience_s)
         server.in_flight += 1
         self._in_flight += 1
@@ -131,6 +137,27 @@ class Servers:
     def all_broken(self) -> bool:
         """Whether every server failed several times in a row."""
         return all(one.failures >= _FAILURES_TO_OPEN for one in self.all)
+
+    def answered(self, server: Server, status: int) -> bool:
+        """Take note of an answer's HTTP status.
+
+        Returns:
+            Whether the server is well: it was neither broken nor asked too much. What it was asked may still be wrong.
+        """
+        if status in TOO_MUCH:
+            self.refused()
+        if status in BROKEN:
+            server.failed()
+        well = status not in RETRIED
+        if well:
+            self.succeeded(server)
+        return well
+
+    def did_not_answer(self, server: Server, error: httpx.TransportError) -> None:
+        """Take note that there was no answer; one that did not come in time may mean that it was asked too much."""
+        server.failed()
+        if isinstance(error, httpx.TimeoutException):
+            self.refused()
 
     def succeeded(self, server: Server) -> None:
         """A request went well: one more at a time, after as many as are under way went well."""

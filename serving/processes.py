@@ -22,6 +22,7 @@ import psutil
 MARK = "DEEPEYES_PROCESS_MARK"
 _PR_SET_PDEATHSIG = 1
 _REAP_S = 5.0
+_POLL_S = 0.05
 
 
 class ProgramFailed(RuntimeError):
@@ -142,6 +143,41 @@ def run(
         raise ProgramFailed(f"{' '.join(command[:4])} … ended with {code}. The end of {log}:\n{_tail(log)}")
 
 
+def check_health(url: str) -> None:
+    """Ask a server for `/health`.
+
+    Raises:
+        httpx.HTTPError: It does not say that it is well.
+    """
+    httpx.get(f"{url}/health", timeout=2.0).raise_for_status()
+
+
+def wait_until_up(
+    name: str, process: subprocess.Popen[bytes], probe: Callable[[], object], *, log: Path, timeout_s: float
+) -> None:
+    """Wait for a program that was started.
+
+    Args:
+        name: Of the program, for errors.
+        process: As `start` gave it.
+        probe: Raises OSError or httpx.HTTPError while the program is not up.
+        log: Its output.
+        timeout_s: How long it may take.
+
+    Raises:
+        ProgramFailed: It ended, or took longer; the message holds the end of its log.
+    """
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise ProgramFailed(f"{name} ended with {process.returncode} while starting. The end of {log}:\n{_tail(log)}")
+        with contextlib.suppress(OSError, httpx.HTTPError):
+            probe()
+            return
+        time.sleep(_POLL_S)
+    raise ProgramFailed(f"{name} was not up within {timeout_s:g} s. The end of {log}:\n{_tail(log)}")
+
+
 def _tail(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").replace("\r", "\n").splitlines()[-25:])
 
@@ -182,10 +218,14 @@ def redis_server(directory: Path) -> Iterator[str]:
     ]
     process = start(command, log=directory / "redis.log")
     try:
-        _wait(process, lambda: socket.create_connection(("127.0.0.1", port), 1.0).close(), directory / "redis.log", 20.0)
+        wait_until_up("Redis", process, lambda: _connect(port), log=directory / "redis.log", timeout_s=20.0)
         yield f"redis://127.0.0.1:{port}/0"
     finally:
         stop(process)
+
+
+def _connect(port: int) -> None:
+    socket.create_connection(("127.0.0.1", port), 1.0).close()
 
 
 @contextlib.contextmanager
@@ -216,13 +256,13 @@ def sandbox_server(
 
     def answers() -> None:
         if uds is None:
-            httpx.get(f"{url}/health", timeout=2.0).raise_for_status()
+            check_health(url)
             return
         with socket.socket(socket.AF_UNIX) as probe:
             probe.connect(str(uds))
 
     try:
-        _wait(process, answers, directory / "sandbox.log", 60.0)
+        wait_until_up("the sandbox", process, answers, log=directory / "sandbox.log", timeout_s=60.0)
         yield url
     finally:
         stop(process, grace_s=40.0)
@@ -238,19 +278,7 @@ def judge_server(directory: Path, model: Path) -> Iterator[str]:
     process = start(["bash", str(script), str(model), "--max-num-seqs", "16"], log=directory / "judge.log", env=env)
     url = f"http://127.0.0.1:{port}"
     try:
-        _wait(process, lambda: httpx.get(f"{url}/health", timeout=2.0).raise_for_status(), directory / "judge.log", 240.0)
+        wait_until_up("the judge", process, lambda: check_health(url), log=directory / "judge.log", timeout_s=240.0)
         yield f"{url}/v1"
     finally:
         stop(process)
-
-
-def _wait(process: subprocess.Popen[bytes], probe: Callable[[], object], log: Path, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise ProgramFailed(f"it ended with {process.returncode} while starting. The end of {log}:\n{_tail(log)}")
-        with contextlib.suppress(OSError, httpx.HTTPError):
-            probe()
-            return
-        time.sleep(0.05)
-    raise ProgramFailed(f"it was not up within {timeout_s:g} s. The end of {log}:\n{_tail(log)}")

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+from serving.processes import ProgramFailed, check_health, free_port, start, stop, wait_until_up
 
 _CPU_ENVIRONMENT = {
     "TORCH_COMPILE_DISABLE": "1",
@@ -26,17 +21,6 @@ _CPU_ARGUMENTS = [
     "--dtype", "float32", "--enforce-eager", "--distributed-executor-backend", "uni", "--max-num-seqs", "64",
     "--max-model-len", "512",
 ]  # fmt: skip
-
-
-class ServerFailed(RuntimeError):
-    """vLLM ended or did not become healthy."""
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -63,56 +47,21 @@ def serve_checkpoint(
         The base URL, with `/v1`.
 
     Raises:
-        ServerFailed: vLLM ended or was not healthy in time; the message holds the end of its log.
+        ProgramFailed: There is no model, or vLLM ended or was not healthy in time; the message holds the end of its log.
     """
     if not (checkpoint / "config.json").is_file():
-        raise ServerFailed(f"{checkpoint} is no model folder: it has no config.json")
+        raise ProgramFailed(f"{checkpoint} is no model folder: it has no config.json")
     port = free_port()
     command = [
         sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(checkpoint), "--host", "127.0.0.1",
         "--port", str(port), "--served-model-name", served_name, "--limit-mm-per-prompt", '{"image": 16, "video": 0}',
         *(_CPU_ARGUMENTS if cpu else []), *arguments,
     ]  # fmt: skip
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | (_CPU_ENVIRONMENT if cpu else {}),
-            # A group of its own: vLLM starts helpers, and all of them must go.
-            start_new_session=True,
-        )
+    log.unlink(missing_ok=True)
+    process = start(command, log=log, env=_CPU_ENVIRONMENT if cpu else {})
+    url = f"http://127.0.0.1:{port}"
     try:
-        _wait_until_healthy(process, f"http://127.0.0.1:{port}", log, start_timeout_s)
-        yield f"http://127.0.0.1:{port}/v1"
+        wait_until_up("vLLM", process, lambda: check_health(url), log=log, timeout_s=start_timeout_s)
+        yield f"{url}/v1"
     finally:
-        _stop(process)
-
-
-def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise ServerFailed(f"vLLM ended with {process.returncode}; the end of {log}:\n{_tail(log)}")
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"{url}/health", timeout=2.0).status_code == 200:
-                return
-        time.sleep(0.2)
-    raise ServerFailed(f"vLLM was not healthy within {timeout_s:g} s; the end of {log}:\n{_tail(log)}")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-            break
-    # The leader may have left members of its group behind.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def _tail(log: Path) -> str:
-    return log.read_text(errors="replace")[-2000:]
+        stop(process)

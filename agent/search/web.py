@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,9 +12,10 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.errors import BudgetExhausted, ToolUnavailable
+from serving.retries import RETRIED, pause_before_s
 
 T = TypeVar("T")
-_RETRIED = {408, 425, 429, 500, 502, 503, 504}
+_LONGEST_PAUSE_S = 8.0
 _ADVICE = {
     400: "the request was refused; check the provider's settings",
     401: "the key is missing or wrong",
@@ -165,7 +165,7 @@ class WebClient:
                 except ValueError as error:
                     raise TryLater(f"the answer is no JSON: {response.text[:100]!r}") from error
             reason = f"HTTP {response.status_code}: {response.text[:200]!r}"
-            if response.status_code in _RETRIED:
+            if response.status_code in RETRIED:
                 raise TryLater(_advised(reason, response.status_code), retry_after_s=_retry_after_s(response))
             raise ToolUnavailable(self.scrub(f"{self.source}: {_advised(reason, response.status_code)}"))
 
@@ -205,7 +205,7 @@ class WebClient:
                 finally:
                     if not paid:
                         await self._ledger.spend(0, -price_usd, max_calls=None, max_usd=None)
-                pause_s = max(wanted_s, min(0.5 * 2**number, 8.0) * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+                pause_s = max(wanted_s, pause_before_s(number + 1, longest_s=_LONGEST_PAUSE_S))
                 if time.monotonic() - started + pause_s >= self.settings.deadline_s:
                     last += f"; gave up after {time.monotonic() - started:.1f} s"
                     break

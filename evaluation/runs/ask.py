@@ -22,10 +22,11 @@ from agent.search.gateway import Search, open_search, pages_of
 from agent.tools import Tool, ToolContext, ToolResult, build_tools
 from agent.trajectory import TrajectoryWriter
 from code_sandbox.client import SandboxClient
+from code_sandbox.pools import Pools
 from evaluation.benchmarks import Item
-from evaluation.runs.fleet import Fleet
 from evaluation.runs.folder import finished, locked, sample_key
 from evaluation.runs.settings import RunSettings
+from serving.fleet import Fleet
 
 _log = logging.getLogger(__name__)
 _FAILURES_TO_STOP = 16
@@ -143,7 +144,7 @@ async def infer(
         done = finished(directory)
         writer = TrajectoryWriter(directory)
         prompt = settings.load_prompt()
-        fleet = Fleet(base_urls, max_in_flight=max_in_flight, patience_s=patience_s)
+        fleet = Fleet(base_urls, max_in_flight=max_in_flight, inner=Pools(), patience_s=patience_s)
         chat = ChatSettings(
             base_url=base_urls[0],
             model=served_name,

@@ -21,6 +21,7 @@ from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import load_profile
 from judge.agreement import Agreement, by_category
 from judge.client import Judge, JudgeMisconfigured, JudgeSettings
+from serving.urls import split_urls
 
 
 async def rejudge(run: Path, settings: JudgeSettings, *, sample: int, seed: int = 0) -> dict[str, Agreement]:
@@ -73,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sample", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    urls = tuple(url.strip() for url in options.judge_base_url.split(",") if url.strip())
+    urls = split_urls(options.judge_base_url)
     if not urls:
         sys.exit("rejudge: --judge-base-url is missing; there must be another judge, or the same one again")
     settings = JudgeSettings(base_urls=urls, model=options.judge_model)

@@ -16,8 +16,8 @@ from agent.prompts import load_prompt
 from agent.trajectory import read_records
 from judge.client import Judge, JudgeSettings
 from judge.verdict import Outcome
-from serving.processes import free_port, judge_server, marked
-from serving.vllm import ServerFailed, serve_checkpoint
+from serving.processes import ProgramFailed, free_port, judge_server, marked
+from serving.vllm import serve_checkpoint
 from tests.conftest import ROOT, png
 from tests.slow.conftest import killable_judge
 
@@ -126,7 +126,7 @@ def test_chat_talks_with_a_real_model_and_a_real_sandbox(server, sandbox_url, qu
 
 
 def test_a_folder_that_is_no_model_is_refused_at_once(tmp_path):
-    with pytest.raises(ServerFailed, match=r"no config\.json"), serve_checkpoint(tmp_path, log=tmp_path / "log", cpu=True):
+    with pytest.raises(ProgramFailed, match=r"no config\.json"), serve_checkpoint(tmp_path, log=tmp_path / "log", cpu=True):
         pass
 
 

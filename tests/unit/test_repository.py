@@ -38,6 +38,23 @@ def test_every_script_a_document_names_exists(name):
         assert upstream or (ROOT / path).is_file(), f"{name} names {path}"
 
 
+def test_every_program_that_a_document_or_a_script_names_can_be_run():
+    named = {
+        module.rstrip(".")
+        for name in FILES
+        if name.endswith((".md", ".py", ".sh", ".yaml", ".service", "Dockerfile")) and not name.startswith("tests/")
+        for module in re.findall(r"(?:python\d?|\$python\"|bin/python) -m ([\w.]+)", (ROOT / name).read_text())
+    }
+    ours = {module for module in named if module.split(".")[0] in {*ROOMS, "benchmarks", "scripts"}}
+    assert {"code_sandbox.server", "viewer", "judge.doctor", "data.fetch"} <= ours
+    assert named - ours <= {"pytest", "pip", "venv"}
+    for module in ours:
+        path = ROOT / module.replace(".", "/")
+        path = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+        assert path.is_file(), f"python -m {module}"
+        assert '\nif __name__ == "__main__":\n' in path.read_text(), f"python -m {module}"
+
+
 @pytest.mark.parametrize("name", MARKDOWN)
 def test_every_deepeyes_command_a_document_names_is_understood(name):
     from deepeyes.cli import main

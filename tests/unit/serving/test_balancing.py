@@ -2,6 +2,7 @@
 
 import asyncio
 
+import httpx
 import pytest
 
 from serving.balancing import NoServer, Servers
@@ -24,7 +25,7 @@ async def test_a_server_that_fails_three_times_is_left_alone_and_then_tried_with
     servers = Servers(["http://a"], max_in_flight=8)
     for _ in range(3):
         servers.all[0].failed()
-    with pytest.raises(NoServer, match="no judge answered"):
+    with pytest.raises(NoServer, match=r"no server answered for 0\.1 s"):
         await take(servers, patience_s=0.1)
     servers.all[0].closed_until = 0.0
     async with servers.slot(patience_s=0.1):
@@ -99,3 +100,30 @@ async def test_single_refusals_do_not_slow_all_others():
         else:
             servers.succeeded(servers.all[0])
     assert servers.limit == 64
+
+
+@pytest.mark.parametrize("status", [200, 204, 400, 401, 404, 413, 422])
+def test_a_server_that_answers_is_well_whatever_it_thinks_of_the_question(status):
+    servers = Servers(["http://a"], max_in_flight=4)
+    servers.all[0].failed()
+    assert servers.answered(servers.all[0], status) is True
+    assert servers.all[0].failures == 0
+
+
+@pytest.mark.parametrize(("status", "failures"), [(408, 1), (429, 0), (500, 1), (502, 1), (503, 1), (504, 1)])
+def test_a_server_that_is_only_busy_is_not_broken(status, failures):
+    servers = Servers(["http://a"], max_in_flight=4)
+    assert servers.answered(servers.all[0], status) is False
+    assert servers.all[0].failures == failures
+
+
+@pytest.mark.parametrize(("event", "shrinks"), [(429, True), (503, True), (500, False), ("late", True), ("away", False)])
+def test_only_an_answer_of_too_much_or_too_late_makes_requests_fewer(event, shrinks):
+    errors = {"late": httpx.ReadTimeout("late"), "away": httpx.ConnectError("away")}
+    servers = Servers(["http://a"], max_in_flight=64)
+    for _ in range(40):
+        if event in errors:
+            servers.did_not_answer(servers.all[0], errors[event])
+        else:
+            servers.answered(servers.all[0], event)
+    assert (servers.limit < 64) is shrinks

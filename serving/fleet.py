@@ -1,6 +1,5 @@
-"""Several model servers as one: least loaded first, fewer requests at once while they say that it is too much.
-
-The same rules as for judge servers (serving/balancing.py), underneath the chat client of the episode loop.
+"""Several model servers as one, underneath any HTTP client: least loaded first, fewer requests at once while they say that
+it is too much. The rules are those of balancing.py.
 """
 
 from __future__ import annotations
@@ -9,11 +8,8 @@ from collections.abc import Sequence
 
 import httpx
 
-from code_sandbox.pools import Pools
 from serving.balancing import NoServer, Servers
 
-_TOO_MUCH = {429, 503}
-_BROKEN = {500, 502, 503, 504}
 _GONE_HEADERS = ("content-encoding", "content-length", "transfer-encoding")
 
 
@@ -23,8 +19,8 @@ class Fleet(httpx.AsyncBaseTransport):
     Args:
         base_urls: With `/v1`.
         max_in_flight: Requests at once over all servers.
+        inner: What really sends; it is closed with the fleet.
         patience_s: How long a request waits while no server answers anybody.
-        inner: What really sends.
     """
 
     def __init__(
@@ -32,13 +28,13 @@ class Fleet(httpx.AsyncBaseTransport):
         base_urls: Sequence[str],
         *,
         max_in_flight: int,
+        inner: httpx.AsyncBaseTransport,
         patience_s: float = 30.0,
-        inner: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._base_path = httpx.URL(base_urls[0]).path.rstrip("/")
-        self._servers = Servers(base_urls, max_in_flight=max_in_flight)
+        self._servers = Servers(base_urls, max_in_flight=max_in_flight, what="model server")
         self._patience_s = patience_s
-        self._inner = inner or Pools()
+        self._inner = inner
         self.down = ""
         """Why no server is left; going on is pointless then."""
 
@@ -60,19 +56,12 @@ class Fleet(httpx.AsyncBaseTransport):
                     response = await self._inner.handle_async_request(request)
                     content = await response.aread()
                 except httpx.TransportError as error:
-                    server.failed()
-                    if isinstance(error, httpx.TimeoutException):
-                        self._servers.refused()
+                    self._servers.did_not_answer(server, error)
                     raise
-                if response.status_code in _TOO_MUCH:
-                    self._servers.refused()
-                if response.status_code in _BROKEN:
-                    server.failed()
-                elif response.status_code not in _TOO_MUCH:
-                    self._servers.succeeded(server)
+                if self._servers.answered(server, response.status_code):
                     self.down = ""
         except NoServer as error:
-            self.down = f"no model server answered for {self._patience_s:g} s"
+            self.down = str(error)
             raise httpx.ConnectError(self.down, request=request) from error
         headers = [(name, value) for name, value in response.headers.items() if name.lower() not in _GONE_HEADERS]
         return httpx.Response(response.status_code, headers=headers, content=content, request=request)
