@@ -9,11 +9,12 @@ user: parquet itself can only be read a row group at a time.
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,21 @@ from reinforcement_learning.rows import RowContent, RowOptions, read_row
 _BATCH_BYTES = 64 << 20
 _MAX_BATCH_ROWS = 1024
 _FORMAT = "1"
+
+
+def find_files(patterns: Iterable[str]) -> list[str]:
+    """Expand patterns into absolute paths.
+
+    Raises:
+        RecipeError: A pattern matches nothing.
+    """
+    found: list[str] = []
+    for pattern in patterns:
+        matches = sorted(glob.glob(pattern))  # noqa: PTH207 - the pattern may be absolute
+        if not matches:
+            raise RecipeError(f"no data file matches {pattern!r}; see data/README.md for where to get them")
+        found += [str(Path(match).resolve()) for match in matches]
+    return found
 
 
 def cache_directory() -> Path:

@@ -24,12 +24,13 @@ import yaml
 from agent.recipes import RecipeError
 from agent.trajectory import forget_after
 from reinforcement_learning.checks import Inspection, inspect_recipe
-from reinforcement_learning.checks.data import find_files, row_options
+from reinforcement_learning.checks.data import row_options
 from reinforcement_learning.dropped import NAME as DROPPED
 from reinforcement_learning.dropped import write_dropped
 from reinforcement_learning.failed_groups import RunEnded
 from reinforcement_learning.recipe import Recipe, load_recipe
 from reinforcement_learning.resume import Start, begin, check_resume, wandb_environment
+from reinforcement_learning.row_files import find_files
 from reinforcement_learning.verl_adapter.cluster import use_token
 
 _PLUGIN = "reinforcement_learning.verl_adapter.plugin"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import sys
 from collections import Counter
@@ -14,6 +13,7 @@ from agent.recipes import RecipeError, shared_value
 from reinforcement_learning.checks.verdicts import FileVerdicts, judge_file, settings_key, token_counter
 from reinforcement_learning.recipe import Recipe, verl_value
 from reinforcement_learning.row_errors import RowError
+from reinforcement_learning.row_files import find_files
 from reinforcement_learning.rows import COLUMNS, RowOptions
 
 _NEEDED = ("data_source", "prompt", "reward_model")
@@ -33,21 +33,6 @@ class DataFindings:
     def usable(self) -> int:
         """Rows that will be trained on."""
         return self.rows - len(self.dropped)
-
-
-def find_files(patterns: Iterable[str]) -> list[str]:
-    """Expand patterns into absolute paths.
-
-    Raises:
-        RecipeError: A pattern matches nothing.
-    """
-    found: list[str] = []
-    for pattern in patterns:
-        matches = sorted(glob.glob(pattern))  # noqa: PTH207 - the pattern may be absolute
-        if not matches:
-            raise RecipeError(f"no data file matches {pattern!r}; see data/README.md for where to get them")
-        found += [str(Path(match).resolve()) for match in matches]
-    return found
 
 
 def row_options(recipe: Recipe) -> RowOptions:

@@ -19,6 +19,7 @@ from typing import Any
 
 from agent.recipes import RecipeError
 from reinforcement_learning.recipe import Recipe
+from reinforcement_learning.row_files import find_files
 from reinforcement_learning.verl_adapter import node_probe
 from reinforcement_learning.verl_adapter.node_probe import Facts, Question
 
@@ -288,8 +289,6 @@ def _look_at_nodes(
 
 
 def _question(recipe: Recipe, directory: Path) -> Question:
-    from reinforcement_learning.checks.data import find_files
-
     files: list[str] = []
     # The check of the data says what is wrong with it.
     with contextlib.suppress(RecipeError):
