@@ -1,9 +1,9 @@
 """The one loop: training, evaluation and the demo all call `run_episode`.
 
-Whose time is it? The model answers for its own tokens, which `max_turns` and `max_tokens` bound, and for how long its own
-programs run, which `deadline_s` bounds: only those end an episode in a way that is scored. Waiting for a free slot, for the
-engine, for a sandbox or for a search is ours: it never counts against the model, and a wait that does not end
-(`reply_deadline_s`, `tool_deadline_s`) is an outage, which is not scored.
+Whose time is it? The model answers for its own tokens, which `max_turns` and `max_episode_tokens` bound, and for how long
+its own programs run, which `episode_deadline_s` bounds: only those end an episode in a way that is scored. Waiting for a
+free slot, for the engine, for a sandbox or for a search is ours: it never counts against the model, and a wait that does
+not end (`reply_deadline_s`, `tool_deadline_s`) is an outage, which is not scored.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from agent.errors import ContextFull, EpisodeFailure, PolicyUnavailable, ToolErr
 from agent.messages import Message
 from agent.policy import Policy, Reply
 from agent.protocol import (
-    MAX_OBSERVATION_IMAGES,
     Action,
     FinalAnswer,
     Malformed,
@@ -31,6 +30,7 @@ from agent.protocol import (
     render_error_observation,
 )
 from agent.scheduling import POLICY, Slots
+from agent.settings import AgentSettings
 from agent.tools import PROGRAM_LEFT_S, Tool
 
 _CLOSE_S = 30.0
@@ -56,38 +56,6 @@ class StopReason(StrEnum):
     """The model's programs ran longer than they may, all together."""
     FAILED = "failed"
     """Our outage: not scored, counted."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EpisodeLimits:
-    """When an episode is cut short."""
-
-    max_turns: int = 9
-    """Model replies, the answer included. Source: DeepEyesV2 0373e6e, run_qwen2_5_vl-7b_final_allin.sh."""
-    max_calls: Mapping[str, int] = field(default_factory=lambda: {"image_search": 1})
-    """Calls by name of the tool that may succeed; further ones are refused to the model. One image search is published."""
-    max_tokens: int | None = None
-    """Tokens that the model may write in all its replies together."""
-    deadline_s: float | None = None
-    """Seconds that the model's programs may run, those of all its calls together; a program under way is stopped there. Time
-    that we make it wait does not count. A single wait, for a reply or for what a call needs besides its program, that is
-    longer than this is an outage, so it must be longer than the longest reply takes."""
-    reply_deadline_s: float | None = 3600.0
-    """From asking the engine to its reply, in seconds, the wait for a slot left out. Longer is an outage: tokens are bounded
-    by their number, not by a clock."""
-    tool_deadline_s: float | None = 900.0
-    """Wall time of one call, in seconds. Tools have shorter limits of their own: longer than this is an outage."""
-    max_observation_chars: int = 20_000
-    """Of one observation; the middle of what is longer is left out, visibly."""
-    max_observation_images: int = MAX_OBSERVATION_IMAGES
-
-    def __post_init__(self) -> None:
-        if self.max_turns < 1:
-            raise ValueError(f"max_turns is {self.max_turns}; an episode needs at least 1")
-        for name in ("deadline_s", "reply_deadline_s", "tool_deadline_s", "max_tokens", "max_observation_chars"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} is {value}; expected more than 0, or null for none")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,7 +147,7 @@ async def run_episode(
     *,
     policy: Policy,
     tools: Mapping[str, Tool],
-    limits: EpisodeLimits | None = None,
+    settings: AgentSettings | None = None,
     slots: Slots | None = None,
     episode_id: str | None = None,
 ) -> Episode:
@@ -189,18 +157,18 @@ async def run_episode(
         opening: System prompt and question.
         policy: A model that has seen nothing yet.
         tools: By the name the model calls them; closed at the end.
-        limits: The published ones by default.
+        settings: Of which the limits count here; the published ones by default.
         slots: How many episodes may use the model and each tool at once; no bound by default.
         episode_id: For the record; random by default.
 
     Returns:
         The episode. An outage does not raise: it ends the episode as FAILED.
     """
-    limits = limits or EpisodeLimits()
+    settings = settings or AgentSettings()
     episode = Episode(opening=tuple(opening), episode_id=episode_id or uuid.uuid4().hex)
     started = time.monotonic()
     try:
-        episode.stop_reason = await _Run(episode, policy, tools, limits, slots or Slots({}), started).play()
+        episode.stop_reason = await _Run(episode, policy, tools, settings, slots or Slots({}), started).play()
     except ContextFull:
         episode.stop_reason = StopReason.CONTEXT_FULL
     except EpisodeFailure as error:
@@ -225,25 +193,25 @@ class _Run:
         episode: Episode,
         policy: Policy,
         tools: Mapping[str, Tool],
-        limits: EpisodeLimits,
+        settings: AgentSettings,
         slots: Slots,
         started: float,
     ) -> None:
         self._episode = episode
         self._policy = policy
         self._tools = tools
-        self._limits = limits
+        self._settings = settings
         self._slots = slots
         self._started = started
         self._succeeded: Counter[str] = Counter()
 
     async def play(self) -> StopReason:
         new_messages: Sequence[Message] = self._episode.opening
-        for number in range(1, self._limits.max_turns + 1):
+        for number in range(1, self._settings.max_turns + 1):
             turn = await self._ask(new_messages)
             # Kept before the call is made: a turn whose tool fails or never returns is part of the record.
             self._episode.turns.append(turn)
-            stop = self._stop_before_tools(turn, last=number == self._limits.max_turns)
+            stop = self._stop_before_tools(turn, last=number == self._settings.max_turns)
             if stop is not None:
                 if isinstance(turn.action, FinalAnswer):
                     self._episode.answer = turn.action.text
@@ -257,7 +225,8 @@ class _Run:
         raise AssertionError("the last turn always stops")
 
     async def _ask(self, new_messages: Sequence[Message]) -> Turn:
-        left = None if self._limits.max_tokens is None else self._limits.max_tokens - self._episode.num_tokens
+        allowed = self._settings.max_episode_tokens
+        left = None if allowed is None else allowed - self._episode.num_tokens
         async with self._slots.use(POLICY) as waited_s:
             asked = time.monotonic()
             reply = await self._reply(new_messages, left)
@@ -270,7 +239,7 @@ class _Run:
         )
 
     async def _reply(self, new_messages: Sequence[Message], max_tokens: int | None) -> Reply:
-        allowed_s = _shortest(self._limits.reply_deadline_s, self._limits.deadline_s)
+        allowed_s = _shortest(self._settings.reply_deadline_s, self._settings.episode_deadline_s)
         deadline = asyncio.timeout(allowed_s)
         try:
             async with deadline:
@@ -281,13 +250,14 @@ class _Run:
             raise PolicyUnavailable(f"the engine gave no reply in {allowed_s:g} s") from error
 
     def _program_left_s(self) -> float | None:
-        allowed_s = self._limits.deadline_s
+        allowed_s = self._settings.episode_deadline_s
         return None if allowed_s is None else max(0.0, allowed_s - self._episode.program_s)
 
     def _stop_before_tools(self, turn: Turn, *, last: bool) -> StopReason | None:
         if isinstance(turn.action, FinalAnswer):
             return StopReason.ANSWERED
-        if self._limits.max_tokens is not None and self._episode.num_tokens >= self._limits.max_tokens:
+        allowed = self._settings.max_episode_tokens
+        if allowed is not None and self._episode.num_tokens >= allowed:
             return StopReason.TOKEN_BUDGET
         if turn.reply.finish == "length" or not turn.reply.text:
             return StopReason.LENGTH
@@ -307,7 +277,7 @@ class _Run:
             names = ", ".join(sorted(self._tools)) or "no tools"
             text = f"Error: Invalid tool call name: {action.name!r} is not one of {names}"
             return replace(turn, observation=self._refusal(text), tool_error="unknown tool")
-        allowed = self._limits.max_calls.get(action.name)
+        allowed = self._settings.max_calls.get(action.name)
         if allowed is not None and self._succeeded[action.name] >= allowed:
             times = "only once" if allowed == 1 else f"at most {allowed} times"
             text = f"Error: {action.name} can be used {times}"
@@ -326,9 +296,9 @@ class _Run:
 
     async def _call(self, action: ToolCall, tool: Tool) -> tuple[Message, str, float]:
         """(observation, what the model did wrong, seconds that its program ran)."""
-        left_s, wait_s = self._program_left_s(), self._limits.deadline_s
+        left_s, wait_s = self._program_left_s(), self._settings.episode_deadline_s
         together_s = None if left_s is None or wait_s is None else left_s + wait_s
-        allowed_s = _shortest(self._limits.tool_deadline_s, together_s)
+        allowed_s = _shortest(self._settings.tool_deadline_s, together_s)
         deadline = asyncio.timeout(allowed_s)
         token = PROGRAM_LEFT_S.set(left_s)
         try:
@@ -353,8 +323,10 @@ class _Run:
         return self._bounded(render_error_observation(text))
 
     def _bounded(self, message: Message) -> Message:
-        limits = self._limits
-        return bound_observation(message, max_chars=limits.max_observation_chars, max_images=limits.max_observation_images)
+        settings = self._settings
+        return bound_observation(
+            message, max_chars=settings.max_observation_chars, max_images=settings.max_observation_images
+        )
 
 
 def _shortest(*bounds_s: float | None) -> float | None:

@@ -27,19 +27,20 @@ class ChatSettings(BaseModel):
     model: str
     api_key: str = Field("EMPTY", repr=False)
     dialect: Literal["vllm", "openai"] = "vllm"
-    """`vllm` asks for the stop string in the output and can start a reply with the primer; `openai` can do neither."""
+    """`vllm` asks for the stop string in the output and goes on with a reply that a primer began; `openai` does neither."""
     temperature: float = Field(0.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     seed: int | None = None
-    max_reply_tokens: int | None = Field(8192, ge=1)
-    """None leaves it to the server: whatever its context still holds."""
-    primer: str = ""
-    """Put before each reply that follows an observation, as in the published rollouts; empty for none."""
     timeout_s: float = Field(600.0, gt=0)
     attempts: int = Field(5, ge=1)
     """Times a request is sent before the server counts as down."""
     record_tokens: bool = False
     """Ask a vLLM server for token ids and log-probabilities, for the record."""
+
+    @property
+    def can_prime(self) -> bool:
+        """Whether the server can go on with a reply that was begun for the model."""
+        return self.dialect == "vllm"
 
 
 OnText = Callable[[str], None]
@@ -50,8 +51,6 @@ class ChatClient:
     """Connection to one server, shared by the episodes of a run."""
 
     def __init__(self, settings: ChatSettings, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        if settings.primer and settings.dialect != "vllm":
-            raise ValueError(f"primer {settings.primer!r} needs a vLLM server; set dialect: vllm, or primer: ''")
         self.settings = settings
         self._http = httpx.AsyncClient(
             transport=transport,
@@ -114,10 +113,33 @@ class ChatClient:
 
 
 class ChatPolicy:
-    """One conversation. Keeps the history, and sends all of it each turn: a chat server has no memory."""
+    """One conversation. Keeps the history, and sends all of it each turn: a chat server has no memory.
 
-    def __init__(self, client: ChatClient, *, on_text: OnText | None = None, seed: int | None = None) -> None:
+    Args:
+        client: Of the server.
+        max_reply_tokens: Of one reply; None leaves it to the server: whatever its context still holds.
+        primer: Put before each reply that follows an observation; empty for none.
+        on_text: Streams the replies.
+        seed: Of sampling, instead of the client's.
+
+    Raises:
+        ValueError: The server cannot go on with a primer.
+    """
+
+    def __init__(
+        self,
+        client: ChatClient,
+        *,
+        max_reply_tokens: int | None,
+        primer: str,
+        on_text: OnText | None = None,
+        seed: int | None = None,
+    ) -> None:
+        if primer and not client.settings.can_prime:
+            raise ValueError(f"primer {primer!r} needs a vLLM server; set dialect: vllm, or primer: ''")
         self._client = client
+        self._max_reply_tokens = max_reply_tokens
+        self._primer = primer
         self._seed = client.settings.seed if seed is None else seed
         self._on_text = on_text
         self._history: list[dict[str, Any]] = []
@@ -126,7 +148,7 @@ class ChatPolicy:
         """Append the new messages and ask."""
         settings = self._client.settings
         self._history += [_to_chat(message) for message in new_messages]
-        primer = settings.primer if any(message["role"] == "assistant" for message in self._history) else ""
+        primer = self._primer if any(message["role"] == "assistant" for message in self._history) else ""
         body: dict[str, Any] = {
             "model": settings.model,
             "messages": self._history,
@@ -134,7 +156,7 @@ class ChatPolicy:
             "top_p": settings.top_p,
             "stop": list(STOP_STRINGS),
         }
-        bounds = [bound for bound in (settings.max_reply_tokens, max_tokens) if bound is not None]
+        bounds = [bound for bound in (self._max_reply_tokens, max_tokens) if bound is not None]
         if bounds:
             body["max_tokens"] = min(bounds)
         if self._seed is not None:

@@ -19,9 +19,6 @@ from agent.search import WebResult
 
 STOP_STRINGS = ("</code>", "</tool_call>")
 """Generation stops here; the string stays in the reply. End of sequence stops it too."""
-PRIMER = "<think>"
-"""What released checkpoints are given at the start of each reply that follows an observation."""
-MAX_OBSERVATION_IMAGES = 10
 PYTHON = "python"
 """Name of the tool that `<code>` calls."""
 
@@ -142,14 +139,11 @@ _READERS = {"answer": _read_answer, "code": _read_code, "tool_call": _read_tool_
 
 
 def render_code_observation(*, stdout: str, stderr: str, images: Sequence[ImageFile] = ()) -> Message:
-    """What the model sees after a cell. At most 10 images are shown."""
-    shown = tuple(images[:MAX_OBSERVATION_IMAGES])
+    """What the model sees after a cell."""
     body = f"Code execution result:\nstdout:\n```\n{escape(stdout)}\n```\n\nstderr:\n```\n{escape(stderr)}\n```\n\n"
-    if shown:
-        body += "Images:\n" + "\n".join([IMAGE_PLACEHOLDER] * len(shown))
-    return Message("user", body.strip(), shown)
-
-
+    if images:
+        body += "Images:\n" + "\n".join([IMAGE_PLACEHOLDER] * len(images))
+    return Message("user", body.strip(), tuple(images))
 
 
 def render_search_observation(query: str, results: Sequence[WebResult]) -> Message:
@@ -174,13 +168,9 @@ def render_image_search_observation(titles: Sequence[str], images: Sequence[Imag
     """
     if len(titles) != len(images):
         raise ValueError(f"{len(titles)} titles for {len(images)} images; each result has both")
-    shown = tuple(images[:MAX_OBSERVATION_IMAGES])
-    blocks = [
-        f"{number}. {IMAGE_PLACEHOLDER}\n[{escape(title)}]"
-        for number, (title, _) in enumerate(zip(titles, shown, strict=False), start=1)
-    ]
-    head = f"A Google image search for the image found {len(shown)} results:"
-    return render_tool_response("\n\n".join([head, "## Web Results", *blocks]), shown)
+    blocks = [f"{number}. {IMAGE_PLACEHOLDER}\n[{escape(title)}]" for number, title in enumerate(titles, start=1)]
+    head = f"A Google image search for the image found {len(titles)} results:"
+    return render_tool_response("\n\n".join([head, "## Web Results", *blocks]), images)
 
 
 def render_tool_response(content: str, images: Sequence[ImageFile] = ()) -> Message:

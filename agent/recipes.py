@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
 from agent.data_folders import data_folder
 
@@ -123,3 +125,27 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key, load_yaml(value)
     except yaml.YAMLError as error:
         raise RecipeError(f"override {text!r} has no YAML value: {error}") from error
+
+
+def explain(error: ValidationError, model: type[BaseModel], *, at_the_top: Callable[[str], str] = lambda _: "") -> str:
+    """What is wrong with values that were given for a model, as one line; an unknown name with the list of those there are.
+
+    Args:
+        error: Raised by the model.
+        model: Whose fields may be models themselves.
+        at_the_top: What is added about a name that the model itself does not know.
+    """
+    lines = []
+    for problem in error.errors():
+        place = ".".join(map(str, problem["loc"]))
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            owner: Any = model
+            for part in problem["loc"][:-1]:
+                field = owner.model_fields.get(part)
+                owner = field.annotation if field else owner
+            message = f"{message}; there are: {', '.join(sorted(owner.model_fields))}"
+            if len(problem["loc"]) == 1:
+                message += at_the_top(place)
+        lines.append(f"{place}: {message}" if place else message)
+    return "; ".join(lines)

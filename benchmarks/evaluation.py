@@ -116,22 +116,21 @@ def _write_data(path: Path, count: int, *, size: tuple[int, int], distinct: int)
             writer.writerow([index, image, f"What is it? ({index})", "a cat", "a dog", "a cow", "a hen", "B", "x"])
 
 
-def _settings(data: Path, mode: str) -> RunSettings:
+def _settings(data: Path, mode: str, sandbox: str = "http://127.0.0.1:8000") -> RunSettings:
     return RunSettings(
-        benchmark="vstar", data=str(data), model="m", prompt="deepeyesv2_code", mode=mode, max_reply_tokens=64
-    )  # type: ignore[arg-type]
+        benchmark="vstar", data=str(data), model="m", prompt="deepeyesv2_code", tools=("python",), mode=mode,
+        max_reply_tokens=64, sandbox_urls=(sandbox,),
+    )  # type: ignore[arg-type]  # fmt: skip
 
 
-async def _throughput(folder: Path, data: Path, name: str, mode: str, url: str, sandbox: str | None, slots: int) -> None:
-    benchmark, settings = load_benchmark("vstar"), _settings(data, mode)
+async def _throughput(folder: Path, data: Path, name: str, mode: str, url: str, sandbox: str, slots: int) -> None:
+    benchmark, settings = load_benchmark("vstar"), _settings(data, mode, sandbox)
     run = folder / f"{name} {mode}".replace(" ", "_")
     count = open_run(run, settings, benchmark, data)
     base = f"{url}/direct/v1" if mode == "think" else f"{url}/v1"
     turns = 1 if mode == "think" else 2
     cpu, started = time.process_time(), time.perf_counter()
-    await infer(
-        run, benchmark.load(data), settings, base_urls=[base], served_name="m", sandbox_url=sandbox, max_in_flight=slots
-    )
+    await infer(run, benchmark.load(data), settings, base_urls=[base], served_name="m", max_episodes=slots)
     took_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu
     limit_s = count * turns / slots
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
@@ -194,8 +193,7 @@ def _recorded(run: Path, count: int, answers: list[str], choices: dict[str, str]
     (run / "items.jsonl").write_text("\n".join(items) + "\n")
     (run / "episodes.jsonl").write_text("\n".join(episodes) + "\n")
     settings = _settings(Path("none.tsv"), "agent")
-    described = settings.model_dump(mode="json") | {"prompt_sha256": settings.load_prompt().sha256}
-    (run / "run.json").write_text(json.dumps(described))
+    (run / "run.json").write_text(json.dumps(settings.recorded()))
     return run
 
 
@@ -230,8 +228,7 @@ def main() -> None:
             for label, data, mode in (
                 ("4K images", "4k.tsv", "think"), ("1 megapixel", "1mp.tsv", "think"), ("1 megapixel", "1mp.tsv", "agent"),
             ):  # fmt: skip
-                used = sandbox if mode == "agent" else None
-                asyncio.run(_throughput(folder, folder / data, label, mode, url, used, options.slots))
+                asyncio.run(_throughput(folder, folder / data, label, mode, url, sandbox, options.slots))
         _scoring(folder, 100_000)
         _report(folder, 20_000)
 

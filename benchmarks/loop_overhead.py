@@ -21,11 +21,12 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from agent.episode import EpisodeLimits, run_episode
+from agent.episode import run_episode
 from agent.images import ImageFile
 from agent.messages import IMAGE_PLACEHOLDER, Message
 from agent.policy import Reply
 from agent.protocol import render_code_observation
+from agent.settings import AgentSettings
 from agent.testing import EchoTool, ScriptedPolicy
 from agent.tools import ToolResult
 
@@ -50,7 +51,10 @@ async def _turn_ms(episodes: int) -> tuple[float, float]:
     started = time.perf_counter()
     for _ in range(episodes):
         await run_episode(
-            opening, policy=ScriptedPolicy(*replies), tools={"python": EchoTool()}, limits=EpisodeLimits(deadline_s=60)
+            opening,
+            policy=ScriptedPolicy(*replies),
+            tools={"python": EchoTool()},
+            settings=AgentSettings(episode_deadline_s=60),
         )
     with_loop_s = time.perf_counter() - started
     started = time.perf_counter()

@@ -29,6 +29,7 @@ from agent.images import ImageFile
 from agent.messages import IMAGE_PLACEHOLDER, Message
 from agent.policy import Reply
 from agent.scheduling import Slots
+from agent.settings import AgentSettings
 from agent.tools.python import PythonTool
 from benchmarks.sandbox_sessions import photo
 from code_sandbox.client import SandboxClient
@@ -81,7 +82,7 @@ async def ours(plans: list[Plan], sandbox: SandboxClient, image: ImageFile) -> f
     opening = (Message("user", f"{IMAGE_PLACEHOLDER}\nq", (image,)),)
 
     async def one(plan: Plan) -> None:
-        tools = {"python": PythonTool(sandbox, images=(image,), timeout_s=60)}
+        tools = {"python": PythonTool(sandbox, AgentSettings(python_timeout_s=60), images=(image,))}
         episode = await run_episode(opening, policy=SimulatedModel(plan), tools=tools, slots=slots)
         assert episode.stop_reason is StopReason.ANSWERED, episode.failure
         assert episode.tool_errors == 0

@@ -19,7 +19,10 @@ from pydantic import BaseModel
 from code_sandbox.errors import SandboxError, SandboxRequestRefused, SandboxUnavailable, SessionLost
 from code_sandbox.pools import Pools
 from code_sandbox.wire import (
+    DEFAULT_MAX_CHARS,
     DEFAULT_MAX_PIXELS,
+    DEFAULT_TIMEOUT_S,
+    MAX_IMAGES,
     MSGPACK,
     CreateSession,
     ExecuteRequest,
@@ -279,9 +282,11 @@ class SandboxSession:
         self,
         code: str,
         *,
-        timeout_s: float = 60.0,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         image_format: Literal["png", "jpeg"] = "png",
+        max_images: int = MAX_IMAGES,
+        max_chars: int = DEFAULT_MAX_CHARS,
     ) -> ExecuteResult:
         """Run one cell. Never sent twice if it may have run: code may have effects.
 
@@ -292,6 +297,8 @@ class SandboxSession:
             timeout_s: Wall time of the cell, without waiting.
             max_pixels: Of images that come back; larger ones are shrunk in the sandbox.
             image_format: `png` is exact, `jpeg` quicker.
+            max_images: That come back; of more, only their number is said, on stderr.
+            max_chars: Of stdout, stderr, result and traceback each; the rest is cut with a visible mark.
 
         Raises:
             SessionLost: It was closed or its lease ended, or its server died and its cells did not do the same again.
@@ -303,6 +310,8 @@ class SandboxSession:
             queue_timeout_s=max(1.0, self._client._wait_s),
             max_pixels=max_pixels,
             image_format=image_format,
+            max_images=max_images,
+            max_chars=max_chars,
             cell=self._cells,
         )
         self._server, response = await self._client._ask(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from code_sandbox.errors import SandboxUnavailable
-from code_sandbox.wire import ExecuteResult
+from code_sandbox.wire import DEFAULT_TIMEOUT_S, ExecuteResult
 
 
 class FakeSession:
@@ -18,7 +19,7 @@ class FakeSession:
         self.cells: list[str] = []
         self.closed = False
 
-    async def execute(self, code: str, *, timeout_s: float = 60.0) -> ExecuteResult:
+    async def execute(self, code: str, *, timeout_s: float = DEFAULT_TIMEOUT_S, **_: Any) -> ExecuteResult:
         self.cells.append(code)
         return self._results.pop(0) if self._results else ExecuteResult(status="ok")
 

@@ -11,6 +11,11 @@ SESSION_ID_PATTERN = r"^[A-Za-z0-9_.:-]{1,128}$"
 MSGPACK = "application/msgpack"
 JSON = "application/json"
 MAX_IMAGES = 64
+"""Of a question, and of what one cell shows."""
+MAX_TIMEOUT_S = 3600.0
+DEFAULT_TIMEOUT_S = 60.0
+MAX_CHARS = 1_000_000
+DEFAULT_MAX_CHARS = 20_000
 DEFAULT_MAX_PIXELS = 16384 * 28 * 28
 """What Qwen2.5-VL's processor lets through. Source: Qwen2.5-VL, preprocessor_config.json, max_pixels 12845056."""
 
@@ -64,7 +69,7 @@ class ExecuteRequest(_Wire):
     """`POST /v1/sessions/{session_id}/execute`: run one cell."""
 
     code: str
-    timeout_s: float = Field(60.0, gt=0, le=3600)
+    timeout_s: float = Field(DEFAULT_TIMEOUT_S, gt=0, le=MAX_TIMEOUT_S)
     """Wall time for the cell, in seconds; waiting for a free slot does not count."""
     queue_timeout_s: float = Field(60.0, gt=0, le=3600)
     """How long the cell may wait for a free slot before it is refused with 503."""
@@ -72,6 +77,10 @@ class ExecuteRequest(_Wire):
     """Of an image that comes back, width times height; larger ones are shrunk inside the sandbox."""
     image_format: Literal["png", "jpeg"] = "png"
     """`png` is exact; `jpeg` (quality 95) takes a tenth of the time for photographs."""
+    max_images: int = Field(MAX_IMAGES, ge=0, le=MAX_IMAGES)
+    """That come back; how many more there were is said on stderr."""
+    max_chars: int = Field(DEFAULT_MAX_CHARS, ge=1, le=MAX_CHARS)
+    """Of stdout, stderr, result and traceback each; the rest is cut with a visible mark."""
     cell: int | None = Field(None, ge=0)
     """How many cells of this session the caller has had answers to. A session that has moved or lost an answer is then
     noticed; without it, the server makes every cell durable before it answers, which is slower."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,17 +13,18 @@ from typing import Any
 from rich.console import Console
 from rich.syntax import Syntax
 
-from agent.episode import Episode, EpisodeLimits, run_episode
+from agent.episode import Episode
 from agent.images import ImageFile, UnreadableImage
-from agent.messages import IMAGE_PLACEHOLDER, Message, escape
+from agent.messages import Message
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
+from agent.options import add_agent_options, given_settings, settings_of
 from agent.policy import Policy, Reply
-from agent.prompts import Prompt, load_prompt
 from agent.protocol import ToolCall, parse_action
-from agent.search.gateway import Search, open_search, pages_of
-from agent.tools import Tool, ToolContext, ToolResult, ToolSettings, build_tools
+from agent.search.gateway import Search
+from agent.settings import AgentSettings, with_sources
+from agent.setup import AgentSetup, open_setup, question
+from agent.tools import Tool, ToolResult
 from agent.trajectory import TrajectoryWriter
-from code_sandbox.client import SandboxClient
 
 
 class ShownTool:
@@ -56,8 +59,10 @@ class ShownTool:
 class ShownPolicy:
     """Prints a reply while it is written; code once more in colour, when it is whole."""
 
-    def __init__(self, client: ChatClient, console: Console) -> None:
-        self._policy: Policy = ChatPolicy(client, on_text=self._print)
+    def __init__(self, client: ChatClient, setup: AgentSetup, console: Console) -> None:
+        self._policy: Policy = ChatPolicy(
+            client, max_reply_tokens=setup.settings.max_reply_tokens, primer=setup.primer, on_text=self._print
+        )
         self._console = console
 
     def _print(self, piece: str) -> None:
@@ -77,56 +82,76 @@ async def chat(options: argparse.Namespace) -> int:
     """Returns: exit status; 0 if the model answered."""
     console = Console()
     images = tuple(_read_image(path) for path in options.image)
-    settings = ToolSettings(python_timeout_s=options.python_timeout_s, any_image=options.any_image)
-    search = open_search(_search_block(options))
-    image_search = open_search({"provider": "local_images", "path": options.image_folder} if options.image_folder else None)
-    names = ["python"]
-    if search is not None:
-        names += ["search"] + (["fetch_page"] if pages_of(search) else [])
-    if image_search is not None:
-        names.append("image_search")
-    prompt = load_prompt(options.prompt, tools=names, settings=settings)
-    client = ChatClient(
-        ChatSettings(
-            base_url=options.base_url,
-            model=options.model or "",
-            api_key=os.environ.get("OPENAI_API_KEY") or "EMPTY",
-            dialect=options.dialect,
-            max_reply_tokens=options.max_reply_tokens,
-        )
+    settings = chat_settings(options)
+    server = ChatSettings(
+        base_url=options.base_url,
+        model=options.model or "",
+        api_key=os.environ.get("OPENAI_API_KEY") or "EMPTY",
+        dialect=options.dialect,
     )
+    setup = open_setup(settings, can_prime=server.can_prime)
+    client = ChatClient(server)
     try:
         if not options.model:
             client.settings = client.settings.model_copy(update={"model": (await client.models())[0]})
-        async with SandboxClient(options.sandbox_url, wait_s=10.0) as sandbox:
-            context = ToolContext(
-                images=images,
-                sandbox=sandbox,
-                search=search,
-                image_search=image_search,
-                pages=pages_of(search),
-                settings=settings,
-            )
-            tools: dict[str, Tool] = {
-                name: ShownTool(tool, console, options.out / "shown" if options.out else None)
-                for name, tool in build_tools(names, context).items()
-            }
-            episode = await run_episode(
-                _opening(prompt, options.question, images),
-                policy=ShownPolicy(client, console),
-                tools=tools,
-                limits=EpisodeLimits(max_turns=options.max_turns, deadline_s=options.deadline_s),
-            )
+        if setup.sandbox is not None and not await setup.sandbox.available():
+            await setup.sandbox.health()
+        episode = await play(setup, client, options.question, images, console=console, out=options.out)
     finally:
-        for closing in (client, search, image_search):
-            if closing is not None:
-                await closing.aclose()
-    return _report(episode, console, search, options)
+        await client.aclose()
+        await setup.aclose()
+    return _report(episode, console, setup.search, options)
 
 
-def _opening(prompt: Prompt, question: str, images: tuple[ImageFile, ...]) -> tuple[Message, Message]:
-    text = f"{IMAGE_PLACEHOLDER}\n" * len(images) + prompt.question(escape(question))
-    return Message("system", prompt.system), Message("user", text, images)
+async def play(
+    setup: AgentSetup,
+    client: ChatClient,
+    text: str,
+    images: tuple[ImageFile, ...],
+    *,
+    console: Console,
+    out: Path | None = None,
+) -> Episode:
+    """One question from its opening to its answer, shown as it happens."""
+    policy = ShownPolicy(client, setup, console)
+    shown = out / "shown" if out else None
+    opening = setup.opening(question(text, images))
+    return await setup.play(opening, policy, images=images, wrap=lambda tool: ShownTool(tool, console, shown))
+
+
+def chat_settings(options: argparse.Namespace) -> AgentSettings:
+    """The agent that the options ask for; without `--tools`, with those tools that have a source.
+
+    Raises:
+        RecipeError: A setting is unknown, or cannot be.
+    """
+    given = given_settings(options)
+    settings: AgentSettings = settings_of(AgentSettings, given)
+    return settings if "tools" in given else settings.model_copy(update={"tools": with_sources(settings.tools, given)})
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command."""
+    found = argparse.ArgumentParser(prog="deepeyes chat", description="Ask a served model one question.")
+    found.add_argument("question")
+    found.add_argument("--image", type=Path, action="append", default=[])
+    found.add_argument("--model", help="name at the server; by default the first it lists")
+    found.add_argument(
+        "--base-url", default="http://127.0.0.1:8001/v1", help="any OpenAI-compatible server; key: OPENAI_API_KEY"
+    )
+    found.add_argument(
+        "--dialect", choices=("vllm", "openai"), default="vllm", help="`openai` for servers that are not vLLM"
+    )
+    found.add_argument(
+        "--out", type=Path, help="record the episode here, for `deepeyes view`, with the images that were shown"
+    )
+    add_agent_options(found, instead={"tools": "python, and search and image_search if they have a source"})
+    return found
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    sys.exit(asyncio.run(chat(parser().parse_args(arguments))))
 
 
 def _read_image(path: Path) -> ImageFile:
@@ -136,12 +161,6 @@ def _read_image(path: Path) -> ImageFile:
     except UnreadableImage as error:
         raise ValueError(f"{path} cannot be used: {error}") from error
     return image
-
-
-def _search_block(options: argparse.Namespace) -> dict[str, Any] | None:
-    if options.search_index:
-        return {"provider": "local", "path": options.search_index}
-    return {"provider": options.search} if options.search else None
 
 
 def _report(episode: Episode, console: Console, search: Search | None, options: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="deepeyes", description="Agentic vision-language models: train, evaluate, talk.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_doctor, _add_sandbox, _add_search, _add_judge, _add_data, _add_chat, _add_view, _add_passed_on):
+    for add in (_add_doctor, _add_sandbox, _add_search, _add_judge, _add_data, _add_view, _add_passed_on):
         add(commands)
     options, rest = parser.parse_known_args(arguments)
     if rest and options.handler is not _pass_on:
@@ -120,7 +120,7 @@ def _add_search(commands: Commands[argparse.ArgumentParser]) -> None:
     query.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the block, such as mode=record"
     )
-    query.add_argument("--max-hits", type=int, default=5)
+    query.add_argument("--max-hits", type=int, help="by default as in training")
     query.set_defaults(handler=_search_query)
     stats = actions.add_parser("stats", help="what a recording holds, and what it cost")
     stats.add_argument("recording", type=Path)
@@ -205,44 +205,12 @@ def _data_tiles(options: argparse.Namespace) -> None:
     print(f"written to {options.directory}")
 
 
-def _add_chat(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("chat", help="ask a served model one question, with the sandbox and, if named, search")
-    parser.add_argument("question")
-    parser.add_argument("--image", type=Path, action="append", default=[])
-    parser.add_argument("--model", help="name at the server; by default the first it lists")
-    parser.add_argument(
-        "--base-url", default="http://127.0.0.1:8001/v1", help="any OpenAI-compatible server; key: OPENAI_API_KEY"
-    )
-    parser.add_argument(
-        "--dialect", choices=("vllm", "openai"), default="vllm", help="`openai` for servers that are not vLLM"
-    )
-    parser.add_argument("--sandbox-url", default=os.environ.get("CODE_SANDBOX_URL", "http://127.0.0.1:8000"))
-    parser.add_argument("--search-index", type=Path, help="a local index; adds the tools `search` and `fetch_page`")
-    parser.add_argument("--search", metavar="PROVIDER", help="a live provider instead, such as serper; needs its key")
-    parser.add_argument("--image-folder", type=Path, help="images among which `image_search` finds the nearest")
-    parser.add_argument("--prompt", default="deepeyesv2", help="of agent/prompts")
-    parser.add_argument("--any-image", action="store_true", help="see agent/tools/image_search.py")
-    parser.add_argument("--max-reply-tokens", type=int, help="by default whatever the server's context holds")
-    parser.add_argument("--max-turns", type=int, default=9)
-    parser.add_argument("--deadline-s", type=float, help="for its programs together, and for each reply")
-    parser.add_argument("--python-timeout-s", type=float, default=200.0)
-    parser.add_argument(
-        "--out", type=Path, help="record the episode here, for `deepeyes view`, with the images that were shown"
-    )
-    parser.set_defaults(handler=_chat)
-
-
-def _chat(options: argparse.Namespace) -> int:
-    from deepeyes.chat import chat
-
-    return asyncio.run(chat(options))
-
-
 def _add_view(commands: Commands[argparse.ArgumentParser]) -> None:
     _pass_on_to(commands, "view", "viewer.__main__", "look at recorded episodes in a browser", prog="deepeyes view")
 
 
 _PASSED_ON = {
+    "chat": ("deepeyes.chat", "ask a served model one question, with the sandbox and, if named, search"),
     "plan": ("deepeyes.plan", "memory, disk, sandbox and judge that a training recipe will need"),
     "eval": ("evaluation.run", "evaluate a model on a benchmark"),
     "leaderboard": ("evaluation.reports.leaderboard", "many runs in one table"),

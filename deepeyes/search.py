@@ -15,6 +15,7 @@ from agent.recipes import parse_override
 from agent.search.gateway import open_search
 from agent.search.providers.local import build_index
 from agent.search.recording import Recording
+from agent.settings import AgentSettings
 
 
 def index(source: Path, out: Path | None) -> None:
@@ -30,7 +31,7 @@ def index(source: Path, out: Path | None) -> None:
     print(f"{count:,} documents in {target} ({size / 1e6:,.1f} MB)")
 
 
-async def query(text: str, provider: str, index: Path | None, settings: Sequence[str], max_hits: int) -> None:
+async def query(text: str, provider: str, index: Path | None, settings: Sequence[str], max_hits: int | None) -> None:
     """Ask, and print the observation."""
     block: dict[str, Any] = {"provider": provider} | dict(parse_override(setting) for setting in settings)
     if index is not None:
@@ -39,7 +40,7 @@ async def query(text: str, provider: str, index: Path | None, settings: Sequence
     if search is None:
         raise ValueError("mode=off asks nobody")
     try:
-        results = await search.search(text, max_hits=max_hits)
+        results = await search.search(text, max_hits=max_hits or AgentSettings().max_hits)
         calls, usd = await search.spent()
     finally:
         await search.aclose()

@@ -18,12 +18,14 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from agent.recipes import read_yaml, shared_value
+from agent.options import add_agent_options, given_settings, settings_of
+from agent.settings import with_sources
+from agent.setup import primer_of
 from evaluation.benchmarks import benchmarks, load_benchmark
 from evaluation.errors import BenchmarkError
 from evaluation.exchange.predictions import import_predictions
@@ -54,40 +56,16 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--dialect", choices=("vllm", "openai"), default="vllm", help="`openai` for servers that are not vLLM"
     )
     parser.add_argument("--mode", choices=MODES, default="agent")
-    parser.add_argument("--search", type=Path, help="YAML with `search:` and `image_search:` blocks, as in RL recipes")
-    parser.add_argument("--max-turns", type=int, default=9)
-    parser.add_argument("--max-reply-tokens", type=int, default=8192)
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--samples", type=int, default=1, help="episodes an item; more give mean@k and pass@k")
     parser.add_argument("--seed", type=int, help="of sampling")
-    parser.add_argument("--primer", default="", help="put before each reply after an observation, such as '<think>'")
-    parser.add_argument(
-        "--image-max-pixels",
-        type=_pixels,
-        default=int(shared_value("image_max_pixels")),
-        metavar="N|none",
-        help="to which the question's images are shrunk before the model sees them; by default as in training (%(default)s)",
-    )
-    parser.add_argument("--max-pixels", type=_old_name, help=argparse.SUPPRESS)
     parser.add_argument("--limit", type=int, help="first so many items only")
-    parser.add_argument("--max-in-flight", type=int, default=32)
+    parser.add_argument("--max-episodes", type=int, default=32, help="at once, and requests to the model")
     parser.add_argument("--patience-s", type=float, default=30.0, help="to wait while no model server answers")
     parser.add_argument("--cpu", action="store_true", help="start vLLM with settings for a CPU and a tiny model")
     add_scoring_options(parser)
-
-
-def _pixels(text: str) -> int | None:
-    if text == "none":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of pixels, such as 1003520, nor `none`") from None
-
-
-def _old_name(text: str) -> NoReturn:
-    raise argparse.ArgumentTypeError(f"it is called --image-max-pixels now, as in recipes; give --image-max-pixels {text}")
+    add_agent_options(parser, instead={"prompt": "the benchmark's own", "tools": "the benchmark's own that have a source"})
 
 
 def add_scoring_options(parser: argparse.ArgumentParser) -> None:
@@ -114,8 +92,6 @@ def _parser() -> argparse.ArgumentParser:
         "--predictions", type=Path, help="score this file of VLMEvalKit or lmms-eval instead of asking a model"
     )
     parser.add_argument("--against", type=Path, help="another scored run over the same items, shown beside it in the report")
-    parser.add_argument("--prompt", help="of agent/prompts; by default the benchmark's own")
-    parser.add_argument("--tools", help="comma-separated names of agent/tools; by default the benchmark's own")
     add_model_options(parser)
     return parser
 
@@ -175,35 +151,14 @@ def settings_from(options: argparse.Namespace, benchmark_name: str, data: Path) 
         ValueError: A setting that cannot be, or sources of search that are unknown.
     """
     benchmark = load_benchmark(benchmark_name)
-    sources = read_yaml(options.search) if options.search else {}
-    if unknown := sources.keys() - {"search", "image_search"}:
-        raise ValueError(f"{options.search} has {', '.join(sorted(unknown))}; expected search and image_search")
-    given = getattr(options, "tools", None)
-    tools = tuple(given.split(",")) if given else _available(benchmark.tools, sources)
-    return RunSettings(
-        **sources,
-        tools=tools,
-        benchmark=benchmark_name,
-        data=str(data),
-        model=options.model,
-        mode=options.mode,
-        prompt=getattr(options, "prompt", None) or benchmark.prompt,
-        max_turns=options.max_turns,
-        max_reply_tokens=options.max_reply_tokens,
-        temperature=options.temperature,
-        top_p=options.top_p,
-        samples=options.samples,
-        seed=options.seed,
-        primer=options.primer,
-        image_max_pixels=options.image_max_pixels,
-        limit=options.limit,
-        predictions=str(options.predictions) if getattr(options, "predictions", None) else None,
-    )
-
-
-def _available(tools: tuple[str, ...], sources: dict[str, Any]) -> tuple[str, ...]:
-    """A benchmark's tools without those that no source was named for; `run.json` and the report say which are left."""
-    return tuple(name for name in tools if name not in ("search", "image_search") or name in sources)
+    # A benchmark's tools without those that no source was named for; `run.json` and the report say which are left.
+    given = given_settings(options)
+    by_benchmark = {"prompt": benchmark.prompt, "tools": with_sources(benchmark.tools, given)}
+    own = {name: getattr(options, name) for name in ("model", "mode", "temperature", "top_p", "samples", "seed", "limit")}
+    predictions = getattr(options, "predictions", None)
+    own |= {"benchmark": benchmark_name, "data": str(data), "predictions": str(predictions) if predictions else None}
+    settings: RunSettings = settings_of(RunSettings, by_benchmark | given | own)
+    return settings.model_copy(update={"primer": primer_of(settings, can_prime=options.dialect == "vllm")})
 
 
 def infer_run(options: argparse.Namespace, settings: RunSettings) -> None:
@@ -228,8 +183,7 @@ def infer_run(options: argparse.Namespace, settings: RunSettings) -> None:
                 served_name=served_name,
                 api_key=os.environ.get("OPENAI_API_KEY", "EMPTY"),
                 dialect=options.dialect,
-                sandbox_url=os.environ.get("CODE_SANDBOX_URL", "http://127.0.0.1:8000"),
-                max_in_flight=options.max_in_flight,
+                max_episodes=options.max_episodes,
                 patience_s=options.patience_s,
                 on_done=update,
             )

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from agent.recipes import RecipeError, find_recipe, parse_override, read_yaml
-from reinforcement_learning.settings import AgentSettings
+from agent.recipes import RecipeError, explain, find_recipe, parse_override, read_yaml
+from agent.setup import from_environment
+from reinforcement_learning.settings import RolloutSettings
 from serving.urls import split_urls
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -43,7 +44,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     run: RunSettings
-    agent: AgentSettings = AgentSettings()
+    agent: RolloutSettings = Field(default_factory=RolloutSettings)
     verl: dict[str, Any] = Field(default_factory=dict)
     """verl's keys, nested as verl nests them; an unknown one is an error."""
     verl_extra: dict[str, Any] = Field(default_factory=dict)
@@ -119,28 +120,18 @@ def _nest(keys: Sequence[str], value: Any) -> dict[str, Any]:
 
 
 def _addresses() -> dict[str, Any]:
-    agent: dict[str, Any] = {}
-    for name, keys in (("CODE_SANDBOX_URL", ("sandbox_urls",)), ("LLM_AS_A_JUDGE_BASE", ("judge", "base_urls"))):
-        urls = list(split_urls(os.environ.get(name)))
-        if urls:
-            agent = _merge(agent, _nest(keys, urls))
+    agent = dict(from_environment())
+    judges = list(split_urls(os.environ.get("LLM_AS_A_JUDGE_BASE")))
+    if judges:
+        agent["judge"] = {"base_urls": judges}
     return {"agent": agent} if agent else {}
 
 
 def _explain(error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors():
-        place = ".".join(map(str, problem["loc"]))
-        known = ""
-        if problem["type"] == "extra_forbidden":
-            owner: Any = Recipe
-            for part in problem["loc"][:-1]:
-                field = owner.model_fields.get(part)
-                owner = field.annotation if field else owner
-            known = f"; there are: {', '.join(sorted(owner.model_fields))}"
-            if len(problem["loc"]) == 1:
-                known += (
-                    f". Keys of verl are written with verl. before them (verl.{place}), a `+key` of Hydra as verl_extra.key"
-                )
-        lines.append(f"{place}: {problem['msg']}{known}")
-    return "; ".join(lines)
+    return explain(
+        error,
+        Recipe,
+        at_the_top=lambda name: (
+            f". Keys of verl are written with verl. before them (verl.{name}), a `+key` of Hydra as verl_extra.key"
+        ),
+    )

@@ -74,7 +74,7 @@ def configuration(model: str, directory: Path, agent: dict[str, Any], rollout: d
     from omegaconf import OmegaConf
 
     from reinforcement_learning.recipe import load_recipe
-    from reinforcement_learning.settings import AgentSettings
+    from reinforcement_learning.settings import RolloutSettings
     from reinforcement_learning.verl_adapter import launch
 
     recipe = load_recipe("tiny_cpu")
@@ -84,7 +84,7 @@ def configuration(model: str, directory: Path, agent: dict[str, Any], rollout: d
         OmegaConf.update(config, f"actor_rollout_ref.rollout.{key}", value, force_add=True)
     settings = {**recipe.agent.model_dump(mode="json"), "record_directory": str(directory / "rollouts"), **agent}
     directory.mkdir(parents=True)
-    (directory / "settings.json").write_text(AgentSettings.model_validate(settings).model_dump_json())
+    (directory / "settings.json").write_text(RolloutSettings.model_validate(settings).model_dump_json())
     target = "reinforcement_learning.verl_adapter.agent_loop.EpisodeAgentLoop"
     loop = {"name": "deepeyes", "_target_": target, "settings_path": str(directory / "settings.json")}
     OmegaConf.save(OmegaConf.create([loop]), directory / "loop.yaml")
@@ -95,10 +95,11 @@ def configuration(model: str, directory: Path, agent: dict[str, Any], rollout: d
 async def play(model: str, directory: Path, scenario: dict[str, Any]) -> dict[str, Any]:
     import verl.trainer.ppo.v1.agent_loop_tq as verl_loop
 
+    from agent import setup
     from agent.trajectory import read_records
     from code_sandbox.testing import FakeSandbox
     from code_sandbox.wire import ExecuteResult
-    from reinforcement_learning.verl_adapter import services, workers
+    from reinforcement_learning.verl_adapter import workers
     from reinforcement_learning.verl_adapter.image_store import STORE_VARIABLE, run_store
 
     queue, sandbox = (
@@ -106,7 +107,7 @@ async def play(model: str, directory: Path, scenario: dict[str, Any]) -> dict[st
         FakeSandbox([ExecuteResult.model_validate(cell) for cell in scenario.get("cells", [])]),
     )
     workers.tq = verl_loop.tq = queue
-    services.SandboxClient = lambda *args, **kwargs: sandbox
+    setup.SandboxClient = lambda *args, **kwargs: sandbox
     config = configuration(model, directory, scenario.get("agent", {}), scenario.get("rollout", {}))
     worker = workers.EpisodeWorker(config, None)
     worker.llm_client = engine = Engine(worker.tokenizer, scenario["replies"])

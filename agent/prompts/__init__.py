@@ -1,6 +1,6 @@
-"""System prompts. One file a prompt: `agent/prompts/<name>.yaml` with `version`, `system` and `reminder`.
+"""System prompts. One file a prompt: `agent/prompts/<name>.yaml` with `version`, `system`, `reminder` and `primer`.
 
-Numbers and the list of tools are filled in from `ToolSettings`, which the tools read too: a prompt cannot promise what
+Numbers and the list of tools are filled in from `AgentSettings`, which the tools read too: a prompt cannot promise what
 the tools do not keep. `$python_timeout_s`, `$max_hits`, `$page_chars` and `$tools` are the placeholders.
 """
 
@@ -15,10 +15,10 @@ from string import Template
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from agent.tools import ToolSettings, describe_tools
+from agent.settings import AgentSettings
+from agent.tools import describe_tools
 
 _DIRECTORY = Path(__file__).parent
-DEFAULT_TOOLS = ("python", "search", "image_search")
 
 
 class PromptFile(BaseModel):
@@ -30,6 +30,8 @@ class PromptFile(BaseModel):
     """Raised with every change of wording: scores of two versions are not comparable."""
     system: str
     reminder: str = ""
+    primer: str = ""
+    """Put before each reply that follows an observation, unless a setting says otherwise."""
     without_tools: str | None = None
     """The prompt to use when there is nothing to put in place of `$tools`."""
 
@@ -43,6 +45,7 @@ class Prompt:
     system: str
     reminder: str
     """Appended to the question, after a blank line."""
+    primer: str = ""
 
     @property
     def sha256(self) -> str:
@@ -60,14 +63,18 @@ def prompt_names() -> list[str]:
 
 
 def load_prompt(
-    name: str, *, tools: Sequence[str] = DEFAULT_TOOLS, settings: ToolSettings | None = None, directory: Path = _DIRECTORY
+    name: str,
+    *,
+    tools: Sequence[str] | None = None,
+    settings: AgentSettings | None = None,
+    directory: Path = _DIRECTORY,
 ) -> Prompt:
     """Read and fill a prompt.
 
     Args:
         name: Of a file, without its suffix.
-        tools: That the episode has; those that describe themselves are listed. With none of them, a prompt that lists tools
-            gives way to the one it names in `without_tools`.
+        tools: That the episode has, by default those of the settings that are on; those that describe themselves are listed.
+            With none of them, a prompt that lists tools gives way to the one it names in `without_tools`.
         settings: The numbers; the tools must get the same.
         directory: Where the files lie.
 
@@ -75,7 +82,8 @@ def load_prompt(
         LookupError: No prompt of that name; the message lists those that are.
         ValueError: The file is broken, or asks for a value that is not given.
     """
-    settings = settings or ToolSettings()
+    settings = settings or AgentSettings()
+    tools = settings.tools_on if tools is None else tools
     path = directory / f"{name}.yaml"
     if not path.is_file():
         raise LookupError(
@@ -100,4 +108,4 @@ def load_prompt(
         system, reminder = (Template(text).substitute(values) for text in (file.system, file.reminder))
     except (KeyError, ValueError) as error:
         raise ValueError(f"prompt {path.name} has a placeholder without a value: {error}") from error
-    return Prompt(name, file.version, system, reminder)
+    return Prompt(name, file.version, system, reminder, file.primer)

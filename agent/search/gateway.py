@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -24,8 +24,6 @@ from agent.search.web import Ledger, WebClient, WebSettings
 
 PROVIDERS = "agent.search.providers"
 Mode = Literal["live", "record", "replay", "off"]
-_OFF = ("off", False)
-"""YAML reads the bare word as false."""
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -255,18 +253,6 @@ def open_search(block: Mapping[str, Any] | None, *, transport: httpx.AsyncBaseTr
     web = WebClient(settings.provider, WebSettings(**asking), price_usd=price_usd, ledger=ledger, transport=transport)
     provider = module.Provider(provider_settings, web)
     return Search(settings, options=options, provider=provider, web=web, recording=recording, cache=cache)
-
-
-def usable_tools(
-    tools: Sequence[str], search: Mapping[str, Any] | None, image_search: Mapping[str, Any] | None
-) -> tuple[str, ...]:
-    """The tools without those whose source has `mode: off`: neither offered nor named in a prompt."""
-    off = set()
-    if (search or {}).get("mode") in _OFF:
-        off |= {"search", "fetch_page"}
-    if (image_search or {}).get("mode") in _OFF:
-        off.add("image_search")
-    return tuple(tool for tool in tools if tool not in off)
 
 
 def pages_of(search: Search | None) -> Search | None:

@@ -14,6 +14,7 @@ from agent.images import ImageFile
 from agent.loading import load_plugin
 from agent.messages import Message
 from agent.search import WebResult
+from agent.settings import AgentSettings
 
 if TYPE_CHECKING:
     from agent.search import ImageSearchProvider, PageProvider, SearchProvider
@@ -55,7 +56,7 @@ class Tool(Protocol):
 class Session(Protocol):
     """A live sandbox session, as `code_sandbox.client` gives it."""
 
-    async def execute(self, code: str, *, timeout_s: float) -> Any: ...
+    async def execute(self, code: str, *, timeout_s: float, max_images: int = ..., max_chars: int = ...) -> Any: ...
 
     async def close(self) -> None: ...
 
@@ -64,22 +65,6 @@ class Sandbox(Protocol):
     """Opens sessions."""
 
     async def open(self, images: Sequence[bytes] = ..., *, session_id: str | None = ...) -> Session: ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ToolSettings:
-    """Numbers that tools keep and prompts promise: both read them here."""
-
-    python_timeout_s: float = 200.0
-    """Per cell. Source: DeepEyesV2 0373e6e, envs/deepeyesv2/deepeyesv2.py."""
-    max_hits: int = 5
-    """Results of one search."""
-    page_chars: int = 6000
-    """Of a page that is opened; the rest is read in further parts."""
-    any_image: bool = False
-    """Lets `image_search` take another image of the question, or one that the code saved; off in the published protocol."""
-    max_calls: Mapping[str, int] = field(default_factory=lambda: {"image_search": 1})
-    """Calls of a tool that may succeed in an episode."""
 
 
 @dataclass(slots=True)
@@ -106,7 +91,7 @@ class ToolContext:
     search: SearchProvider | None = None
     image_search: ImageSearchProvider | None = None
     pages: PageProvider | None = None
-    settings: ToolSettings = field(default_factory=ToolSettings)
+    settings: AgentSettings = field(default_factory=AgentSettings)
     state: EpisodeState = field(default_factory=EpisodeState)
     extra: Mapping[str, Any] = field(default_factory=dict)
     """For tools of others."""
@@ -122,7 +107,7 @@ def build_tools(names: Sequence[str], context: ToolContext) -> dict[str, Tool]:
     return {name: load_plugin("agent.tools", name).build(context) for name in names}
 
 
-def describe_tools(names: Sequence[str], settings: ToolSettings) -> str:
+def describe_tools(names: Sequence[str], settings: AgentSettings) -> str:
     """The lines of a prompt that lists tools; a tool without `describe` is explained by the prompt itself.
 
     Raises:

@@ -13,7 +13,8 @@ from agent.errors import ToolError
 from agent.messages import escape
 from agent.protocol import render_tool_response
 from agent.search import PageProvider
-from agent.tools import EpisodeState, Tool, ToolContext, ToolResult, ToolSettings
+from agent.settings import AgentSettings
+from agent.tools import EpisodeState, Tool, ToolContext, ToolResult
 
 
 class FetchPageTool:
@@ -67,7 +68,7 @@ def build(context: ToolContext) -> Tool:
     return FetchPageTool(context.pages, context.state, page_chars=context.settings.page_chars)
 
 
-def describe(settings: ToolSettings) -> str:
+def describe(settings: AgentSettings) -> str:
     """For a prompt."""
     return (
         "opens a page that the last search found and gives its text. `result` is the page's number. At most "

@@ -13,7 +13,8 @@ from agent.errors import ToolError
 from agent.images import ImageFile, UnreadableImage, fit_observation
 from agent.protocol import render_image_search_observation
 from agent.search import ImageSearchProvider
-from agent.tools import Tool, ToolContext, ToolResult, ToolSettings
+from agent.settings import AgentSettings
+from agent.tools import Tool, ToolContext, ToolResult
 
 
 class ImageSearchTool:
@@ -74,7 +75,7 @@ def build(context: ToolContext) -> Tool:
     return ImageSearchTool(context.image_search, context)
 
 
-def describe(settings: ToolSettings) -> str:
+def describe(settings: AgentSettings) -> str:
     """For a prompt."""
     if settings.any_image:
         what = (

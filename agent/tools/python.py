@@ -8,6 +8,7 @@ from typing import Any
 from agent.errors import SandboxAway, ToolError, ToolUnavailable
 from agent.images import ImageFile, UnreadableImage, fit_observation
 from agent.protocol import render_code_observation
+from agent.settings import AgentSettings
 from agent.tools import PROGRAM_LEFT_S, Sandbox, Session, Tool, ToolContext, ToolResult
 from code_sandbox.errors import SandboxError, SandboxRequestRefused
 from code_sandbox.wire import ExecuteResult
@@ -19,10 +20,10 @@ _SHOW = "__import__('IPython.display').display.display(__import__('PIL.Image').I
 class PythonTool:
     """One stateful session, opened at the first call: an episode that never computes costs no kernel."""
 
-    def __init__(self, sandbox: Sandbox, *, images: tuple[ImageFile, ...], timeout_s: float) -> None:
+    def __init__(self, sandbox: Sandbox, settings: AgentSettings, *, images: tuple[ImageFile, ...] = ()) -> None:
         self._sandbox = sandbox
         self._images = images
-        self._timeout_s = timeout_s
+        self._settings = settings
         self._session: Session | None = None
 
     async def run(self, arguments: Mapping[str, Any]) -> ToolResult:
@@ -31,11 +32,18 @@ class PythonTool:
         if not isinstance(code, str):
             raise ToolError("Invalid tool call parameters: python needs a string `code`")
         left_s = PROGRAM_LEFT_S.get()
-        timeout_s = self._timeout_s if left_s is None else min(self._timeout_s, left_s)
+        settings = self._settings
+        timeout_s = settings.python_timeout_s if left_s is None else min(settings.python_timeout_s, left_s)
         try:
             if self._session is None:
                 self._session = await self._sandbox.open([image.data for image in self._images])
-            result: ExecuteResult = await self._session.execute(code, timeout_s=timeout_s)
+            result: ExecuteResult = await self._session.execute(
+                code,
+                timeout_s=timeout_s,
+                # The sandbox bounds what it sends by the same numbers as the loop bounds what is shown.
+                max_images=settings.max_observation_images,
+                max_chars=settings.max_observation_chars,
+            )
         except SandboxError as error:
             raise _outage(error) from error
         return self._render(result, timeout_s)
@@ -50,7 +58,9 @@ class PythonTool:
         if self._session is None:
             raise ToolError(f"no image {path!r}: no code was run yet")
         try:
-            result: ExecuteResult = await self._session.execute(_SHOW.format(path=path), timeout_s=self._timeout_s)
+            result: ExecuteResult = await self._session.execute(
+                _SHOW.format(path=path), timeout_s=self._settings.python_timeout_s
+            )
         except SandboxError as error:
             raise _outage(error) from error
         if result.error is not None or not result.images:
@@ -104,6 +114,6 @@ def build(context: ToolContext) -> Tool:
     """
     if context.sandbox is None:
         raise ValueError("the tool `python` needs a sandbox: set CODE_SANDBOX_URL or leave it out of `tools`")
-    tool = PythonTool(context.sandbox, images=context.images, timeout_s=context.settings.python_timeout_s)
+    tool = PythonTool(context.sandbox, context.settings, images=context.images)
     context.state.read_image = tool.read_image
     return tool

@@ -8,7 +8,8 @@ from typing import Any
 from agent.errors import ToolError
 from agent.protocol import render_search_observation
 from agent.search import SearchProvider
-from agent.tools import EpisodeState, Tool, ToolContext, ToolResult, ToolSettings
+from agent.settings import AgentSettings
+from agent.tools import EpisodeState, Tool, ToolContext, ToolResult
 
 MAX_QUERY_CHARS = 500
 
@@ -46,6 +47,6 @@ def build(context: ToolContext) -> Tool:
     return SearchTool(context.search, max_hits=context.settings.max_hits, state=context.state)
 
 
-def describe(settings: ToolSettings) -> str:
+def describe(settings: AgentSettings) -> str:
     """For a prompt."""
     return f"text search of the web. `query` is one string. Returns up to {settings.max_hits} pages."

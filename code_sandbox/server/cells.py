@@ -16,7 +16,7 @@ class Cell:
     code: str
     timeout_s: float
     max_chars: int
-    max_images: int = 10
+    max_images: int = 0
     max_pixels: int = 1 << 40
     mime: str = "image/png"
     interrupt_grace_s: float = 0.05

@@ -11,8 +11,7 @@ from PIL import Image
 
 from code_sandbox.pictures import BROKEN
 from code_sandbox.server.cells import CellOutput
-from code_sandbox.server.settings import Settings
-from code_sandbox.wire import CellError, CellImage, ExecuteResult
+from code_sandbox.wire import CellError, CellImage, ExecuteRequest, ExecuteResult
 
 _FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG"}
 _ADDRESS = re.compile(r"0x[0-9a-f]{6,16}")
@@ -23,18 +22,18 @@ def truncate(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[:limit] + f"\n[output cut at {limit:,} characters]"
 
 
-def bounded(output: CellOutput, settings: Settings, *, max_pixels: int, replayed: int = 0) -> ExecuteResult:
-    """Apply the server's limits; believes nothing that a session says about its images."""
-    limit = settings.max_output_chars
+def bounded(output: CellOutput, request: ExecuteRequest, *, max_image_bytes: int, replayed: int = 0) -> ExecuteResult:
+    """Apply the request's limits and the server's; believes nothing that a session says about its images."""
+    limit = request.max_chars
     notes: list[str] = []
     images: list[CellImage] = []
-    for mime, data in output.images[: settings.max_images]:
-        checked = _checked(mime, data, settings.max_image_bytes, max_pixels)
+    for mime, data in output.images[: request.max_images]:
+        checked = _checked(mime, data, max_image_bytes, request.max_pixels)
         if isinstance(checked, str):
             notes.append(f"[an image was dropped: {checked}]")
         else:
             images.append(checked)
-    more = output.more_images + max(0, len(output.images) - settings.max_images)
+    more = output.more_images + max(0, len(output.images) - request.max_images)
     if more > 0:
         notes.append(f"[{more} more images were dropped]")
     error = None

@@ -39,6 +39,8 @@ from code_sandbox.wire import ExecuteRequest, ExecuteResult
 _LOG = logging.getLogger(__name__)
 _WATCHED_AFTER_S = 0.5
 _MIMES = {"png": "image/png", "jpeg": "image/jpeg"}
+_REPEATED = ("code", "timeout_s", "max_pixels", "image_format", "max_images", "max_chars")
+"""What of a request decides what its cell does, and is written down for a run of the same on another server."""
 
 
 class SessionManager:
@@ -205,9 +207,8 @@ class SessionManager:
         )
         entry = None
         if not result.state_lost:
-            entry = JournalEntry(
-                request.code, result.status, digest(result), request.timeout_s, request.max_pixels, request.image_format
-            )
+            asked = {name: getattr(request, name) for name in _REPEATED}
+            entry = JournalEntry(status=result.status, digest=digest(result), **asked)
         finished = Finished(session.session_id, number, result.status, entry)
         if session.journal_bytes > self._settings.journal_limit_bytes:
             # Left out, so that the journal stays too short and nobody mistakes it for the whole.
@@ -229,8 +230,8 @@ class SessionManager:
         cell = Cell(
             request.code,
             timeout_s=request.timeout_s,
-            max_chars=settings.max_output_chars,
-            max_images=settings.max_images,
+            max_chars=request.max_chars,
+            max_images=request.max_images,
             max_pixels=request.max_pixels,
             mime=_MIMES[request.image_format],
             interrupt_grace_s=settings.interrupt_grace_s,
@@ -251,7 +252,7 @@ class SessionManager:
             session.last_used_s = time.monotonic()
         if output.state_lost:
             await self._drop_kernel(session)
-        return bounded(output, settings, max_pixels=request.max_pixels, replayed=replayed)
+        return bounded(output, request, max_image_bytes=settings.max_image_bytes, replayed=replayed)
 
     async def _move_here(self, session_id: str, cell: int | None) -> tuple[Session, int]:
         """Take over a session whose server is dead, and how many cells were run again for it."""
@@ -299,9 +300,7 @@ class SessionManager:
         return session, len(entries)
 
     async def _replay(self, session: Session, entry: JournalEntry) -> None:
-        request = ExecuteRequest.model_validate(
-            {name: getattr(entry, name) for name in ("code", "timeout_s", "max_pixels", "image_format")}
-        )
+        request = ExecuteRequest.model_validate({name: getattr(entry, name) for name in _REPEATED})
         async with self._slots.any():
             result = await self._run_cell(session, request)
         if digest(result) != entry.digest:

@@ -69,10 +69,6 @@ class Settings:
     """Processes and threads of a session; needs uids or a user namespace."""
     cpu_limit_s: int = 3600
     """CPU time of one process."""
-    max_output_chars: int = 20_000
-    """Of stdout, stderr, result and traceback each; the rest is cut with a visible mark."""
-    max_images: int = 10
-    """Images kept of one cell. Source: DeepEyesV2 0373e6e, envs/deepeyesv2/deepeyesv2.py:77."""
     max_image_bytes: int = 32 << 20
     """An encoded image larger than this is dropped with a note on stderr."""
     max_blob_bytes: int = 64 << 20
@@ -94,7 +90,7 @@ class Settings:
             raise ValueError(f"require_level is {self.require_level}; expected 0 to 3")
         if unknown := [name for name in self.without if name not in LAYERS]:
             raise ValueError(f"without names {', '.join(unknown)}; expected some of {', '.join(LAYERS)}")
-        for name in ("max_sessions", "max_running_cells", "max_starting_kernels", "max_images", "process_limit"):
+        for name in ("max_sessions", "max_running_cells", "max_starting_kernels", "process_limit"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
         for name in ("lease_s", "start_timeout_s", "interrupt_grace_s"):

@@ -20,6 +20,8 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from code_sandbox.wire import DEFAULT_MAX_CHARS, MAX_IMAGES
+
 _PREFIX = "deepeyes:sandbox"
 _COUNTERS = f"{_PREFIX}:counters"
 HEARTBEAT_S = 2.0
@@ -62,6 +64,8 @@ class JournalEntry:
     timeout_s: float
     max_pixels: int
     image_format: str
+    max_images: int = MAX_IMAGES
+    max_chars: int = DEFAULT_MAX_CHARS
 
 
 @dataclass(frozen=True, slots=True)

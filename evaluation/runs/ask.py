@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import logging
@@ -10,18 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.episode import Episode, EpisodeLimits, run_episode
+from agent.episode import Episode
 from agent.errors import ToolUnavailable
-from agent.images import ImageFile, shrink
-from agent.messages import IMAGE_PLACEHOLDER, Message, escape
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
-from agent.prompts import Prompt
 from agent.protocol import render_error_observation
 from agent.scheduling import for_each
-from agent.search.gateway import Search, open_search, pages_of
-from agent.tools import Tool, ToolContext, ToolResult, build_tools
+from agent.search.gateway import Search
+from agent.setup import open_setup, question
+from agent.tools import Tool, ToolResult
 from agent.trajectory import TrajectoryWriter
-from code_sandbox.client import SandboxClient
 from code_sandbox.pools import Pools
 from evaluation.benchmarks import Item
 from evaluation.runs.folder import finished, locked, sample_key
@@ -34,40 +32,6 @@ _FAILURES_TO_STOP = 16
 
 class RunStopped(RuntimeError):
     """Going on is pointless for now: what was done is kept, and the same command goes on later."""
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-def opening(
-    item: Item, prompt: Prompt, images: Sequence[ImageFile] | None = None, image_max_pixels: int | None = None
-) -> tuple[Message, ...]:
-    """System prompt and question; images come first, as in training. `images` are the item's, if they are read already."""
-    images = tuple(shrink(image, image_max_pixels) for image in (item.read_images() if images is None else images))
-    placeholders = "".join(f"{IMAGE_PLACEHOLDER}\n" for _ in images)
-    question = prompt.question(escape(item.question))
-    return Message("system", prompt.system), Message("user", placeholders + question, images)
 
 
 class _Withheld:
@@ -114,10 +78,9 @@ async def infer(
     *,
     base_urls: Sequence[str],
     served_name: str,
-    sandbox_url: str | None,
     api_key: str = "EMPTY",
     dialect: Literal["vllm", "openai"] = "vllm",
-    max_in_flight: int = 32,
+    max_episodes: int = 32,
     patience_s: float = 30.0,
     on_done: Callable[[int], None] | None = None,
 ) -> None:
@@ -129,10 +92,9 @@ async def infer(
         settings: Of the run.
         base_urls: Of the model's servers, with `/v1`.
         served_name: The model's name there.
-        sandbox_url: Needed by the python tool.
         api_key: Of the model's servers.
         dialect: Of agent/openai_chat.py.
-        max_in_flight: Episodes at once, and requests; fewer requests while servers refuse many.
+        max_episodes: At once, and requests; fewer requests while servers refuse many.
         patience_s: How long to wait while no model server answers anybody.
         on_done: Called with the number of finished episodes after each.
 
@@ -143,8 +105,7 @@ async def infer(
     with locked(directory):
         done = finished(directory)
         writer = TrajectoryWriter(directory)
-        prompt = settings.load_prompt()
-        fleet = Fleet(base_urls, max_in_flight=max_in_flight, inner=Pools(), patience_s=patience_s)
+        fleet = Fleet(base_urls, max_in_flight=max_episodes, inner=Pools(), patience_s=patience_s)
         chat = ChatSettings(
             base_url=base_urls[0],
             model=served_name,
@@ -152,36 +113,27 @@ async def infer(
             dialect=dialect,
             temperature=settings.temperature,
             top_p=settings.top_p,
-            max_reply_tokens=settings.max_reply_tokens,
-            primer=settings.primer if settings.tools_on else "",
         )
         client = ChatClient(chat, transport=fleet)
-        names = settings.tools_on
-        search, image_search = open_search(settings.search), open_search(settings.image_search)
-        sandbox = SandboxClient(sandbox_url) if sandbox_url and "python" in names else None
+        setup = open_setup(settings.agent, can_prime=chat.can_prime)
+        wrap = _Withheld if settings.mode == "agent-blind" else None
         count, stop = len(done), _Stop(fleet)
 
         async def one(work: tuple[Item, int]) -> bool:
             nonlocal count
             item, sample = work
             images = item.read_images()
-            context = ToolContext(
+            episode = await setup.play(
+                await asyncio.to_thread(setup.opening, question(item.question, images)),
+                ChatPolicy(
+                    client,
+                    max_reply_tokens=settings.max_reply_tokens,
+                    primer=setup.primer,
+                    seed=None if settings.seed is None else settings.seed + sample,
+                ),
                 images=images,
                 item_id=item.item_id,
-                sandbox=sandbox,
-                search=search,
-                image_search=image_search,
-                pages=pages_of(search),
-                settings=settings.tool_settings,
-            )
-            tools = build_tools(names, context)
-            if settings.mode == "agent-blind":
-                tools = {name: _Withheld(tool) for name, tool in tools.items()}
-            episode = await run_episode(
-                opening(item, prompt, images, settings.image_max_pixels),
-                policy=ChatPolicy(client, seed=None if settings.seed is None else settings.seed + sample),
-                tools=tools,
-                limits=EpisodeLimits(max_turns=settings.max_turns),
+                wrap=wrap,
             )
             writer.write(episode, item_id=item.item_id, category=item.category, gold=item.gold, sample=sample)
             count += 1
@@ -196,15 +148,14 @@ async def infer(
             if sample_key(item.item_id, sample) not in done
         )
         try:
-            if not await for_each(missing, one, max_in_flight=max_in_flight):
+            if not await for_each(missing, one, max_in_flight=max_episodes):
                 raise RunStopped(f"the run was ended early; {count} episodes are recorded and kept: {stop.reason}")
         except ExceptionGroup as group:
             raise group.exceptions[0] from None  # what broke one episode's set-up is told by itself
         finally:
-            await _write_counters(directory, {"search": search, "image_search": image_search})
-            for closing in (client, sandbox, search, image_search):
-                if closing is not None:
-                    await closing.aclose()
+            await _write_counters(directory, {"search": setup.search, "image_search": setup.image_search})
+            await client.aclose()
+            await setup.aclose()
 
 
 async def _write_counters(directory: Path, sources: dict[str, Search | None]) -> None:

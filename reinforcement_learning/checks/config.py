@@ -33,7 +33,7 @@ def check_agent(recipe: Recipe) -> str:
     if agent.prompt is not None:
         try:
             usable = [name for name in agent.tools if name in tools]
-            loaded = load_prompt(agent.prompt, tools=usable, settings=agent.tool_settings)
+            loaded = load_prompt(agent.prompt, tools=usable, settings=agent)
             prompt = f"prompt {loaded.name} version {loaded.version} for rows without one"
         except (LookupError, ValueError) as error:
             problems.append(f"agent.prompt: {error}")

@@ -7,6 +7,7 @@ by every setting that they follow from; those of files that name images by path 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -21,9 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.images import MAX_ASPECT, ImageFile, UnreadableImage, fit_observation
+from agent.images import MAX_ASPECT, ImageFile, UnreadableImage
 from agent.messages import messages_from_rows
-from reinforcement_learning.opening import opening
+from agent.settings import AgentSettings
+from agent.setup import opening, prompt_of, shown
 from reinforcement_learning.recipe import Recipe, verl_value
 from reinforcement_learning.rewards import load_reward
 from reinforcement_learning.row_errors import RowError
@@ -147,14 +149,14 @@ def judge_row(content: RowContent, count_tokens: CountTokens | None, limit: int)
         image = ImageFile(data)
         try:
             image.pil()
-            shown = fit_observation(image)
+            as_shown = shown(image)
         except _BROKEN as error:
             reason = error if isinstance(error, UnreadableImage) else f"{type(error).__name__}: {error}"
             raise RowError(
                 "image is broken", f"image {number} of {len(content.images)}: {reason}; replace the file"
             ) from error
-        fitted |= shown is not image
-        images.append(shown)
+        fitted |= as_shown is not image
+        images.append(as_shown)
     try:
         tokens = count_tokens(content, images) if count_tokens is not None else 0
     except ValueError as error:
@@ -183,8 +185,12 @@ def token_counter(recipe: Recipe) -> CountTokens | None:
     except (OSError, ValueError, KeyError):
         return None
 
+    # Only for rows that need it: whether there is one is another check's business.
+    prompt = functools.cache(lambda: prompt_of(recipe.agent))
+
     def count(content: RowContent, images: Sequence[ImageFile]) -> int:
-        messages = opening(messages_from_rows(content.messages, images), recipe.agent)
+        messages = messages_from_rows(content.messages, images)
+        messages = opening(messages, None if messages[0].role == "system" else prompt())
         sizer = QwenImageSizer(processor, max_pixels=recipe.agent.image_max_pixels)
         return count_prompt_tokens(processor.tokenizer, sizer, messages)
 
@@ -197,13 +203,13 @@ def settings_key(recipe: Recipe, options: RowOptions) -> str:
     model = Path(recipe.run.model)
     files = ("tokenizer.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json")
     texts = [
-        _prompt_limit(recipe), agent.image_max_pixels, agent.prompt, list(agent.tools_on), 
-        repr(agent.tool_settings), MAX_ASPECT,
+        _prompt_limit(recipe), MAX_ASPECT,
+        {name: getattr(agent, name) for name in AgentSettings.model_fields if name not in AgentSettings.PLACES},
         [options.prompt_key, options.image_key, list(options.image_roots)],
         [file_checksum(model / name) for name in files if (model / name).is_file()],
         sorted(path.name for path in (Path(__file__).parent.parent / "rewards").glob("*.py")),
     ]  # fmt: skip
-    return json.dumps(texts)
+    return json.dumps(texts, default=str)
 
 
 def names_files(raw: Mapping[str, Any], options: RowOptions) -> bool:

@@ -9,9 +9,9 @@ from uuid import uuid4
 from omegaconf import OmegaConf
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 
-from agent.episode import Episode, run_episode
+from agent.episode import Episode
 from agent.errors import ContextFull, EpisodeFailure, PolicyUnavailable
-from agent.images import ImageFile, fit_observation
+from agent.images import ImageFile
 from agent.messages import Message, messages_from_rows
 from agent.protocol import STOP_STRINGS
 from reinforcement_learning.outages import Played
@@ -47,7 +47,8 @@ class EpisodeAgentLoop(AgentLoopBase):
         images = tuple([await asyncio.to_thread(row_image, run_store(), name) for name in row["image_names"]])
         self._assert_mm_supported(bool(images))
         task = rollout.task = _task(row)
-        opening = self._services.opening(messages_from_rows(row["raw_prompt"], [_fitted(image) for image in images]))
+        messages = messages_from_rows(row["raw_prompt"], images)
+        opening = await asyncio.to_thread(self._services.setup.opening, *messages)
         played = await self._services.sandbox_gate.play(
             lambda: self._play(rollout, opening, images, task, sampling_params, priority, row)
         )
@@ -73,13 +74,7 @@ class EpisodeAgentLoop(AgentLoopBase):
         """One attempt: a new policy, tools without a session."""
         self._extra_fields = {}
         self._played = self._policy(sampling_params, priority, row)
-        rollout.episode = await run_episode(
-            opening,
-            policy=self._played,
-            tools=self._services.tools(images, task.item_id),
-            limits=self._services.settings.episode_limits,
-            slots=self._services.slots,
-        )
+        rollout.episode = await self._services.setup.play(opening, self._played, images=images, item_id=task.item_id)
         return rollout.episode
 
     def _policy(self, sampling_params: dict[str, Any], priority: int, row: dict[str, Any]) -> TokenPolicy:
@@ -136,7 +131,7 @@ class EpisodeAgentLoop(AgentLoopBase):
                 max_context_tokens=self.rollout_config.get("max_model_len"),
                 max_images=_image_limit(self.rollout_config),
             ),
-            primer=settings.primer,
+            primer=self._services.setup.primer,
         )
 
     async def _score(self, episode: Episode, task: Task) -> Reward | None:
@@ -193,16 +188,6 @@ def _task(row: dict[str, Any]) -> Task:
         item_id=str(row.get("index") or extra.get("index", "")),
         extra=extra,
     )
-
-
-def _fitted(image: ImageFile) -> ImageFile:
-    """As the model sees it; the tools get the file itself.
-
-    Raises:
-        UnreadableImage: No image.
-    """
-    fitted = fit_observation(image)
-    return image if fitted is image else ImageFile.shared(fitted.data)
 
 
 def _image_limit(rollout: Any) -> int | None:

@@ -1,4 +1,4 @@
-"""What the episodes of one rollout worker share: sandbox, search, judge, recorder."""
+"""What the episodes of one rollout worker share: the agent's set-up, judge, recorder."""
 
 from __future__ import annotations
 
@@ -10,48 +10,22 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.images import ImageFile
-from agent.messages import Message
 from agent.recorder import Recorder
-from agent.scheduling import Slots
-from agent.search.gateway import Search, open_search, pages_of
-from agent.tools import Tool, ToolContext, build_tools
-from code_sandbox.client import SandboxClient
+from agent.setup import AgentSetup, open_setup
 from judge.client import Judge, JudgeSettings
-from reinforcement_learning.opening import opening
 from reinforcement_learning.outages import SandboxGate, ScoringGate
-from reinforcement_learning.settings import AgentSettings
+from reinforcement_learning.settings import RolloutSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
     """Built once per worker process."""
 
-    settings: AgentSettings
-    sandbox: SandboxClient | None
-    search: Search | None
-    image_search: Search | None
+    settings: RolloutSettings
+    setup: AgentSetup
     judge: Judge
     gate: ScoringGate
     sandbox_gate: SandboxGate
-    slots: Slots
-
-    def opening(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-        """The row's messages; one without a system message gets the recipe's prompt, if it has one."""
-        return opening(messages, self.settings)
-
-    def tools(self, images: tuple[ImageFile, ...], item_id: str) -> dict[str, Tool]:
-        """One episode's tools."""
-        context = ToolContext(
-            images=images,
-            item_id=item_id,
-            sandbox=self.sandbox,
-            search=self.search,
-            image_search=self.image_search,
-            pages=pages_of(self.search),
-            settings=self.settings.tool_settings,
-        )
-        return build_tools(self.settings.tools_on, context)
 
 
 def announce(text: str) -> None:
@@ -61,9 +35,9 @@ def announce(text: str) -> None:
 
 
 @functools.cache
-def read_settings(settings_path: str) -> AgentSettings:
+def read_settings(settings_path: str) -> RolloutSettings:
     """What the launcher wrote for the workers."""
-    return AgentSettings.model_validate(json.loads(Path(settings_path).read_text(encoding="utf-8")))
+    return RolloutSettings.model_validate(json.loads(Path(settings_path).read_text(encoding="utf-8")))
 
 
 @functools.cache
@@ -83,16 +57,11 @@ def services(settings_path: str) -> Services:
     """The services of this process, opened at first use."""
     settings = read_settings(settings_path)
     judge = Judge(JudgeSettings(**settings.judge.model_dump()))
-    sandbox = None
-    if "python" in settings.tools:
-        sandbox = SandboxClient(list(settings.sandbox_urls), max_in_flight=settings.max_sandbox_calls)
+    setup = open_setup(settings, shrinks=False)
     return Services(
         settings=settings,
-        sandbox=sandbox,
-        search=open_search(settings.search),
-        image_search=open_search(settings.image_search),
+        setup=setup,
         judge=judge,
         gate=ScoringGate(judge, settings.judge_outage, announce),
-        sandbox_gate=SandboxGate(sandbox, settings.sandbox_outage, announce),
-        slots=Slots(settings.max_in_flight),
+        sandbox_gate=SandboxGate(setup.sandbox, settings.sandbox_outage, announce),
     )

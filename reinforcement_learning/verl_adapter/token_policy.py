@@ -62,7 +62,7 @@ class TokenLimits:
     max_prompt_tokens: int = 8192
     max_response_tokens: int = 16384
     """All replies and observations of an episode together."""
-    max_reply_tokens: int = 8192
+    max_reply_tokens: int | None = None
     max_context_tokens: int | None = None
     """Prompt, replies and observations together, as the engine counts them (vLLM's `max_model_len`); None is no bound."""
     max_images: int | None = None
@@ -115,7 +115,7 @@ class TokenPolicy:
             primer = self._primer
         room = self._limits.max_response_tokens - len(self.buffer.response_ids)
         read_ids = self.buffer.prompt_ids + self.buffer.response_ids
-        bounds = [self._limits.max_reply_tokens, room] + ([] if max_tokens is None else [max_tokens])
+        bounds = [room] + [bound for bound in (self._limits.max_reply_tokens, max_tokens) if bound is not None]
         if self._limits.max_context_tokens is not None:
             bounds.append(self._limits.max_context_tokens - len(read_ids))
         sampled = await self._generate(

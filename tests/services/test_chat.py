@@ -35,7 +35,7 @@ def streaming_server(script):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             bodies.append(body)
-            text = script[sum(message["role"] == "assistant" for message in body["messages"])]
+            text = script[sum(message["role"] == "user" for message in body["messages"]) - 1]
             events = [{"choices": [{"delta": {"content": text[i : i + 7]}}]} for i in range(0, len(text), 7)]
             events += [
                 {"choices": [{"delta": {}, "finish_reason": "stop"}]},
@@ -84,8 +84,8 @@ def test_a_question_is_answered_with_code_search_and_pages_and_everything_is_sho
     (tmp_path / "pages.jsonl").write_text(json.dumps(page))
     with streaming_server(SCRIPT) as (url, bodies):
         done = chat(
-            "--image", tmp_path / "photo.png", "--base-url", url, "--sandbox-url", sandbox_url, "--search-index",
-            tmp_path / "pages.jsonl", "--out", tmp_path / "run", "Where does this live?",
+            "--image", tmp_path / "photo.png", "--base-url", url, "--sandbox-urls", sandbox_url, "--tools",
+            "python,search,fetch_page", "--search", f"{{provider: local, path: {tmp_path / 'pages.jsonl'}}}", "--out", tmp_path / "run", "Where does this live?",
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for shown in (
@@ -126,6 +126,6 @@ def test_what_is_missing_is_said_in_one_line(arguments, said):
 
 def test_without_a_sandbox_the_chat_says_what_to_start():
     with streaming_server([CODE]) as (url, _):
-        done = chat("--base-url", url, "--sandbox-url", "http://127.0.0.1:9", "q")
+        done = chat("--base-url", url, "--sandbox-urls", "http://127.0.0.1:9", "q")
     assert done.returncode == 1
     assert "sandbox" in done.stderr

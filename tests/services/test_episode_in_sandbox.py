@@ -4,12 +4,13 @@ import asyncio
 
 import pytest
 
-from agent.episode import EpisodeLimits, StopReason, run_episode
+from agent.episode import StopReason, run_episode
 from agent.images import ImageFile
 from agent.messages import Message
 from agent.search import ImageHit
+from agent.settings import AgentSettings
 from agent.testing import FakeSearch, ScriptedPolicy
-from agent.tools import ToolContext, ToolSettings, build_tools
+from agent.tools import ToolContext, build_tools
 from code_sandbox.client import SandboxClient
 from tests.conftest import png
 
@@ -27,11 +28,10 @@ async def sessions(client):
 
 
 async def play(client, *replies, names=("python",), settings=None, image_search=None, **limits):
-    context = ToolContext(images=(IMAGE,), sandbox=client, image_search=image_search, settings=settings or ToolSettings())
+    settings = (settings or AgentSettings()).model_copy(update=limits)
+    context = ToolContext(images=(IMAGE,), sandbox=client, image_search=image_search, settings=settings)
     policy = ScriptedPolicy(*replies)
-    return await run_episode(
-        OPENING, policy=policy, tools=build_tools(names, context), limits=EpisodeLimits(**limits)
-    ), policy
+    return await run_episode(OPENING, policy=policy, tools=build_tools(names, context), settings=settings), policy
 
 
 @pytest.mark.parametrize("end", ["cancelled", "deadline", "answered", "tool deadline"])
@@ -40,7 +40,7 @@ async def test_however_an_episode_ends_its_session_is_closed(sandbox_url, end):
         before = await sessions(client)
         slow, limits = (
             cell("import time; time.sleep(30)"),
-            {"deadline": {"deadline_s": 0.8}, "tool deadline": {"tool_deadline_s": 0.8}},
+            {"deadline": {"episode_deadline_s": 0.8}, "tool deadline": {"tool_deadline_s": 0.8}},
         )
         replies = [cell("x = 1"), slow if end != "answered" else "<answer>a</answer>"]
         task = asyncio.create_task(play(client, *replies, **limits.get(end, {})))
@@ -69,6 +69,20 @@ async def test_a_hundred_megabytes_of_output_with_tags_in_it_reach_the_model_cut
     assert "<|im_end|>" not in text
 
 
+@pytest.mark.parametrize("most", [3, 10, 20])
+async def test_an_observation_shows_as_many_images_and_characters_as_the_settings_say(sandbox_url, most):
+    async with SandboxClient(sandbox_url) as client:
+        code = "for _ in range(25): display(image_1)\nprint('y' * 45_000)"
+        settings = AgentSettings(max_observation_images=most, max_observation_chars=50_000)
+        context = ToolContext(images=(IMAGE,), sandbox=client, settings=settings)
+        policy = ScriptedPolicy(cell(code), "<answer>a</answer>")
+        await run_episode(OPENING, policy=policy, tools=build_tools(["python"], context), settings=settings)
+    (observation,) = policy.seen[1:]
+    assert len(observation.images) == most
+    assert f"[{25 - most} more images were dropped]" in observation.text
+    assert observation.text.count("y") == 45_000
+
+
 async def test_a_crop_that_the_code_saved_can_be_searched(sandbox_url):
     call = '<tool_call>{"name": "image_search", "arguments": {"image": "%s"}}</tool_call>'
     search = FakeSearch(hits=[ImageHit("t", IMAGE)])
@@ -76,7 +90,7 @@ async def test_a_crop_that_the_code_saved_can_be_searched(sandbox_url):
         episode, policy = await play(
             client, cell("image_1.crop((0, 0, 20, 10)).save('crop.png')\nx = 5"), call % "crop.png", call % "gone.png",
             cell("print(x, [n for n in dir() if 'display' in n and not n.startswith('_')])"), "<answer>a</answer>",
-            names=("python", "image_search"), settings=ToolSettings(any_image=True), image_search=search, max_calls={},
+            names=("python", "image_search"), settings=AgentSettings(any_image=True), image_search=search, max_calls={},
         )  # fmt: skip
     assert episode.stop_reason is StopReason.ANSWERED
     assert [image.size for image in search.images] == [(20, 10)]

@@ -99,7 +99,7 @@ def test_a_run_killed_at_random_equals_an_uninterrupted_one(toy, tmp_path):
 
     with model_server(slow) as url:
         whole = evaluate(toy, tmp_path / "whole", url)
-        command = [sys.executable, "-m", "evaluation.run", *arguments(toy, tmp_path / "killed", url, "--max-in-flight", "2")]
+        command = [sys.executable, "-m", "evaluation.run", *arguments(toy, tmp_path / "killed", url, "--max-episodes", "2")]
         for seconds in (1.0, 1.3, 1.6):
             process = subprocess.Popen(
                 command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -143,11 +143,11 @@ def test_a_spent_budget_ends_the_run_and_the_same_command_goes_on_from_there(toy
     options = (
         "--tools",
         "search",
-        "--search",
+        "--settings",
         str(tmp_path / "sources.yaml"),
         "--prompt",
         "deepeyesv2",
-        "--max-in-flight",
+        "--max-episodes",
         "2",
     )
     episodes = tmp_path / "run/episodes.jsonl"
@@ -183,7 +183,7 @@ def test_search_that_is_off_is_neither_offered_nor_promised(toy, tmp_path):
 
     (tmp_path / "off.yaml").write_text("search: {provider: serper, mode: off}\n")
     with model_server(answer) as url:
-        options = ("--tools", "search", "--search", str(tmp_path / "off.yaml"), "--prompt", "deepeyesv2", "--limit", "1")
+        options = ("--tools", "search", "--settings", str(tmp_path / "off.yaml"), "--prompt", "deepeyesv2", "--limit", "1")
         evaluate(toy, tmp_path / "run", url, *options)
     assert "search" not in seen[0][0]["content"]
 
@@ -243,7 +243,7 @@ def test_two_servers_share_the_work_and_one_that_dies_half_way_loses_nothing(toy
 
         a = stack.enter_context(model_server(server("a")))
         b = dying.enter_context(model_server(server("b")))
-        summary = evaluate(toy, tmp_path / "run", f"{a},{b}", "--mode", "think", "--max-in-flight", "4")
+        summary = evaluate(toy, tmp_path / "run", f"{a},{b}", "--mode", "think", "--max-episodes", "4")
     assert summary["not_evaluated"] == 0
     assert hits["a"] > 4
     assert hits["b"] >= 4
@@ -257,7 +257,7 @@ def test_when_no_server_is_left_the_run_ends_early_and_goes_on_later(toy, tmp_pa
         count += 1
         return GUESS if count <= 5 else 503
 
-    options = ("--mode", "think", "--max-in-flight", "2", "--patience-s", "0.5")
+    options = ("--mode", "think", "--max-episodes", "2", "--patience-s", "0.5")
     with model_server(answer) as url, pytest.raises(SystemExit, match=r"ended early; \d+ episodes are recorded and kept"):
         evaluate(toy, tmp_path / "run", url, *options)
     with model_server(lambda messages: GUESS) as url:
@@ -268,7 +268,7 @@ def test_when_no_server_is_left_the_run_ends_early_and_goes_on_later(toy, tmp_pa
 @pytest.mark.parametrize("status", [400, 404, 401])
 def test_a_model_that_refuses_every_request_stops_the_run_with_what_it_said(toy, tmp_path, status):
     with model_server(lambda messages: status) as url, pytest.raises(SystemExit, match=f"failed in a row, .*HTTP {status}"):
-        evaluate(toy, tmp_path / "run", url, "--mode", "think", "--max-in-flight", "1")
+        evaluate(toy, tmp_path / "run", url, "--mode", "think", "--max-episodes", "1")
 
 
 def test_a_busy_server_is_asked_again_and_an_empty_reply_is_not_evaluated(toy, tmp_path):

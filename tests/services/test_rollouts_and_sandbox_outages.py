@@ -6,10 +6,11 @@ import time
 
 import pytest
 
-from agent.episode import EpisodeLimits, StopReason, run_episode
+from agent.episode import StopReason, run_episode
 from agent.errors import SandboxAway
 from agent.images import ImageFile
 from agent.messages import Message
+from agent.settings import AgentSettings
 from agent.testing import ScriptedPolicy
 from agent.tools import ToolContext, build_tools
 from code_sandbox.client import SandboxClient
@@ -48,8 +49,8 @@ class Rollouts:
     async def one(self):
         async def attempt():
             tools = build_tools(["python"], ToolContext(images=(IMAGE,), sandbox=self.client))
-            limits = EpisodeLimits(max_turns=9)
-            return await run_episode(OPENING, policy=ScriptedPolicy(*SCRIPT), tools=tools, limits=limits)
+            limits = AgentSettings(max_turns=9)
+            return await run_episode(OPENING, policy=ScriptedPolicy(*SCRIPT), tools=tools, settings=limits)
 
         return await self.gate.play(attempt)
 

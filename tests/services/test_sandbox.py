@@ -111,9 +111,14 @@ async def test_memory_and_output_are_bounded(session):
     result = await session.execute("print('x' * 10**7)")
     assert result.stdout.endswith("[output cut at 20,000 characters]")
     assert len(result.stdout) < 20_100
-    many = await session.execute("for _ in range(14): display(image_2)")
-    assert len(many.images) == 10
-    assert "4 more images were dropped" in many.stderr
+
+
+@pytest.mark.parametrize(("wanted", "left_out"), [(10, 4), (14, 0), (0, 14)])
+async def test_as_many_images_and_characters_come_back_as_were_asked_for(session, wanted, left_out):
+    many = await session.execute("for _ in range(14): display(image_2)\nprint('x' * 500)", max_images=wanted, max_chars=100)
+    assert len(many.images) == wanted
+    assert (f"[{left_out} more images were dropped]" in many.stderr) == (left_out > 0)
+    assert many.stdout == "x" * 100 + "\n[output cut at 100 characters]"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from agent.episode import run_episode
 from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
+from agent.settings import AgentSettings
 from agent.testing import ScriptedPolicy
 from agent.tools.python import PythonTool
 from agent.trajectory import TrajectoryWriter
@@ -40,7 +41,7 @@ async def _record(directory, answers):
             text=CODE, finish="stop", num_tokens=3, token_ids=(5, 6, 7), logprobs=(-0.1, -2.5, -6.0), context_ids=(9, 7, 7)
         )
         replies = [first, CODE, f"<answer>{answer}</answer>"][0 if number % 2 else 2 :]
-        tools = {"python": PythonTool(FakeSandbox(cells), images=(), timeout_s=1)}
+        tools = {"python": PythonTool(FakeSandbox(cells), AgentSettings(python_timeout_s=1))}
         opening = (Message("system", "s"), Message("user", "<image>\nq?", (ImageFile(png(64, 48)),)))
         episode = await run_episode(opening, policy=ScriptedPolicy(*replies), tools=tools)
         facts = {"step": number // 4, "kind": ("small", "large")[number % 2], "item_id": f"item_{number}", "gold": "red"}

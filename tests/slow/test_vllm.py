@@ -77,8 +77,8 @@ def question(quickstart):
 
 
 async def test_the_stop_string_comes_back_and_a_primer_is_continued(server, question):
-    client = ChatClient(ChatSettings(base_url=server, model="judge", max_reply_tokens=112, primer="<think>"))
-    policy = ChatPolicy(client)
+    client = ChatClient(ChatSettings(base_url=server, model="judge"))
+    policy = ChatPolicy(client, max_reply_tokens=112, primer="<think>")
     first = await policy.reply(question[1])
     assert first.text.endswith("</code>")
     assert first.text.startswith("<think>")
@@ -91,10 +91,10 @@ async def test_the_stop_string_comes_back_and_a_primer_is_continued(server, ques
 
 async def test_a_streamed_reply_equals_one_that_is_not_and_its_tokens_can_be_recorded(server, question):
     pieces = []
-    client = ChatClient(ChatSettings(base_url=server, model="judge", max_reply_tokens=112, record_tokens=True))
+    client = ChatClient(ChatSettings(base_url=server, model="judge", record_tokens=True))
     assert await client.models() == ["judge"]
-    streamed = await ChatPolicy(client, on_text=pieces.append).reply(question[1])
-    whole = await ChatPolicy(client).reply(question[1])
+    streamed = await ChatPolicy(client, max_reply_tokens=112, primer="", on_text=pieces.append).reply(question[1])
+    whole = await ChatPolicy(client, max_reply_tokens=112, primer="").reply(question[1])
     assert len(pieces) > 5
     assert streamed.text == whole.text == "".join(pieces)
     assert streamed.num_tokens == whole.num_tokens == len(whole.token_ids) == len(whole.logprobs)
@@ -113,7 +113,7 @@ def test_chat_talks_with_a_real_model_and_a_real_sandbox(server, sandbox_url, qu
         str(question[0]),
         "--base-url",
         server,
-        "--sandbox-url",
+        "--sandbox-urls",
         sandbox_url,
     ]
     command += ["--prompt", "tiles", "--max-reply-tokens", "112", "--out", str(tmp_path / "run"), QUESTION]
@@ -185,7 +185,7 @@ def test_the_smoke_suite_runs_with_the_tiny_model_behind_real_vllm(server, tmp_p
         "48",
         "--max-turns",
         "2",
-        "--max-in-flight",
+        "--max-episodes",
         "8",
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)

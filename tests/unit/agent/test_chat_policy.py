@@ -32,8 +32,9 @@ class Server:
         return answer
 
     def policy(self, **settings) -> ChatPolicy:
+        own = {name: settings.pop(name, default) for name, default in (("max_reply_tokens", 8192), ("primer", ""))}
         settings = {"base_url": "http://model/v1", "model": "m", **settings}
-        return ChatPolicy(ChatClient(ChatSettings(**settings), transport=httpx.MockTransport(self)))
+        return ChatPolicy(ChatClient(ChatSettings(**settings), transport=httpx.MockTransport(self)), **own)
 
 
 async def test_the_history_is_sent_whole_and_images_travel_as_data_uris():
@@ -75,7 +76,7 @@ async def test_the_primer_comes_before_replies_that_follow_an_observation():
 
 def test_a_primer_needs_a_server_that_can_continue():
     with pytest.raises(ValueError, match="dialect"):
-        ChatClient(ChatSettings(base_url="http://x", model="m", dialect="openai", primer="<think>"))
+        Server().policy(dialect="openai", primer="<think>")
 
 
 async def test_faults_are_retried_and_then_are_an_outage(monkeypatch):
@@ -108,7 +109,8 @@ def events(*pieces, finish="stop", usage=True):
 
 def streaming(server, seen, **settings):
     given = {"base_url": "http://model/v1", "model": "m", **settings}
-    return ChatPolicy(ChatClient(ChatSettings(**given), transport=httpx.MockTransport(server)), on_text=seen.append)
+    client = ChatClient(ChatSettings(**given), transport=httpx.MockTransport(server))
+    return ChatPolicy(client, max_reply_tokens=8192, primer="", on_text=seen.append)
 
 
 async def test_a_streamed_reply_is_shown_piece_by_piece_and_is_the_same_reply():

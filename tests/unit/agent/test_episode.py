@@ -5,13 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.episode import Episode, EpisodeLimits, StopReason, run_episode
+from agent.episode import Episode, StopReason, run_episode
 from agent.errors import ContextFull, PolicyUnavailable, SandboxAway, ToolUnavailable
 from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
 from agent.protocol import FinalAnswer, render_error_observation
 from agent.scheduling import Slots
+from agent.settings import AgentSettings
 from agent.testing import EchoTool, LostTool, ScriptedPolicy
 from agent.tools import PROGRAM_LEFT_S, ToolResult
 from agent.tools.python import PythonTool
@@ -28,7 +29,7 @@ SEARCH = '<tool_call>{"name": "echo", "arguments": {"a": 1}}</tool_call>'
 
 async def play(*replies, tools=None, **limits) -> tuple[Episode, ScriptedPolicy]:
     policy = ScriptedPolicy(*replies)
-    episode = await run_episode(OPENING, policy=policy, tools=tools or {}, limits=EpisodeLimits(**limits))
+    episode = await run_episode(OPENING, policy=policy, tools=tools or {}, settings=AgentSettings(**limits))
     return episode, policy
 
 
@@ -81,7 +82,7 @@ async def test_a_model_mistake_is_told_to_the_model_and_counted():
 
 
 async def test_a_lost_sandbox_ends_the_episode_without_blaming_the_model():
-    tool = PythonTool(LostSandbox(), images=(), timeout_s=1.0)
+    tool = PythonTool(LostSandbox(), AgentSettings(python_timeout_s=1.0))
     episode, _ = await play(CODE, ANSWER, tools={"python": tool})
     assert episode.stop_reason is StopReason.FAILED
     assert "sandbox is down" in episode.failure
@@ -102,11 +103,11 @@ class Hanging(ScriptedPolicy):
         return await super().reply(new_messages)
 
 
-@pytest.mark.parametrize("limits", [{"deadline_s": 0.05}, {"reply_deadline_s": 0.05}])
+@pytest.mark.parametrize("limits", [{"episode_deadline_s": 0.05}, {"reply_deadline_s": 0.05}])
 @pytest.mark.parametrize("replies", [[], [SEARCH], [SEARCH, SEARCH]])
 async def test_an_engine_that_hangs_is_an_outage_whatever_the_deadline_and_its_tools_are_closed(limits, replies):
     echo = EchoTool()
-    episode = await run_episode(OPENING, policy=Hanging(*replies), tools={"echo": echo}, limits=EpisodeLimits(**limits))
+    episode = await run_episode(OPENING, policy=Hanging(*replies), tools={"echo": echo}, settings=AgentSettings(**limits))
     assert (episode.stop_reason, len(episode.turns)) == (StopReason.FAILED, len(replies))
     assert episode.failure == "PolicyUnavailable: the engine gave no reply in 0.05 s"
     assert echo.closed
@@ -127,7 +128,7 @@ class Ran(EchoTool):
 
 async def test_the_deadline_is_of_the_models_programs_together_and_each_knows_what_is_left():
     tool = Ran(0.2)
-    episode, _ = await play(*[SEARCH] * 4, ANSWER, tools={"echo": tool}, deadline_s=0.5)
+    episode, _ = await play(*[SEARCH] * 4, ANSWER, tools={"echo": tool}, episode_deadline_s=0.5)
     assert (episode.stop_reason, len(episode.turns)) == (StopReason.DEADLINE, 3)
     assert [round(left_s, 6) for left_s in tool.left_s] == [0.5, 0.3, 0.1]
     assert episode.turns[-1].observation is not None
@@ -147,7 +148,7 @@ async def test_waiting_for_slot_engine_sandbox_or_search_never_counts_against_th
                 OPENING,
                 policy=Late(SEARCH, SEARCH, ANSWER),
                 tools={"echo": Ran(0.01, waits_s=0.06)},
-                limits=EpisodeLimits(deadline_s=0.1),
+                settings=AgentSettings(episode_deadline_s=0.1),
                 slots=slots,
             )
             for _ in range(4)
@@ -177,9 +178,9 @@ async def test_cancelling_an_episode_closes_its_session():
 async def test_a_session_is_opened_with_every_image_at_the_first_call_only():
     sandbox = FakeSandbox()
     images = (ImageFile(png(40, 40)), ImageFile(png(50, 50)))
-    await play(ANSWER, tools={"python": PythonTool(sandbox, images=images, timeout_s=1)})
+    await play(ANSWER, tools={"python": PythonTool(sandbox, AgentSettings(python_timeout_s=1), images=images)})
     assert sandbox.sessions == []
-    await play(CODE, CODE, ANSWER, tools={"python": PythonTool(sandbox, images=images, timeout_s=1)})
+    await play(CODE, CODE, ANSWER, tools={"python": PythonTool(sandbox, AgentSettings(python_timeout_s=1), images=images)})
     assert len(sandbox.sessions) == 1
     assert sandbox.sessions[0].images == [image.data for image in images]
     assert sandbox.sessions[0].cells == ["1", "1"]
@@ -200,7 +201,7 @@ async def test_a_session_is_opened_with_every_image_at_the_first_call_only():
     ],
 )
 async def test_what_a_program_does_wrong_becomes_an_observation(result, shown, error):
-    tool = PythonTool(FakeSandbox([result]), images=(), timeout_s=3)
+    tool = PythonTool(FakeSandbox([result]), AgentSettings(python_timeout_s=3))
     outcome = await tool.run({"code": "x"})
     assert shown in outcome.observation.text
     assert outcome.error == error
@@ -210,16 +211,16 @@ async def test_what_a_program_does_wrong_becomes_an_observation(result, shown, e
     "bad",
     [
         {"max_turns": 0},
-        {"deadline_s": 0.0},
+        {"episode_deadline_s": 0.0},
         {"reply_deadline_s": 0},
-        {"max_tokens": 0},
+        {"max_episode_tokens": 0},
         {"tool_deadline_s": -1.0},
         {"max_observation_chars": 0},
     ],
 )
 def test_impossible_limits_are_refused(bad):
-    with pytest.raises(ValueError, match="expected more than 0|needs at least 1"):
-        EpisodeLimits(**bad)
+    with pytest.raises(ValueError, match="greater than"):
+        AgentSettings(**bad)
 
 
 class Slow(EchoTool):
@@ -246,14 +247,14 @@ async def test_the_token_budget_is_of_all_replies_together_and_never_exceeded():
             return await super().reply(new_messages)
 
     policy = Counting(*[Reply(text=SEARCH, finish="stop", num_tokens=40)] * 9)
-    limits = EpisodeLimits(max_tokens=100)
-    episode = await run_episode(OPENING, policy=policy, tools={"echo": EchoTool()}, limits=limits)
+    limits = AgentSettings(max_episode_tokens=100)
+    episode = await run_episode(OPENING, policy=policy, tools={"echo": EchoTool()}, settings=limits)
     assert episode.stop_reason is StopReason.TOKEN_BUDGET
     assert asked == [100, 60, 20]
 
 
 async def test_an_answer_within_the_token_budget_counts_even_if_it_uses_it_up():
-    episode, _ = await play(Reply(text=ANSWER, finish="stop", num_tokens=10), max_tokens=10)
+    episode, _ = await play(Reply(text=ANSWER, finish="stop", num_tokens=10), max_episode_tokens=10)
     assert episode.stop_reason is StopReason.ANSWERED
 
 
@@ -275,14 +276,14 @@ async def test_a_tool_that_hangs_or_breaks_ends_its_episode_as_failed_and_the_tu
 
 
 async def test_a_tool_that_hangs_without_running_a_program_is_no_deadline_of_the_model():
-    episode, _ = await play(SEARCH, ANSWER, tools={"echo": Slow(60)}, deadline_s=0.05)
+    episode, _ = await play(SEARCH, ANSWER, tools={"echo": Slow(60)}, episode_deadline_s=0.05)
     assert (episode.stop_reason, len(episode.turns)) == (StopReason.FAILED, 1)
     assert "echo did not return in 0.1 s" in episode.failure
 
 
 async def test_a_program_under_way_is_given_what_is_left_and_its_stop_is_the_deadline():
     class Session(FakeSession):
-        async def execute(self, code, *, timeout_s=60.0):
+        async def execute(self, code, *, timeout_s, **_):
             self.cells.append(timeout_s)
             # As a server does: the cell is stopped at its limit, as measured by a clock that is a little early.
             return ExecuteResult(status="timeout", execution_time_s=timeout_s - 0.01)
@@ -293,8 +294,8 @@ async def test_a_program_under_way_is_given_what_is_left_and_its_stop_is_the_dea
             return self.sessions[-1]
 
     sandbox = Sandbox()
-    tool = PythonTool(sandbox, images=(), timeout_s=200)
-    episode, _ = await play(CODE, ANSWER, tools={"python": tool}, deadline_s=0.5)
+    tool = PythonTool(sandbox, AgentSettings(python_timeout_s=200))
+    episode, _ = await play(CODE, ANSWER, tools={"python": tool}, episode_deadline_s=0.5)
     assert (episode.stop_reason, sandbox.sessions[0].cells) == (StopReason.DEADLINE, [0.5])
     assert "ran longer than 0.5 s" in episode.turns[0].observation.text
 
@@ -313,13 +314,13 @@ async def test_a_session_that_is_lost_is_told_from_a_request_that_no_sandbox_tak
     for error, kind in ((SessionLost("gone"), SandboxAway), (SandboxRequestRefused("no image"), ToolUnavailable)):
         sandbox = FakeSandbox()
         sandbox.open = AsyncMock(side_effect=error)
-        episode, _ = await play(CODE, ANSWER, tools={"python": PythonTool(sandbox, images=(), timeout_s=1)})
+        episode, _ = await play(CODE, ANSWER, tools={"python": PythonTool(sandbox, AgentSettings(python_timeout_s=1))})
         assert type(episode.error) is kind
 
 
 async def test_a_timeout_error_of_someone_else_is_not_the_deadline():
     with pytest.raises(TimeoutError):
-        await play(TimeoutError("not ours"), deadline_s=60)
+        await play(TimeoutError("not ours"), episode_deadline_s=60)
 
 
 async def test_a_tool_that_does_not_close_holds_nothing_up(monkeypatch):
@@ -375,7 +376,7 @@ REPLIES = [
 @given(st.lists(st.sampled_from(REPLIES), max_size=12), st.lists(st.sampled_from(RESULTS), min_size=12, max_size=12))
 def test_any_sequence_of_replies_and_results_ends_in_a_named_way_with_as_many_placeholders_as_images(replies, results):
     async def run():
-        tools = {"python": PythonTool(FakeSandbox(results), images=(), timeout_s=1), "echo": EchoTool()}
+        tools = {"python": PythonTool(FakeSandbox(results), AgentSettings(python_timeout_s=1)), "echo": EchoTool()}
         return await run_episode(OPENING, policy=ScriptedPolicy(*replies, *[ANSWER] * 9), tools=tools)
 
     episode = asyncio.run(run())

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from agent.prompts import load_prompt, prompt_names
-from agent.tools import ToolSettings
+from agent.settings import AgentSettings
 
 KNOWN = json.loads((Path(__file__).parent / "golden/prompt_versions.json").read_text())
 
@@ -26,13 +26,13 @@ def test_every_prompt_loads_and_its_hash_follows_its_numbers(name):
     prompt = load_prompt(name)
     assert prompt.system
     assert "$" not in prompt.system + prompt.reminder
-    changed = load_prompt(name, settings=ToolSettings(python_timeout_s=7, max_hits=3))
+    changed = load_prompt(name, settings=AgentSettings(python_timeout_s=7, max_hits=3))
     assert ("7 seconds" in changed.system) == ("200 seconds" in prompt.system)
     assert (changed.sha256 == prompt.sha256) == (changed.system == prompt.system)
 
 
 def test_a_prompt_promises_what_the_tools_keep():
-    settings = ToolSettings(python_timeout_s=12.5, max_hits=3, page_chars=777, max_calls={"image_search": 2})
+    settings = AgentSettings(python_timeout_s=12.5, max_hits=3, page_chars=777, max_calls={"image_search": 2})
     system = load_prompt("deepeyesv2", tools=("python", "search", "image_search", "fetch_page"), settings=settings).system
     assert "after 12.5 seconds" in system
     assert "- search: text search of the web. `query` is one string. Returns up to 3 pages." in system
@@ -40,7 +40,7 @@ def test_a_prompt_promises_what_the_tools_keep():
     assert "777 characters" in system
     assert "- fetch_page" not in load_prompt("deepeyesv2").system
     assert "file that your code saved" not in load_prompt("deepeyesv2").system
-    assert "file that your code saved" in load_prompt("deepeyesv2", settings=ToolSettings(any_image=True)).system
+    assert "file that your code saved" in load_prompt("deepeyesv2", settings=AgentSettings(any_image=True)).system
 
 
 def test_without_search_tools_the_prompt_without_search_is_used():

@@ -2,14 +2,15 @@
 
 import pytest
 
-from agent.episode import EpisodeLimits, StopReason, run_episode
+from agent.episode import StopReason, run_episode
 from agent.errors import ToolError, ToolUnavailable
 from agent.images import ImageFile
 from agent.loading import load_plugin, plugin_names
 from agent.messages import Message
 from agent.search import ImageHit, Page, WebResult
+from agent.settings import AgentSettings
 from agent.testing import FakeSearch, LostSearch, ScriptedPolicy
-from agent.tools import EpisodeState, ToolContext, ToolSettings, build_tools, describe_tools
+from agent.tools import EpisodeState, ToolContext, build_tools, describe_tools
 from code_sandbox.testing import FakeSandbox, LostSandbox
 from code_sandbox.wire import CellError, CellImage, ExecuteResult
 from tests.conftest import png
@@ -74,7 +75,7 @@ async def test_an_outage_is_not_the_models_mistake(name):
 
 @pytest.mark.parametrize("name", [name for name in TOOLS if name != "python"])
 def test_a_tool_describes_itself_for_prompts(name):
-    assert describe_tools([name], ToolSettings()).startswith(f"- {name}: ")
+    assert describe_tools([name], AgentSettings()).startswith(f"- {name}: ")
 
 
 def test_an_unknown_tool_lists_those_that_are():
@@ -104,7 +105,7 @@ async def test_with_any_image_a_number_or_a_saved_crop_is_searched():
     search = FakeSearch(hits=[ImageHit("t", ImageFile(png()))])
     crop = CellImage(data=png(9, 9), mime="image/png", width_px=9, height_px=9)
     saved = FakeSandbox([ExecuteResult(status="ok"), ExecuteResult(status="ok", images=[crop])])
-    context = make_context(image_search=search, sandbox=saved, settings=ToolSettings(any_image=True))
+    context = make_context(image_search=search, sandbox=saved, settings=AgentSettings(any_image=True))
     tools = build_tools(["python", "image_search"], context)
     await tools["image_search"].run({"image": 2})
     with pytest.raises(ToolError, match="no code was run yet"):
@@ -119,7 +120,7 @@ async def test_with_any_image_a_number_or_a_saved_crop_is_searched():
 async def test_an_image_that_is_not_there_is_the_models_mistake(image):
     missing = ExecuteResult(status="error", error=CellError(name="FileNotFoundError", message="x", traceback="x"))
     sandbox = FakeSandbox([ExecuteResult(status="ok"), missing])
-    tools = build_tools(["python", "image_search"], make_context(sandbox=sandbox, settings=ToolSettings(any_image=True)))
+    tools = build_tools(["python", "image_search"], make_context(sandbox=sandbox, settings=AgentSettings(any_image=True)))
     await tools["python"].run({"code": "1"})
     with pytest.raises(ToolError):
         await tools["image_search"].run({"image": image})
@@ -137,7 +138,7 @@ async def test_one_image_search_succeeds_and_the_second_is_refused():
 
 
 async def test_a_page_is_read_in_parts_and_only_if_a_search_found_it():
-    tool = make("fetch_page", settings=ToolSettings(page_chars=400))
+    tool = make("fetch_page", settings=AgentSettings(page_chars=400))
     first = (await tool.run({"result": 1})).observation.text
     assert first.startswith("<tool_response>\n# Red panda (part 1 of 3)\nhttp://a/1\n\nred panda")
     assert "part 3 of 3" in (await tool.run({"link": "http://b/2", "part": 3})).observation.text
@@ -162,12 +163,12 @@ async def test_foreign_text_cannot_end_a_tool_response_or_bring_images():
 
 async def test_tool_output_of_any_size_is_cut_visibly():
     huge = Page("t", "x" * 100_000_000)
-    tool = make("fetch_page", pages=FakeSearch(page=huge), settings=ToolSettings(page_chars=100_000_000))
+    tool = make("fetch_page", pages=FakeSearch(page=huge), settings=AgentSettings(page_chars=100_000_000))
     policy = ScriptedPolicy(
         '<tool_call>{"name": "fetch_page", "arguments": {"result": 1}}</tool_call>', "<answer>a</answer>"
     )
-    limits = EpisodeLimits(max_observation_chars=1000)
-    await run_episode([Message("user", "q")], policy=policy, tools={"fetch_page": tool}, limits=limits)
+    limits = AgentSettings(max_observation_chars=1000)
+    await run_episode([Message("user", "q")], policy=policy, tools={"fetch_page": tool}, settings=limits)
     text = policy.seen[1].text
     assert len(text) < 1100
     assert "characters were left out" in text

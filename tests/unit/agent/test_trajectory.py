@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.episode import EpisodeLimits, run_episode
+from agent.episode import run_episode
 from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
+from agent.settings import AgentSettings
 from agent.testing import EchoTool, ScriptedPolicy
 from agent.trajectory import TrajectoryWriter, read_records, tokens, transcript
 from tests.conftest import png
@@ -32,7 +33,7 @@ async def an_episode():
         "<tool_call>{</tool_call>",
         "<answer>é</answer>",
     )
-    return await run_episode(OPENING, policy=ScriptedPolicy(*replies), tools={"echo": EchoTool()}, limits=EpisodeLimits())
+    return await run_episode(OPENING, policy=ScriptedPolicy(*replies), tools={"echo": EchoTool()}, settings=AgentSettings())
 
 
 async def test_reading_gives_back_an_equal_episode(tmp_path):

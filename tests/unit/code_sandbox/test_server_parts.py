@@ -20,9 +20,9 @@ from code_sandbox.server.errors import NotReplayable
 from code_sandbox.server.journal import to_replay
 from code_sandbox.server.results import bounded, digest, truncate
 from code_sandbox.server.serving import JsonFormatter
-from code_sandbox.server.settings import Settings, load_settings
+from code_sandbox.server.settings import load_settings
 from code_sandbox.server.store import JournalEntry, Registered
-from code_sandbox.wire import CellImage, ExecuteResult, Isolation
+from code_sandbox.wire import CellImage, ExecuteRequest, ExecuteResult, Isolation
 from tests.conftest import png
 from tests.pictures import pictures
 
@@ -34,7 +34,7 @@ def test_cut_output_says_so():
 
 def test_a_long_traceback_keeps_its_end():
     output = CellOutput(status="error", error=("E", "why", "start" + "x" * 100 + "E: why"))
-    traceback = bounded(output, Settings(max_output_chars=40), max_pixels=1).error.traceback
+    traceback = bounded(output, ExecuteRequest(code="", max_chars=40), max_image_bytes=1).error.traceback
     assert traceback.startswith("start")
     assert traceback.endswith("E: why")
     assert "traceback cut at 40 characters" in traceback
@@ -52,7 +52,9 @@ def test_a_long_traceback_keeps_its_end():
     ],
 )
 def test_an_image_that_is_none_is_dropped_with_a_note(mime, data, note):
-    result = bounded(CellOutput(images=[(mime, data)]), Settings(max_image_bytes=4000), max_pixels=3000)
+    result = bounded(
+        CellOutput(images=[(mime, data)]), ExecuteRequest(code="", max_pixels=3000), max_image_bytes=4000
+    )
     assert result.images == []
     assert note in result.stderr
 
@@ -95,7 +97,7 @@ def test_a_session_whose_cells_are_not_all_there_is_lost_and_not_faked(known, ce
 @pytest.mark.parametrize(
     "bad",
     [
-        {"max_sessions": 0}, {"lease_s": 0}, {"max_images": 0}, {"require_level": 4}, {"without": ["walls"]},
+        {"max_sessions": 0}, {"lease_s": 0}, {"require_level": 4}, {"without": ["walls"]},
         {"log_level": "loud"}, {"backend": "docker"}, {"max_sessions": "many"}, {"max_sessions": True},
     ],
 )  # fmt: skip

@@ -54,10 +54,10 @@ def test_demonstrations_teach_the_two_habits(tmp_path, kind, guesses_low, guesse
 
 def test_the_prompt_is_the_same_in_training_and_evaluation(toy):
     from agent.prompts import load_prompt
+    from agent.setup import opening, question
     from evaluation.benchmarks import load_benchmark
-    from evaluation.runs.ask import opening
 
     item = next(load_benchmark("tiles").load(toy / "data/benchmark.jsonl"))
-    messages = opening(item, load_prompt("tiles"))
+    messages = opening([question(item.question, item.read_images())], load_prompt("tiles"))
     tiles = next(generate(1, seed=3_000_017))
     assert [message.text for message in messages] == [row["content"] for row in opening_rows(tiles)]

@@ -7,13 +7,13 @@ from pydantic import ValidationError
 
 from agent.images import ImageFile
 from agent.messages import Message
-from reinforcement_learning.settings import AgentSettings
+from reinforcement_learning.settings import RolloutSettings
 from reinforcement_learning.verl_adapter.services import services
 from tests.conftest import png
 
 
 def built(tmp_path, **block):
-    (tmp_path / "settings.json").write_text(AgentSettings(**block).model_dump_json())
+    (tmp_path / "settings.json").write_text(RolloutSettings(**block).model_dump_json())
     return services(str(tmp_path / "settings.json"))
 
 
@@ -32,35 +32,35 @@ def test_limits_of_the_recipe_reach_the_loop_the_tools_and_the_prompt(tmp_path, 
         "max_hits": 3,
     }
     made = built(tmp_path, tools=("search", "fetch_page"), search=pages, prompt="deepeyesv2", page_chars=123, **numbers)
-    limits = made.settings.episode_limits
-    assert (limits.max_turns, limits.max_calls, limits.max_tokens, limits.deadline_s) == (4, {"search": 2}, 99, 7.5)
-    assert set(made.tools((), "q")) == {"search", "fetch_page"}
-    system = made.opening((Message("user", "what?"),))[0]
+    assert numbers.items() <= made.settings.model_dump().items()
+    assert made.settings is made.setup.settings
+    assert set(made.setup.tools((), "q")) == {"search", "fetch_page"}
+    system = made.setup.opening(Message("user", "what?"))[0]
     assert "Returns up to 3 pages" in system.text
     assert "123 characters" in system.text
 
 
 def test_a_row_that_brings_its_own_prompt_keeps_it(tmp_path):
-    row = (Message("system", "mine"), Message("user", "<image>what?", (ImageFile(png()),)))
+    row = (Message("system", "mine"), Message("user", "<image>what?", (ImageFile(png(40, 40)),)))
     made = built(tmp_path, tools=(), prompt="think")
-    assert made.opening(row) == row
-    bare = made.opening(row[1:])
+    assert made.setup.opening(*row) == (row[0], row[1])
+    bare = made.setup.opening(row[1])
     assert bare[0].text == "You are a helpful assistant."
     assert bare[1].text.startswith("<image>what?\n\nReason step by step")
 
 
 def test_without_a_prompt_rows_stay_as_they_are(tmp_path):
     row = (Message("user", "what?"),)
-    assert built(tmp_path, tools=()).opening(row) == row
+    assert built(tmp_path, tools=(), prompt=None).setup.opening(*row) == row
 
 
 def test_a_source_that_is_off_takes_its_tools_and_its_promises_away(tmp_path, pages):
     made = built(tmp_path, tools=("search", "fetch_page"), search=pages | {"mode": "off"}, prompt="deepeyesv2")
-    assert made.search is None
-    assert made.tools((), "q") == {}
-    assert "search" not in made.opening((Message("user", "what?"),))[0].text
+    assert made.setup.search is None
+    assert made.setup.tools((), "q") == {}
+    assert "search" not in made.setup.opening(Message("user", "what?"))[0].text
 
 
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValidationError, match="max_turn"):
-        AgentSettings(max_turn=3)
+        RolloutSettings(max_turn=3)

@@ -250,7 +250,7 @@ def test_tokens_of_a_row_are_those_that_a_rollout_makes_of_it(toy, tmp_path):
     from reinforcement_learning.checks.verdicts import token_counter
     from reinforcement_learning.rows import read_row
 
-    recipe = load_recipe("tiny_cpu", arguments(toy, tmp_path))
+    recipe = load_recipe("tiny_cpu", [*arguments(toy, tmp_path), "agent.prompt=null"])
     content = read_row(row(images=struct(png(300, 200))), file="f", row=0)
     processor = AutoProcessor.from_pretrained(toy / "models/base")
     parts = [{"type": "image"}, {"type": "text", "text": "What colour?"}]

@@ -9,6 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from agent.recipes import RecipeError, shared_value
+from agent.setup import primer_of
 from reinforcement_learning.checks import check_recipe
 from reinforcement_learning.recipe import RECIPES, load_recipe
 from reinforcement_learning.train import main
@@ -27,7 +28,7 @@ def test_published_values_are_in_the_recipes():
         rollout, actor = recipe.verl["actor_rollout_ref"]["rollout"], recipe.verl["actor_rollout_ref"]["actor"]
         assert (recipe.verl["data"]["train_batch_size"], rollout["n"], actor["ppo_mini_batch_size"]) == (256, 16, 32)
         assert (actor["optim"]["lr"], rollout["temperature"], actor["use_kl_loss"]) == (1e-6, 1.0, False)
-        assert (recipe.agent.max_turns, recipe.agent.max_reply_tokens, recipe.agent.primer) == (9, 8192, "<think>")
+        assert (recipe.agent.max_turns, recipe.agent.max_reply_tokens, primer_of(recipe.agent)) == (9, 8192, "<think>")
         assert (recipe.verl["trainer"]["test_freq"], recipe.verl["data"]["filter_overlong_prompts"]) == (4, True)
         assert recipe.run.val_files[0].endswith("vstar_test.parquet")
     clips = [r.verl["actor_rollout_ref"]["actor"] for r in (paper, script)]

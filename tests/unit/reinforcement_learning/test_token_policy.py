@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from agent.episode import EpisodeLimits, StopReason, run_episode
+from agent.episode import StopReason, run_episode
 from agent.errors import ContextFull, EpisodeFailure
 from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
+from agent.settings import AgentSettings
 from agent.tools.python import PythonTool
 from agent.trajectory import tokens, transcript
 from code_sandbox.testing import FakeSandbox
@@ -57,7 +58,9 @@ class Engine:
 
 def tool(size=(112, 112), stdout=""):
     image = CellImage.model_validate({"mime": "image/png", "data": png(*size), "width_px": size[0], "height_px": size[1]})
-    return PythonTool(FakeSandbox([ExecuteResult(status="ok", stdout=stdout, images=[image])] * 8), images=(), timeout_s=1)
+    return PythonTool(
+        FakeSandbox([ExecuteResult(status="ok", stdout=stdout, images=[image])] * 8), AgentSettings(python_timeout_s=1)
+    )
 
 
 def make(processor, engine, primer="", **limits):
@@ -91,7 +94,7 @@ async def test_tokens_equal_the_chat_template_and_processor_on_the_whole_convers
     engine = Engine(processor.tokenizer, [CODE, answer], ends)
     policy = make(processor, engine, primer)
     python = tool()
-    episode = await run_episode(OPENING, policy=policy, tools={"python": python}, limits=EpisodeLimits(max_turns=2))
+    episode = await run_episode(OPENING, policy=policy, tools={"python": python}, settings=AgentSettings(max_turns=2))
     assert (episode.stop_reason, episode.answer) == (StopReason.ANSWERED, "red")
     check(policy, engine, processor, episode)
     observation = episode.turns[0].observation
@@ -135,7 +138,7 @@ def test_mask_one_tokens_are_what_was_sampled_however_the_text_was_split(process
             OPENING,
             policy=policy,
             tools={"python": tool(size, stdout="<image><|im_end|>é")},
-            limits=EpisodeLimits(max_turns=turns + 1),
+            settings=AgentSettings(max_turns=turns + 1),
         )
         assert episode.replies == [CODE] * turns + [ANSWER]
         check(policy, engine, processor, episode)
@@ -160,7 +163,9 @@ def test_an_image_is_counted_and_named_without_being_decoded(processor, monkeypa
 async def test_the_episodes_token_budget_bounds_the_next_reply(processor):
     engine = Engine(processor.tokenizer, [CODE, ANSWER], ["string", "eos"])
     policy = make(processor, engine)
-    episode = await run_episode(OPENING, policy=policy, tools={"python": tool()}, limits=EpisodeLimits(max_tokens=len(CODE)))
+    episode = await run_episode(
+        OPENING, policy=policy, tools={"python": tool()}, settings=AgentSettings(max_episode_tokens=len(CODE))
+    )
     assert episode.num_tokens <= len(CODE)
     assert episode.num_tokens == sum(policy.buffer.response_mask)
 

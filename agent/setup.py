@@ -1,0 +1,189 @@
+"""Setting up an episode: the one place where settings become what the model reads, its tools, and the loop's limits.
+
+Training, evaluation and chat open an `AgentSetup` each, and play all their episodes with it; what they have of their own is
+the policy, and what becomes of the episode.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agent.episode import Episode, run_episode
+from agent.images import ImageFile, fit_observation, shrink
+from agent.messages import IMAGE_PLACEHOLDER, Message, escape
+from agent.policy import Policy
+from agent.prompts import Prompt, load_prompt
+from agent.scheduling import Slots
+from agent.search.gateway import Search, open_search, pages_of
+from agent.settings import AgentSettings
+from agent.tools import Tool, ToolContext, build_tools
+from code_sandbox.client import SandboxClient
+from serving.urls import split_urls
+
+_PUBLISHED_PROMPT = "deepeyesv2"
+
+
+def prompt_of(settings: AgentSettings) -> Prompt | None:
+    """The prompt that the settings name, for the tools that are on; None where rows are left as they are.
+
+    Raises:
+        LookupError: There is none of that name.
+        ValueError: Its file is broken, or it lists tools and there is none to list.
+    """
+    return None if settings.prompt is None else load_prompt(settings.prompt, settings=settings)
+
+
+def primer_of(settings: AgentSettings, *, can_prime: bool = True) -> str:
+    """What stands before each reply that follows an observation.
+
+    Args:
+        settings: Its own word counts first, then the prompt's. Rows that are left as they are follow the published protocol.
+        can_prime: Whether the model's server can go on with a reply that was begun; if not, the default is nothing.
+    """
+    if settings.primer is not None:
+        return settings.primer
+    if not can_prime:
+        return ""
+    return load_prompt(settings.prompt or _PUBLISHED_PROMPT, settings=settings).primer
+
+
+def shown(image: ImageFile, max_pixels: int | None = None) -> ImageFile:
+    """An image of the question as the model sees it; the tools get the file itself.
+
+    Raises:
+        UnreadableImage: It is none.
+    """
+    fitted = shrink(fit_observation(image), max_pixels)
+    return image if fitted is image else ImageFile.shared(fitted.data)
+
+
+def opening(messages: Sequence[Message], prompt: Prompt | None, *, max_pixels: int | None = None) -> tuple[Message, ...]:
+    """What the model reads first: the messages themselves, or the prompt around them if they bring no system message.
+
+    Raises:
+        UnreadableImage: An image is none.
+    """
+    messages = tuple(
+        replace(message, images=tuple(shown(image, max_pixels) for image in message.images)) for message in messages
+    )
+    if prompt is None or messages[0].role == "system":
+        return messages
+    last = replace(messages[-1], text=prompt.question(messages[-1].text))
+    return (Message("system", prompt.system), *messages[:-1], last)
+
+
+def question(text: str, images: Sequence[ImageFile]) -> Message:
+    """A bare question as the rows of the training data put it: the images first, each in a line of its own."""
+    return Message("user", f"{IMAGE_PLACEHOLDER}\n" * len(images) + escape(text), tuple(images))
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSetup:
+    """What the episodes of one process share."""
+
+    settings: AgentSettings
+    prompt: Prompt | None
+    primer: str
+    """As decided from settings and prompt; the policy has to put it there."""
+    sandbox: SandboxClient | None
+    search: Search | None
+    image_search: Search | None
+    slots: Slots
+    max_pixels: int | None
+    """To which images are shrunk here; None where the policy does it."""
+
+    def opening(self, *messages: Message) -> tuple[Message, ...]:
+        """See the function of this name; decodes images, so call it in a thread where others wait."""
+        return opening(messages, self.prompt, max_pixels=self.max_pixels)
+
+    def tools(self, images: Sequence[ImageFile], item_id: str = "") -> dict[str, Tool]:
+        """One episode's tools.
+
+        Args:
+            images: The files of the question, not as the model sees them.
+            item_id: Key of the question in a recorded image search.
+
+        Raises:
+            LookupError: There is no tool of a name.
+            ValueError: A tool lacks what it needs.
+        """
+        context = ToolContext(
+            images=tuple(images),
+            item_id=item_id,
+            sandbox=self.sandbox,
+            search=self.search,
+            image_search=self.image_search,
+            pages=pages_of(self.search),
+            settings=self.settings,
+        )
+        return build_tools(self.settings.tools_on, context)
+
+    async def play(
+        self,
+        opening: Sequence[Message],
+        policy: Policy,
+        *,
+        images: Sequence[ImageFile],
+        item_id: str = "",
+        wrap: Callable[[Tool], Tool] | None = None,
+    ) -> Episode:
+        """Play one episode.
+
+        Args:
+            opening: As `opening` gives it.
+            policy: One that has seen nothing yet.
+            images: See `tools`.
+            item_id: See `tools`.
+            wrap: Put around each tool, to show or to withhold what it gives.
+        """
+        tools = self.tools(images, item_id)
+        if wrap is not None:
+            tools = {name: wrap(tool) for name, tool in tools.items()}
+        return await run_episode(opening, policy=policy, tools=tools, settings=self.settings, slots=self.slots)
+
+    async def aclose(self) -> None:
+        """Close connections and files."""
+        for closing in (self.sandbox, self.search, self.image_search):
+            if closing is not None:
+                await closing.aclose()
+
+
+def open_setup(
+    settings: AgentSettings, *, can_prime: bool = True, shrinks: bool = True, sandbox: SandboxClient | None = None
+) -> AgentSetup:
+    """Open what the episodes of a process share.
+
+    Args:
+        settings: Of the agent.
+        can_prime: See `primer_of`.
+        shrinks: Whether images are brought to `image_max_pixels` here, or by the policy.
+        sandbox: Instead of the servers that the settings name, for tests.
+
+    Raises:
+        LookupError: No prompt, tool or search provider of a name.
+        ValueError: A setting of a search block is unknown, missing or wrong, or a prompt cannot be used.
+        FileNotFoundError: A search index, cache or recording is not there.
+    """
+    if sandbox is None and "python" in settings.tools_on:
+        sandbox = SandboxClient(
+            settings.sandbox_urls, wait_s=settings.sandbox_wait_s, max_in_flight=settings.max_sandbox_calls
+        )
+    return AgentSetup(
+        settings=settings,
+        prompt=prompt_of(settings),
+        primer=primer_of(settings, can_prime=can_prime),
+        sandbox=sandbox,
+        search=open_search(settings.search),
+        image_search=open_search(settings.image_search),
+        slots=Slots(settings.max_in_flight),
+        max_pixels=settings.image_max_pixels if shrinks else None,
+    )
+
+
+def from_environment() -> Mapping[str, Any]:
+    """The settings that the environment sets: addresses alone."""
+    urls = split_urls(os.environ.get("CODE_SANDBOX_URL"))
+    return {"sandbox_urls": list(urls)} if urls else {}
