@@ -18,6 +18,7 @@ _DEST = "agent."
 _TEXTS = ("prompt", "primer")
 _LISTS = ("tools", "sandbox_urls")
 _BLOCKS = ("search", "image_search")
+_IN_WORDS = {"primer": "that of the prompt"}
 _COUNTS = {"max_calls": "{image_search: 1}", "max_in_flight": "{policy: 32}"}
 
 
@@ -28,7 +29,7 @@ def add_agent_options(parser: argparse.ArgumentParser, *, instead: Mapping[str, 
         parser: Of a command.
         instead: What the command takes for a setting that is not given, where that is not its default, in words.
     """
-    instead = instead or {}
+    instead = _IN_WORDS | dict(instead or {})
     group = parser.add_argument_group("the agent", "Settings of agent/settings.py, as in `agent:` of RL recipes.")
     group.add_argument(
         "--settings", type=Path, action="append", default=[], metavar="FILE", help="YAML with names and values of settings"
