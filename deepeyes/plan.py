@@ -89,6 +89,8 @@ def _gpu(plan: Plan, assume: Assumptions) -> Iterator[Row]:
     yield "training: optimizer", _gib(gpu.optimizer)
     yield f"training: activations of {plan.token_budget:,} tokens", _gib(gpu.activations)
     yield "training: layers gathered", _gib(gpu.gathered)
+    if gpu.stepping > gpu.activations + gpu.gathered:
+        yield "training: instead of both, the optimizer's step", _gib(gpu.stepping)
     if gpu.vllm_awake_in_training:
         yield "training: vLLM, which does not sleep", _gib(gpu.vllm_awake_in_training)
     yield "training, together", f"{_gib(gpu.training)} of {assume.gpu_bytes / GIB:.0f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cold_start.recipe import load_recipe
 from reinforcement_learning.model_shape import ModelShape, shape_of
+from reinforcement_learning.plan import layer_bytes
 from reinforcement_learning.plan_values import GIB, Assumptions
 
 Sections = dict[str, list[tuple[str, str]]]
@@ -27,7 +28,8 @@ def sections(recipe_name: str, overrides: tuple[str, ...], gpus: int, assume: As
     tokens = int(recipe["cutoff_len"]) * int(recipe.get("per_device_train_batch_size") or 1)
     # Weights and gradients in bfloat16, float32 copy and two moments; all split with ZeRO-3.
     states = (2 * shape.parameters + 14 * trained) // (gpus if zero3 else 1)
-    activations = 2 * tokens * shape.hidden * shape.layers + 2 * tokens * (10 * shape.hidden + 4 * shape.intermediate)
+    layer = sum(layer_bytes(tokens, shape.hidden, shape.intermediate))
+    activations = 2 * tokens * shape.hidden * shape.layers + layer
     logits = tokens * shape.vocabulary * 10
     accumulated = int(recipe.get("gradient_accumulation_steps") or 1)
     batch = gpus * int(recipe.get("per_device_train_batch_size") or 1) * accumulated

@@ -62,7 +62,9 @@ class GpuMemory:
     optimizer: int
     activations: int
     gathered: int
-    """Two layers and the embeddings, whole, in bfloat16, while they are computed."""
+    """Of the weights that are spread over GPUs, what is whole while it is computed, and gradients on their way."""
+    stepping: int
+    """The optimizer's own while it steps: one number for each trained one. Activations are gone then."""
     kept_while_rolling_out: int
     """Of weights and optimizer, what is not offloaded."""
     vllm: int
@@ -77,8 +79,8 @@ class GpuMemory:
     @property
     def training(self) -> int:
         """While the policy is updated."""
-        ours = self.weights + self.gradients + self.optimizer + self.activations + self.gathered
-        return ours + self.vllm_awake_in_training
+        states = self.weights + self.gradients + self.optimizer
+        return states + max(self.activations + self.gathered, self.stepping) + self.vllm_awake_in_training
 
     @property
     def rolling_out(self) -> int:
@@ -208,19 +210,44 @@ def _parameters(shape: ModelShape, values: VerlValues) -> tuple[int, int]:
 
 
 def _activations(shape: ModelShape, values: VerlValues, tokens: int) -> int:
-    """Half of the tokens are taken to be of images, four patches each; matrices are in bfloat16."""
-    layer = tokens * (10 * shape.hidden + 4 * shape.intermediate) * 2
+    """When they are most: in the last layer's backward pass. Counted from what `benchmarks.gpu_step --explain` shows.
+
+    Half of the tokens are taken to be of images, four patches each. Matrices are in bfloat16, norms in float32.
+    """
     patches = tokens // 2 * shape.merge**2
-    vision_layer = patches * (10 * shape.vision_hidden + 4 * shape.vision_intermediate) * 2
+    saved, gradients = layer_bytes(tokens, shape.hidden, shape.intermediate)
+    vision_saved, vision_gradients = layer_bytes(patches, shape.vision_hidden, shape.vision_intermediate)
+    # Beside the layers: pixels, the merger (which no checkpoint covers), embeddings with images put in.
+    width = 3 * shape.temporal_patch * shape.patch_px**2
+    around = patches * (14 * shape.vision_hidden + 2 * width) + 2 * tokens * shape.hidden
+    head = _head(shape, values, tokens)
     if values("actor_rollout_ref.model.enable_gradient_checkpointing"):
         kept = (tokens * shape.hidden * shape.layers + patches * shape.vision_hidden * shape.vision_depth) * 2
-        body = kept + max(layer, vision_layer)
-    else:
-        body = layer * shape.layers + vision_layer * shape.vision_depth
-    # verl's fused kernel goes through the vocabulary in pieces of 512 tokens; otherwise the logits are there in bfloat16 and
-    # twice in float32 (their log-softmax and its gradient).
+        return kept + around + max(saved + gradients, vision_saved + vision_gradients, head)
+    return saved * shape.layers + vision_saved * shape.vision_depth + around + max(gradients, vision_gradients, head)
+
+
+def layer_bytes(tokens: int, hidden: int, intermediate: int) -> tuple[int, int]:
+    """Bytes that a layer saves for its backward pass, and those of the gradients inside its MLP."""
+    return tokens * (26 * hidden + 6 * intermediate), tokens * 6 * intermediate
+
+
+def _head(shape: ModelShape, values: VerlValues, tokens: int) -> int:
+    """Logits. verl's fused kernel makes them for 512 tokens at a time. Otherwise they are whole: once where flash-attn's
+    cross-entropy puts the gradient in their place, else several times."""
+    if values("actor_rollout_ref.model.use_fused_kernels"):
+        return min(tokens, 512) * shape.vocabulary * 14
+    # With padding removed flash-attn must be there.
+    return tokens * shape.vocabulary * (2 if values("actor_rollout_ref.model.use_remove_padding") else 10)
+
+
+def _gathered(shape: ModelShape, values: VerlValues, *, layers_trained: bool) -> int:
+    """Two layers' weights, whole; one's gradients in float32, on their way to other GPUs; and a head that FSDP gathers with
+    the whole model, with its gradient: one that is the embedding, or that fused kernels read."""
+    layers = 2 * 2 * shape.layer_parameters + (4 * shape.layer_parameters if layers_trained else 0)
     fused = values("actor_rollout_ref.model.use_fused_kernels")
-    return body + (min(tokens, 512) if fused else tokens) * shape.vocabulary * 10
+    head = shape.vocabulary * shape.hidden if shape.tied or fused else 0
+    return layers + head * (4 if layers_trained else 2)
 
 
 def _gpu(shape: ModelShape, layout: Layout, values: VerlValues, budget: int, assume: Assumptions) -> GpuMemory:
@@ -242,7 +269,8 @@ def _gpu(shape: ModelShape, layout: Layout, values: VerlValues, budget: int, ass
         gradients=state,
         optimizer=2 * state,
         activations=_activations(shape, values, budget),
-        gathered=2 * (2 * shape.layer_parameters + shape.embedding_parameters),
+        gathered=_gathered(shape, values, layers_trained=trained == everything),
+        stepping=state,
         kept_while_rolling_out=kept,
         vllm=vllm,
         vllm_awake_in_training=0 if values("actor_rollout_ref.rollout.free_cache_engine") else vllm,
