@@ -10,6 +10,7 @@ from typing import Any, Literal
 import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.chat_formats import without_reply_end
 from agent.errors import ContextFull, PolicyUnavailable
 from agent.messages import Message
 from agent.policy import Reply
@@ -187,7 +188,7 @@ class ChatPolicy:
             logprobs = tuple(float(entry["logprob"]) for entry in (choice.get("logprobs") or {}).get("content") or ())
         except (LookupError, TypeError, ValueError) as error:
             raise PolicyUnavailable(f"the model server's answer is no chat completion: {str(answer)[:300]}") from error
-        text = text.removesuffix("<|im_end|>")
+        text = without_reply_end(text)
         if finish != "length":
             text = _restore_stop_string(text)
         return Reply(

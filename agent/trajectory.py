@@ -359,17 +359,3 @@ def tokens(episode: Episode) -> tuple[list[int], list[int], list[float]]:
         logprobs += [0.0] * len(turn.reply.context_ids)
         logprobs += turn.reply.logprobs or [0.0] * len(turn.reply.token_ids)
     return ids, mask, logprobs
-
-
-def transcript(episode: Episode) -> str:
-    """The conversation in ChatML, `<image>` for each image: what the model saw, made again from a record."""
-
-    def said(role: str, text: str) -> str:
-        return f"<|im_start|>{role}\n{text}<|im_end|>\n"
-
-    text = "".join(said(message.role, message.text) for message in episode.opening)
-    for turn in episode.turns:
-        text += said("assistant", turn.reply.primer + turn.reply.text)
-        if turn.observation is not None:
-            text += said(turn.observation.role, turn.observation.text)
-    return text

@@ -58,29 +58,30 @@ def published_config(shape: ModelShape, tiny: Any) -> Any:
     """
     from transformers import Qwen2_5_VLConfig
 
+    text, vision = shape.text, shape.vision
     return Qwen2_5_VLConfig(
         architectures=tiny.architectures,
         text_config={
-            "vocab_size": shape.vocabulary,
-            "hidden_size": shape.hidden,
-            "intermediate_size": shape.intermediate,
-            "num_hidden_layers": shape.layers,
-            "num_attention_heads": shape.heads,
-            "num_key_value_heads": shape.kv_heads,
+            "vocab_size": text.vocabulary,
+            "hidden_size": text.hidden,
+            "intermediate_size": text.intermediate,
+            "num_hidden_layers": text.layers,
+            "num_attention_heads": text.heads,
+            "num_key_value_heads": text.kv_heads,
             "max_position_embeddings": 128_000,
             "rms_norm_eps": 1e-6,
-            "tie_word_embeddings": shape.tied,
+            "tie_word_embeddings": text.tied,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [16, 24, 24]},
         },
         vision_config={
-            "depth": shape.vision_depth,
-            "hidden_size": shape.vision_hidden,
-            "intermediate_size": shape.vision_intermediate,
+            "depth": vision.depth,
+            "hidden_size": vision.hidden,
+            "intermediate_size": vision.intermediate,
             "num_heads": 16,
-            "out_hidden_size": shape.hidden,
-            "patch_size": shape.patch_px,
-            "spatial_merge_size": shape.merge,
-            "temporal_patch_size": shape.temporal_patch,
+            "out_hidden_size": text.hidden,
+            "patch_size": vision.patch_px,
+            "spatial_merge_size": vision.merge,
+            "temporal_patch_size": vision.temporal_patch,
             "window_size": 112,
             "fullatt_block_indexes": [7, 15, 23, 31],
         },
@@ -88,7 +89,7 @@ def published_config(shape: ModelShape, tiny: Any) -> Any:
         video_token_id=tiny.video_token_id,
         vision_start_token_id=tiny.vision_start_token_id,
         vision_end_token_id=tiny.vision_end_token_id,
-        tie_word_embeddings=shape.tied,
+        tie_word_embeddings=text.tied,
     )
 
 
@@ -104,7 +105,7 @@ def write_model(directory: Path, shape: ModelShape, *, tiny: bool) -> None:
 
     from deepeyes.quickstart.tiny_model import make_tiny_model
 
-    make_tiny_model(["a b c"], directory, tied=shape.tied)
+    make_tiny_model(["a b c"], directory, tied=shape.text.tied)
     (directory / "model.safetensors").unlink()
     if not tiny:
         published_config(shape, AutoConfig.from_pretrained(directory)).save_pretrained(directory)
@@ -295,7 +296,8 @@ def compare_precision(recipe: Recipe, lengths: Sequence[int], report: Callable[[
 
 def largest_image(recipe: Recipe) -> int:
     """Tokens of the largest image, without the two that enclose it."""
-    return image_tokens(recipe.agent.image_max_pixels or Assumptions().image_px) - 2
+    factor_px = shape_of(recipe.run.model).factor_px
+    return image_tokens(recipe.agent.image_max_pixels or Assumptions().image_px, factor_px) - 2
 
 
 def main(arguments: list[str] | None = None) -> None:

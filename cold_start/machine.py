@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from agent.chat_formats import ChatFormat, UnknownFamily, chat_template_of, format_of, format_of_template
 from agent.recipes import RecipeError
 from cold_start.checkpoints import missing_weights, safetensors_header
 from cold_start.launch import Launch
 
-FAMILIES = {"qwen2_vl": ("qwen2_vl", "qwen2_5_vl")}
-"""LLaMA-Factory's template: `model_type` of the models whose chat it writes, and whose images are counted here."""
 _HUB_TIMEOUT_S = 3.0
 _GIB = 1 << 30
 
@@ -51,9 +50,10 @@ def check_model(model: str, template: str) -> str:
     Raises:
         RecipeError: It is not; or it is a hub's model, not fetched before, and the hub cannot be reached.
     """
-    if template not in FAMILIES:
-        known = ", ".join(FAMILIES)
-        raise RecipeError(f"template is {template!r}; this cold start writes and checks the chat of {known} only")
+    try:
+        written = format_of_template(template)
+    except UnknownFamily as error:
+        raise RecipeError(str(error)) from error
     folder = model_folder(model)
     if folder is None:
         if _looks_local(model):
@@ -67,12 +67,22 @@ def check_model(model: str, template: str) -> str:
         raise RecipeError(f"model_name_or_path is {model!r}, but there is no {config}; give a model's folder") from error
     except (ValueError, AttributeError) as error:
         raise RecipeError(f"{config} is no model's configuration ({error}); was its download cut off?") from error
-    if kind not in FAMILIES[template]:
-        supported = ", ".join(FAMILIES[template])
-        raise RecipeError(f"{model} is a {kind!r}; the template {template} is for {supported}")
+    _check_family(model, kind, written, chat_template_of(folder))
     if missing := next(missing_weights(folder), None):
         raise RecipeError(f"{model} lacks {missing}; fetch it again")
     return f"{model} ({kind})"
+
+
+def _check_family(model: str, kind: str | None, written: ChatFormat, chat_template: str) -> None:
+    try:
+        wanted = format_of(kind, chat_template)
+    except UnknownFamily as error:
+        raise RecipeError(f"{model}: {error}") from error
+    if wanted is not written:
+        raise RecipeError(
+            f"{model} is a {kind!r}, talked to as {wanted.name}; the template {written.llama_factory_template} is for "
+            f"{written.name}. Set template={wanted.llama_factory_template}"
+        )
 
 
 def _check_hub(model: str) -> None:

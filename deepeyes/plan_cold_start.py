@@ -12,7 +12,7 @@ Sections = dict[str, list[tuple[str, str]]]
 
 def zero3_checkpoint_bytes(shape: ModelShape, *, frozen_vision: bool) -> int:
     """Of one checkpoint: the model in bfloat16, and for what is trained DeepSpeed's float32 copy with Adam's two moments."""
-    trained = shape.language_parameters if frozen_vision else shape.parameters
+    trained = shape.text.parameters if frozen_vision else shape.parameters
     return 2 * shape.parameters + 12 * trained
 
 
@@ -21,16 +21,17 @@ def sections(recipe_name: str, overrides: tuple[str, ...], gpus: int, assume: As
     recipe = load_recipe(recipe_name, overrides).llamafactory
     shape = shape_of(str(recipe["model_name_or_path"]))
     frozen = bool(recipe.get("freeze_vision_tower"))
-    trained = shape.language_parameters if frozen else shape.parameters
+    trained = shape.text.parameters if frozen else shape.parameters
     zero3 = bool(recipe.get("deepspeed"))
     checkpoint = zero3_checkpoint_bytes(shape, frozen_vision=frozen) if zero3 else 4 * shape.parameters + 8 * trained
     kept = int(recipe.get("save_total_limit") or 0)
     tokens = int(recipe["cutoff_len"]) * int(recipe.get("per_device_train_batch_size") or 1)
     # Weights and gradients in bfloat16, float32 copy and two moments; all split with ZeRO-3.
     states = (2 * shape.parameters + 14 * trained) // (gpus if zero3 else 1)
-    layer = sum(layer_bytes(tokens, shape.hidden, shape.intermediate))
-    activations = 2 * tokens * shape.hidden * shape.layers + layer
-    logits = tokens * shape.vocabulary * 10
+    text = shape.text
+    layer = sum(layer_bytes(tokens, text.hidden, text.active_intermediate, text.routed))
+    activations = 2 * tokens * text.hidden * text.layers + layer
+    logits = tokens * text.vocabulary * 10
     accumulated = int(recipe.get("gradient_accumulation_steps") or 1)
     batch = gpus * int(recipe.get("per_device_train_batch_size") or 1) * accumulated
     found: Sections = {

@@ -161,7 +161,7 @@ def make_plan(recipe: Recipe, *, gpus: int | None = None, assume: Assumptions | 
     layout = layout_of(values, gpus)
     prompts, group = values("data.train_batch_size"), values("actor_rollout_ref.rollout.n")
     longest = values("data.max_prompt_length") + values("data.max_response_length")
-    mean = min(assume.episode_tokens(recipe.agent.image_max_pixels), longest)
+    mean = min(assume.episode_tokens(recipe.agent.image_max_pixels, shape.factor_px), longest)
     rows = assume.rows if assume.rows is not None else count_rows(recipe.run.train_files)
     per_epoch = None if rows is None else rows // prompts
     steps = values("trainer.total_training_steps")
@@ -214,39 +214,49 @@ def _activations(shape: ModelShape, values: VerlValues, tokens: int) -> int:
 
     Half of the tokens are taken to be of images, four patches each. Matrices are in bfloat16, norms in float32.
     """
-    patches = tokens // 2 * shape.merge**2
-    saved, gradients = layer_bytes(tokens, shape.hidden, shape.intermediate)
-    vision_saved, vision_gradients = layer_bytes(patches, shape.vision_hidden, shape.vision_intermediate)
+    text, vision = shape.text, shape.vision
+    patches = tokens // 2 * vision.merge**2
+    saved, gradients = layer_bytes(tokens, text.hidden, text.active_intermediate, text.routed)
+    vision_saved, vision_gradients = layer_bytes(patches, vision.hidden, vision.intermediate)
     # Beside the layers: pixels, the merger (which no checkpoint covers), embeddings with images put in.
-    width = 3 * shape.temporal_patch * shape.patch_px**2
-    around = patches * (14 * shape.vision_hidden + 2 * width) + 2 * tokens * shape.hidden
+    width = 3 * vision.temporal_patch * vision.patch_px**2
+    around = patches * (14 * vision.hidden + 2 * width) + 2 * tokens * text.hidden
     head = _head(shape, values, tokens)
     if values("actor_rollout_ref.model.enable_gradient_checkpointing"):
-        kept = (tokens * shape.hidden * shape.layers + patches * shape.vision_hidden * shape.vision_depth) * 2
+        kept = (tokens * text.hidden * text.layers + patches * vision.hidden * vision.depth) * 2
         return kept + around + max(saved + gradients, vision_saved + vision_gradients, head)
-    return saved * shape.layers + vision_saved * shape.vision_depth + around + max(gradients, vision_gradients, head)
+    return saved * text.layers + vision_saved * vision.depth + around + max(gradients, vision_gradients, head)
 
 
-def layer_bytes(tokens: int, hidden: int, intermediate: int) -> tuple[int, int]:
-    """Bytes that a layer saves for its backward pass, and those of the gradients inside its MLP."""
-    return tokens * (26 * hidden + 6 * intermediate), tokens * 6 * intermediate
+def layer_bytes(tokens: int, hidden: int, intermediate: int, routed: int = 0) -> tuple[int, int]:
+    """Bytes that a layer saves for its backward pass, and those of the gradients inside its MLP.
+
+    Args:
+        tokens: Of the batch.
+        hidden: Width of the layer.
+        intermediate: What one token goes through in the MLP, or in all its experts together.
+        routed: Experts of a token, to each of which it is copied and from each of which an answer comes; not measured.
+    """
+    copies = 4 * routed * hidden
+    return tokens * (26 * hidden + copies + 6 * intermediate), tokens * (6 * intermediate + copies)
 
 
 def _head(shape: ModelShape, values: VerlValues, tokens: int) -> int:
     """Logits. verl's fused kernel makes them for 512 tokens at a time. Otherwise they are whole: once where flash-attn's
     cross-entropy puts the gradient in their place, else several times."""
     if values("actor_rollout_ref.model.use_fused_kernels"):
-        return min(tokens, 512) * shape.vocabulary * 14
+        return min(tokens, 512) * shape.text.vocabulary * 14
     # With padding removed flash-attn must be there.
-    return tokens * shape.vocabulary * (2 if values("actor_rollout_ref.model.use_remove_padding") else 10)
+    return tokens * shape.text.vocabulary * (2 if values("actor_rollout_ref.model.use_remove_padding") else 10)
 
 
 def _gathered(shape: ModelShape, values: VerlValues, *, layers_trained: bool) -> int:
     """Two layers' weights, whole; one's gradients in float32, on their way to other GPUs; and a head that FSDP gathers with
     the whole model, with its gradient: one that is the embedding, or that fused kernels read."""
-    layers = 2 * 2 * shape.layer_parameters + (4 * shape.layer_parameters if layers_trained else 0)
+    text = shape.text
+    layers = 2 * 2 * text.layer_parameters + (4 * text.layer_parameters if layers_trained else 0)
     fused = values("actor_rollout_ref.model.use_fused_kernels")
-    head = shape.vocabulary * shape.hidden if shape.tied or fused else 0
+    head = text.vocabulary * text.hidden if text.tied or fused else 0
     return layers + head * (4 if layers_trained else 2)
 
 
@@ -262,7 +272,7 @@ def _gpu(shape: ModelShape, layout: Layout, values: VerlValues, budget: int, ass
     vllm = int(values("actor_rollout_ref.rollout.gpu_memory_utilization") * assume.gpu_bytes)
     served = shape.parameters * BYTES[str(values("actor_rollout_ref.rollout.dtype"))] // tensor
     batch = values("actor_rollout_ref.rollout.max_num_batched_tokens")
-    working = batch * (4 * shape.hidden + 2 * shape.intermediate // tensor) * 2 + 2 * GIB
+    working = batch * (4 * shape.text.hidden + 2 * shape.text.active_intermediate // tensor) * 2 + 2 * GIB
     cache = max(0, vllm - served - working)
     return GpuMemory(
         weights=weights,
@@ -277,7 +287,7 @@ def _gpu(shape: ModelShape, layout: Layout, values: VerlValues, budget: int, ass
         vllm_weights=served,
         vllm_working=working,
         kv_cache=cache,
-        kv_tokens=cache * min(tensor, shape.kv_heads) // shape.kv_bytes_per_token,
+        kv_tokens=cache * min(tensor, shape.text.kv_heads) // shape.kv_bytes_per_token,
     )
 
 
@@ -291,7 +301,7 @@ def _host(
     offloaded = everything * width if policy or values(f"{fsdp}param_offload") else 0
     offloaded += 2 * trained * width if policy or values(f"{fsdp}optimizer_offload") else 0
     # With tied embeddings every rank loads all of the model; otherwise one rank of each copy does.
-    loaders = layout.gpus_per_node if shape.tied else max(1, layout.gpus_per_node // layout.shards)
+    loaders = layout.gpus_per_node if shape.text.tied else max(1, layout.gpus_per_node // layout.shards)
     workers = math.ceil(values("actor_rollout_ref.rollout.agent.num_workers") / layout.nodes)
     found = {
         "the model, while it is loaded": shape.parameters * width * loaders,

@@ -41,10 +41,10 @@ def contradictions(plan: Plan) -> list[str]:
         found.append(
             f"verl.actor_rollout_ref.actor.fsdp_config.fsdp_size {layout.shards} does not divide {layout.gpus} GPUs"
         )
-    if layout.gpus % tensor or plan.shape.heads % tensor:
+    if layout.gpus % tensor or plan.shape.text.heads % tensor:
         found.append(
             f"verl.actor_rollout_ref.rollout.tensor_model_parallel_size {tensor} must divide {layout.gpus} GPUs and "
-            f"{plan.shape.heads} attention heads"
+            f"{plan.shape.text.heads} attention heads"
         )
     return found
 
@@ -124,7 +124,7 @@ def _services(plan: Plan, recipe: Recipe) -> Iterator[str]:
         )
     cap = recipe.agent.image_max_pixels
     prompt = VerlValues(recipe)("data.max_prompt_length")
-    large = image_tokens(min(_LARGE_PX, cap or _LARGE_PX))
+    large = image_tokens(min(_LARGE_PX, cap or _LARGE_PX), plan.shape.factor_px)
     if plan.gpu is not None and large > prompt:
         yield (
             f"agent.image_max_pixels is {cap}: a 3840x2160 picture is {large:,} tokens, over "

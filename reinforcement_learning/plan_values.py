@@ -88,14 +88,14 @@ class Assumptions:
     rows: int | None = None
     """Of the training data; None counts those of files that are there."""
 
-    def episode_tokens(self, image_max_pixels: int | None) -> int:
-        """A mean episode in the model's context."""
-        image = image_tokens(min(self.image_px, image_max_pixels or self.image_px))
+    def episode_tokens(self, image_max_pixels: int | None, factor_px: int) -> int:
+        """A mean episode in the model's context; `factor_px` a side become one token."""
+        image = image_tokens(min(self.image_px, image_max_pixels or self.image_px), factor_px)
         return round(self.question_tokens + image + self.replies_tokens + self.calls * self.observation_tokens)
 
 
-def image_tokens(pixels: int, *, factor_px: int = 28) -> int:
-    """Tokens of an image of so many pixels: one for each 28 x 28 of them, and the two that enclose it."""
+def image_tokens(pixels: int, factor_px: int) -> int:
+    """Tokens of an image of so many pixels: one for each square of `factor_px` a side, and the two that enclose it."""
     return math.ceil(pixels / factor_px**2) + 2
 
 

@@ -1,4 +1,4 @@
-"""Data and base model of the quickstart. `python -m deepeyes.quickstart.make RUN SEED`."""
+"""Data and base model of the quickstart. `python -m deepeyes.quickstart.make RUN SEED BASE`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from deepeyes.quickstart.tiny_model import make_tiny_model
 
 def main() -> None:
     """Write `<run>/data` and `<run>/models/base`."""
-    directory, seed = Path(sys.argv[1]), int(sys.argv[2])
+    directory, seed, base = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     write_dataset(directory / "data")
     conversations = json.loads((directory / "data/sft.json").read_text(encoding="utf-8"))
     texts = [message["content"] for conversation in conversations for message in conversation["messages"]]
-    make_tiny_model(texts, directory / "models/base", seed=seed)
+    make_tiny_model(texts, directory / "models/base", base=base, seed=seed)
 
 
 if __name__ == "__main__":

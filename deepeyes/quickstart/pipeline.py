@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from deepeyes.quickstart.bases import BASES, DEFAULT_BASE, Base, base_of
 from serving import processes
 from serving.processes import ProgramFailed
 
@@ -48,6 +49,7 @@ class Context:
     progress: Progress
     task: TaskID
     judge: str = "rules"
+    base: Base = BASES[DEFAULT_BASE]
 
     @property
     def env(self) -> dict[str, str]:
@@ -118,7 +120,9 @@ def _last(path: Path) -> dict[str, float]:
 
 def _data(context: Context) -> None:
     """Toy data, and a tiny untrained model whose tokenizer is made from it."""
-    context.python("deepeyes.quickstart.make", str(context.directory), str(context.seed), log="data")
+    context.python(
+        "deepeyes.quickstart.make", str(context.directory), str(context.seed), context.base.model_type, log="data"
+    )
 
 
 def _sft(context: Context) -> None:
@@ -131,13 +135,17 @@ def _sft(context: Context) -> None:
             note = f"loss {row['loss']:.3f}" if "loss" in row else ""
             context.show(row["current_steps"], row["total_steps"], note)
 
+    base = context.base
     processes.run(
-        ["bash", "cold_start/run_cold_start.sh", "tiny_cpu", f"seed={context.seed}"],
+        [
+            "bash", "cold_start/run_cold_start.sh", "tiny_cpu", f"seed={context.seed}",
+            f"template={base.chat_format.llama_factory_template}", f"image_max_pixels={base.max_pixels}",
+        ],
         log=context.log("sft"),
         env=context.env,
         on_poll=poll,
         timeout_s=_STAGE_TIMEOUT_S,
-    )
+    )  # fmt: skip
 
 
 def _rl(context: Context) -> None:
@@ -195,7 +203,7 @@ def _report(context: Context) -> None:
 
 
 STAGES = (
-    Stage("data", "draw boards of coloured tiles, and make an untrained Qwen2.5-VL of one million parameters", _data),
+    Stage("data", "draw boards of coloured tiles, and make an untrained model of one million parameters", _data),
     Stage("sft", "cold start with LLaMA-Factory: learn the format and the tool, guessing habits included", _sft),
     Stage("rl", "GRPO with verl, Ray and vLLM: every rollout's code runs in the sandbox", _rl),
     Stage("eval", "ask the three models 200 new questions through the same episode loop", _eval),
@@ -248,6 +256,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--clean", action="store_true", help="delete the run first")
     parser.add_argument("--run", type=Path, default=Path("runs/quickstart"), help="the run's folder")
     parser.add_argument(
+        "--base",
+        choices=sorted(BASES),
+        help=f"whose architecture the tiny model has ({DEFAULT_BASE}, or what the run was begun with)",
+    )
+    parser.add_argument(
         "--judge",
         choices=("rules", "vllm"),
         default="rules",
@@ -285,6 +298,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run_all(options: argparse.Namespace, directory: Path, console: Console) -> bool:
     stages = [stage for stage in STAGES if options.stage in (None, stage.name)]
+    base = _base(options.base, directory)
     with Progress(
         TextColumn("        "), BarColumn(30), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"), console=console, transient=True,
@@ -294,9 +308,24 @@ def _run_all(options: argparse.Namespace, directory: Path, console: Console) -> 
                 console.print(f"[bold]{stage.name:7}[/] finished before")
                 continue
             task = progress.add_task("", total=None, note="")
-            _run_stage(stage, Context(directory, options.seed, progress, task, options.judge), console)
+            _run_stage(stage, Context(directory, options.seed, progress, task, options.judge, base), console)
             progress.remove_task(task)
     return _verdict(directory, console)
+
+
+def _base(asked: str | None, directory: Path) -> Base:
+    """The model to start from; a run goes on with the one that it was begun with.
+
+    Raises:
+        ProgramFailed: Another one is asked for.
+    """
+    begun = base_of(directory / "models/base")
+    if begun is not None and asked is not None and begun.model_type != asked:
+        raise ProgramFailed(
+            f"{directory} was begun with --base {begun.model_type}, not {asked}; choose another folder (--run), or start "
+            "over (--clean)"
+        )
+    return begun or BASES[asked or DEFAULT_BASE]
 
 
 def _verdict(directory: Path, console: Console) -> bool:

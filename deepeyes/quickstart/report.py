@@ -11,6 +11,7 @@ from typing import Any
 
 from agent.episode import Episode
 from agent.trajectory import read_records
+from deepeyes.quickstart.bases import base_of
 from evaluation.reports.run_page import percent
 from evaluation.runs.folder import load_episodes
 from viewer.static_page import episode_card, line_chart, page, table
@@ -48,6 +49,11 @@ def _tool_use_by_kind(directory: Path) -> dict[str, list[tuple[float, float]]]:
     for (kind, step), calls in sorted(used.items()):
         series[f'"{kind}" questions'].append((float(step), sum(calls) / len(calls)))
     return dict(series)
+
+
+def _title(directory: Path) -> str:
+    base = base_of(directory / "models/base")
+    return base.title if base else "vision-language model"
 
 
 def _summaries(directory: Path) -> dict[str, dict[str, Any]]:
@@ -207,8 +213,8 @@ def write_report(directory: Path, path: Path, *, success_accuracy: float) -> Non
     results = f'<h2>Before and after</h2><section class="card">{_results(summaries)}</section>' if summaries else ""
     body = f"""
 <h1>A vision-language model learns when to write code</h1>
-<p class="soft">DeepEyes quickstart · {html.escape(_stage_times(directory))} · on a CPU, with a Qwen2.5-VL of one million
-parameters</p>
+<p class="soft">DeepEyes quickstart · {html.escape(_stage_times(directory))} · on a CPU, with a {_title(directory)} of one
+million parameters</p>
 {headline}
 <section class="card"><h3>What you are looking at</h3>
 <p>The model sees a board of coloured tiles at a quarter of its size, and is asked for the colour of one of them. It may answer at

@@ -8,12 +8,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from agent.chat_formats import UnknownFamily, chat_template_of, described, format_of, format_of_hub_name
 from agent.recipes import RecipeError
 from reinforcement_learning.recipe import Recipe
 
-FAMILIES = {"qwen2_5_vl": "Qwen2.5-VL", "qwen2_vl": "Qwen2-VL"}
-"""`model_type` of the models whose ChatML and image tokens rollouts speak."""
-_NAME = re.compile(r"qwen-?2(?:[._]5)?-?vl", re.IGNORECASE)
 _HUB_NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)?")
 _HUB_S = 5.0
 
@@ -31,10 +29,10 @@ def check_model(recipe: Recipe) -> str:
         if not config.is_file():
             raise RecipeError(f"run.model is {model}, but there is no {config}; give a Hugging Face model folder")
         try:
-            kind = _family(model, json.loads(config.read_text(encoding="utf-8")))
+            kind = _kind(model, json.loads(config.read_text(encoding="utf-8")), chat_template_of(path))
+        except RecipeError:
+            raise
         except (ValueError, AttributeError) as error:
-            if isinstance(error, RecipeError):
-                raise
             raise RecipeError(f"{config} is no readable JSON ({error}); was the model's download cut off?") from error
         if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
             raise RecipeError(f"run.model is {model}, which has a config.json but no weights (*.safetensors)")
@@ -48,15 +46,13 @@ def _is_set(value: str | None) -> bool:
     return (value or "").upper() in ("1", "TRUE", "YES", "ON")
 
 
-def _family(model: str, config: Any) -> str:
+def _kind(model: str, config: Any, chat_template: str = "") -> str:
     kind = config.get("model_type")
-    if kind not in FAMILIES:
-        raise RecipeError(f"{model} is a {kind!r}; families supported: {_families()}. Set run.model to one of them")
-    return str(kind)
-
-
-def _families() -> str:
-    return ", ".join(f"{name} ({kind})" for kind, name in FAMILIES.items())
+    try:
+        chat_format = format_of(kind, chat_template)
+    except UnknownFamily as error:
+        raise RecipeError(f"{model} is a {kind!r}. {described()}") from error
+    return f"{kind}, talked to as {chat_format.name}"
 
 
 def _hub_model(model: str, *, offline: bool) -> str:
@@ -64,15 +60,16 @@ def _hub_model(model: str, *, offline: bool) -> str:
 
     cached = try_to_load_from_cache(model, "config.json")
     if isinstance(cached, str):
-        return f"{model} ({_family(model, json.loads(Path(cached).read_text(encoding='utf-8')))}, in the hub's cache)"
+        kind = _kind(model, json.loads(Path(cached).read_text(encoding="utf-8")), chat_template_of(Path(cached).parent))
+        return f"{model} ({kind}, in the hub's cache)"
     if offline:
         why = "HF_HUB_OFFLINE is set and it is not in the hub's cache"
-        raise RecipeError(f"run.model is {model}: {why}; download it, or give a folder. Families supported: {_families()}")
+        raise RecipeError(f"run.model is {model}: {why}; download it, or give a folder. {described()}")
     config, why = _fetch_config(model)
     if config is not None:
-        return f"{model} ({_family(model, config)}; a hub name, fetched at the first use)"
-    if not _NAME.search(model):
-        raise RecipeError(f"run.model is {model}, which cannot be looked at ({why}); families supported: {_families()}")
+        return f"{model} ({_kind(model, config)}; a hub name, fetched at the first use)"
+    if format_of_hub_name(model) is None:
+        raise RecipeError(f"run.model is {model}, which cannot be looked at ({why}). {described()}")
     return f"{model} (a hub name that could not be looked at: {why}; it is fetched at the first use)"
 
 
@@ -96,7 +93,7 @@ def _fetch_config(model: str) -> tuple[dict[str, Any] | None, str]:
     if reply.status_code in (401, 403, 404):
         raise RecipeError(
             f"run.model is {model}: {address} answers {reply.status_code}; is the name right, and are you logged in "
-            f"(hf auth login)? Families supported: {_families()}"
+            f"(hf auth login)? {described()}"
         )
     try:
         return (reply.json(), "") if reply.is_success else (None, f"the hub answers {reply.status_code}")

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent.chat_formats import format_of
 from agent.images import MAX_ASPECT, ImageFile, UnreadableImage
 from agent.messages import messages_from_rows
 from agent.settings import AgentSettings
@@ -174,7 +175,7 @@ def judge_row(content: RowContent, count_tokens: CountTokens | None, limit: int)
 
 def token_counter(recipe: Recipe) -> CountTokens | None:
     """Counts as rollouts do, with the model's own tokenizer and image sizes; None where it is not on this machine."""
-    from transformers import AutoProcessor
+    from transformers import AutoConfig, AutoProcessor
 
     from reinforcement_learning.verl_adapter.images import QwenImageSizer
     from reinforcement_learning.verl_adapter.token_policy import count_prompt_tokens
@@ -182,7 +183,9 @@ def token_counter(recipe: Recipe) -> CountTokens | None:
     try:
         # What is neither a folder nor in the hub's cache is not fetched for the sake of a check.
         processor = AutoProcessor.from_pretrained(recipe.run.model, local_files_only=True)
-    except (OSError, ValueError, KeyError):
+        model_type = AutoConfig.from_pretrained(recipe.run.model, local_files_only=True).model_type
+        chat_format = format_of(model_type, str(processor.tokenizer.chat_template or ""))
+    except (OSError, ValueError, LookupError):
         return None
 
     # Only for rows that need it: whether there is one is another check's business.
@@ -192,7 +195,7 @@ def token_counter(recipe: Recipe) -> CountTokens | None:
         messages = messages_from_rows(content.messages, images)
         messages = opening(messages, None if messages[0].role == "system" else prompt())
         sizer = QwenImageSizer(processor, max_pixels=recipe.agent.image_max_pixels)
-        return count_prompt_tokens(processor.tokenizer, sizer, messages)
+        return count_prompt_tokens(processor.tokenizer, chat_format, sizer, messages)
 
     return count
 

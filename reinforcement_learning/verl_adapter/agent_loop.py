@@ -9,6 +9,7 @@ from uuid import uuid4
 from omegaconf import OmegaConf
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 
+from agent.chat_formats import format_of
 from agent.episode import Episode
 from agent.errors import ContextFull, EpisodeFailure, PolicyUnavailable
 from agent.images import ImageFile
@@ -32,8 +33,9 @@ _NO_ROOM = "leaves no room to generate"
 class EpisodeAgentLoop(AgentLoopBase):
     """One rollout. verl makes a new object for each; `settings_path` comes from the agent-loop file."""
 
-    def __init__(self, *args: Any, settings_path: str, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, settings_path: str, hf_model_type: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, hf_model_type=hf_model_type, **kwargs)
+        self._format = format_of(hf_model_type, str(self.tokenizer.chat_template or ""))
         self._services = services(settings_path)
         self._extra_fields: dict[str, Any] = {}
 
@@ -122,6 +124,7 @@ class EpisodeAgentLoop(AgentLoopBase):
 
         return TokenPolicy(
             self.tokenizer,
+            self._format,
             sizer,
             generate,
             limits=TokenLimits(

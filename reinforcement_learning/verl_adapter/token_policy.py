@@ -14,19 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from agent.chat_formats import ChatFormat
 from agent.errors import ContextFull, EpisodeFailure
 from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
 from agent.protocol import STOP_STRINGS
 from reinforcement_learning.verl_adapter.image_store import ImageRef
-
-_TURN_END = "<|im_end|>"
-_IMAGE_START, _IMAGE_PAD, _IMAGE_END = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"
-_DEFAULT_SYSTEM = "You are a helpful assistant."
-_NEVER_SAMPLED = (
-    "<|endoftext|>", "<|im_start|>", _IMAGE_START, _IMAGE_END, _IMAGE_PAD, "<|video_pad|>", "<|vision_pad|>",
-)  # fmt: skip
 
 
 class PromptTooLong(EpisodeFailure):
@@ -87,19 +81,36 @@ class TokenBuffer:
 
 
 class TokenPolicy:
-    """A `Policy` over an inference engine that speaks tokens, for Qwen2-VL's and Qwen2.5-VL's ChatML."""
+    """A `Policy` over an inference engine that speaks tokens.
+
+    Args:
+        tokenizer: The model's.
+        chat_format: How the model is talked to.
+        size_image: For the images of the messages.
+        generate: The engine.
+        limits: Of the episode.
+        primer: Put before each reply that follows an observation, unless the format begins every reply with one of its own.
+    """
 
     def __init__(
-        self, tokenizer: Any, size_image: ImageSizer, generate: Generate, *, limits: TokenLimits, primer: str = ""
+        self,
+        tokenizer: Any,
+        chat_format: ChatFormat,
+        size_image: ImageSizer,
+        generate: Generate,
+        *,
+        limits: TokenLimits,
+        primer: str = "",
     ) -> None:
         self._tokenizer = tokenizer
+        self._format = chat_format
         self._size_image = size_image
         self._generate = generate
         self._limits = limits
-        self._primer = primer
-        self._turn_end_id: int = tokenizer.convert_tokens_to_ids(_TURN_END)
+        self._primer = chat_format.primer or primer
+        self._turn_end_id: int = tokenizer.convert_tokens_to_ids(chat_format.reply_end)
         unknown = tokenizer.unk_token_id
-        ids = (tokenizer.convert_tokens_to_ids(token) for token in _NEVER_SAMPLED)
+        ids = (tokenizer.convert_tokens_to_ids(token) for token in chat_format.never_sampled)
         # A sampled image placeholder would have no image; training on such a sequence ends the run.
         self._logit_bias = {token_id: -100.0 for token_id in ids if token_id is not None and token_id != unknown}
         self.buffer = TokenBuffer()
@@ -109,7 +120,7 @@ class TokenPolicy:
         known = len(self.buffer.prompt_ids) + len(self.buffer.response_ids)
         if not self.buffer.prompt_ids:
             self._open(new_messages)
-            primer = ""
+            primer = self._format.primer
         else:
             self._observe(new_messages)
             primer = self._primer
@@ -144,10 +155,9 @@ class TokenPolicy:
         )
 
     def _open(self, messages: Sequence[Message]) -> None:
-        text = "" if messages and messages[0].role == "system" else _turn("system", _DEFAULT_SYSTEM)
         images: list[ImageRef] = []
-        text += "".join(self._render(message, images) for message in messages)
-        prompt_ids = self._encode(text + "<|im_start|>assistant\n")
+        text = self._format.opening([(message.role, self._content(message, images)) for message in messages])
+        prompt_ids = self._encode(text + self._format.primer)
         limits = self._limits
         if len(prompt_ids) > limits.max_prompt_tokens:
             raise PromptTooLong(
@@ -160,10 +170,10 @@ class TokenPolicy:
 
     def _observe(self, messages: Sequence[Message]) -> None:
         images: list[ImageRef] = []
-        text = "".join(self._render(message, images) for message in messages)
+        text = self._format.after_reply([(message.role, self._content(message, images)) for message in messages])
         # A turn that stopped on a string, or was cut, has no end of its own; the model did not sample this one.
         closing = [] if self.buffer.response_ids[-1:] == [self._turn_end_id] else [self._turn_end_id]
-        ids = closing + self._encode(f"\n{text}<|im_start|>assistant\n{self._primer}")
+        ids = closing + self._encode(text + self._primer)
         # At least one token must be left for the reply; an observation is appended whole or not at all, because a cut inside
         # an image's placeholders would leave pixels without tokens.
         if len(self.buffer.response_ids) + len(ids) + 1 > self._limits.max_response_tokens:
@@ -183,7 +193,7 @@ class TokenPolicy:
             return f"{num_images} images exceed {limits.max_images} (engine_kwargs.vllm.limit_mm_per_prompt)"
         return ""
 
-    def _render(self, message: Message, images: list[ImageRef]) -> str:
+    def _content(self, message: Message, images: list[ImageRef]) -> str:
         content = ""
         for part in message.parts():
             if isinstance(part, str):
@@ -194,25 +204,23 @@ class TokenPolicy:
                 except Exception as error:
                     raise EpisodeFailure(f"{part!r} of a {message.role} message cannot be sized: {error}") from error
                 images.append(ref)
-                content += _IMAGE_START + _IMAGE_PAD * num_tokens + _IMAGE_END
-        return _turn(message.role, content)
+                content += self._format.image(num_tokens)
+        return content
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
 
-def count_prompt_tokens(tokenizer: Any, size_image: ImageSizer, messages: Sequence[Message]) -> int:
+def count_prompt_tokens(
+    tokenizer: Any, chat_format: ChatFormat, size_image: ImageSizer, messages: Sequence[Message]
+) -> int:
     """Tokens of an opening, as a rollout would make it."""
     limits = TokenLimits(max_prompt_tokens=sys.maxsize, max_response_tokens=sys.maxsize)
-    policy = TokenPolicy(tokenizer, size_image, _never, limits=limits)
+    policy = TokenPolicy(tokenizer, chat_format, size_image, _never, limits=limits)
     policy._open(messages)
     return len(policy.buffer.prompt_ids)
 
 
 async def _never(*_: Any, **__: Any) -> Sampled:
     raise AssertionError("counting samples nothing")
-
-
-def _turn(role: str, content: str) -> str:
-    return f"<|im_start|>{role}\n{content}{_TURN_END}\n"

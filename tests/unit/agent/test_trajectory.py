@@ -7,15 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.chat_formats import format_of, transcript
 from agent.episode import run_episode
 from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
 from agent.settings import AgentSettings
 from agent.testing import EchoTool, ScriptedPolicy
-from agent.trajectory import TrajectoryWriter, read_records, tokens, transcript
+from agent.trajectory import TrajectoryWriter, read_records, tokens
 from tests.conftest import png
 
+FORMAT = format_of("qwen2_5_vl")
 OPENING = (Message("user", "<image>q", (ImageFile(png()),)),)
 
 
@@ -46,7 +48,7 @@ async def test_reading_gives_back_an_equal_episode(tmp_path):
     assert [turn.observation for turn in record.episode.turns] == [turn.observation for turn in episode.turns]
     assert (record.episode.answer, record.episode.stop_reason) == (episode.answer, episode.stop_reason)
     assert tokens(record.episode) == tokens(episode) == ([7, 7, 7, 1, 2], [0, 0, 0, 1, 1], [0, 0, 0, -0.5, -0.25])
-    assert transcript(record.episode) == transcript(episode)
+    assert transcript(record.episode, FORMAT) == transcript(episode, FORMAT)
 
 
 class RecordingPolicy(ScriptedPolicy):
@@ -56,7 +58,7 @@ class RecordingPolicy(ScriptedPolicy):
 
     async def reply(self, new_messages, *, max_tokens=None):
         reply = await super().reply(new_messages)
-        said = [(message.role, message.text) for message in new_messages] + [("assistant", reply.primer + reply.text)]
+        said = [*((message.role, message.text) for message in new_messages), ("assistant", reply.primer + reply.text)]
         self.text += "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in said)
         return reply
 
@@ -85,8 +87,8 @@ def test_the_text_made_again_from_a_record_is_what_the_policy_saw(replies):
     with tempfile.TemporaryDirectory() as directory:
         TrajectoryWriter(Path(directory)).write(episode)
         (record,) = read_records(Path(directory))
-    last = episode.turns[-1].observation
-    assert transcript(record.episode) == policy.text + (f"<|im_start|>user\n{last.text}<|im_end|>\n" if last else "")
+    default = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    assert transcript(record.episode, FORMAT) + "\n" == default + policy.text
 
 
 async def test_half_a_surrogate_pair_in_a_reply_is_kept_and_breaks_nothing(tmp_path):

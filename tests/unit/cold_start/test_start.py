@@ -160,11 +160,12 @@ def spoil(run, what):
 @pytest.mark.parametrize(
     ("what", "override", "message"),
     [
-        ("family", "seed=1", "is a 'llava'; the template qwen2_vl is for qwen2_vl, qwen2_5_vl"),
+        ("family", "seed=1", "'llava' is no model_type that is known. Families supported: Qwen2-VL and Qwen2.5-VL (qwen2_vl, qwen2_5_vl)"),
         ("weights", "seed=1", "lacks the end of model.safetensors"),
         ("config", "seed=1", "is no model's configuration"),
         ("data", "seed=1", r"1 conversations cannot be trained on, the first: sft.json[96]: it has no `messages`"),
-        ("", "template=qwen3_vl", "template is 'qwen3_vl'"),
+        ("", "template=llava", "template is 'llava'; conversations are written and checked for qwen2_vl ("),
+        ("", "template=qwen3_vl_nothink", "the template qwen3_vl_nothink is for Qwen3-VL Instruct. Set template=qwen2_vl"),
         ("", "learnig_rate=1", "LLaMA-Factory has no setting 'learnig_rate'; did you mean learning_rate"),
         ("", "learning_rate=abc", "learning_rate is 'abc'; LLaMA-Factory expects float"),
         ("", "bf16=perhaps", "bf16 is 'perhaps'"),

@@ -90,9 +90,9 @@ def message(found, name):
         (["verl.data.train_batch_size=12"], "batch", "no multiple of actor.ppo_mini_batch_size=8"),
         (["verl.data.max_prompt_length=400"], "batch", "exceed rollout.max_model_len=512"),
         (
-            ["run.model=Qwen/Qwen3-VL-8B-Instruct"],
+            ["run.model=llava-hf/llava-1.5-7b-hf"],
             "model",
-            "Families supported: Qwen2.5-VL (qwen2_5_vl), Qwen2-VL (qwen2_vl)",
+            "Families supported: Qwen2-VL and Qwen2.5-VL (qwen2_vl, qwen2_5_vl), ",
         ),
         (["run.model=saves/not_trained"], "model", "is no folder; train it first"),
         (

@@ -26,9 +26,36 @@ def tensors(path):
     return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
 
 
-@pytest.mark.parametrize(("size", "published"), [("3b", 3_754_622_976), ("7b", 8_292_166_656), ("32b", 33_452_718_336)])
-def test_the_parameters_of_the_published_models_are_counted_exactly(size, published):
-    assert KNOWN[size].parameters == published
+# By transformers 5.5.4 on the meta device, from the published config.json.
+@pytest.mark.parametrize(
+    ("family", "size", "published", "vision"),
+    [
+        ("qwen2_5_vl", "3b", 3_754_622_976, 668_684_288),
+        ("qwen2_5_vl", "7b", 8_292_166_656, 676_550_144),
+        ("qwen2_5_vl", "32b", 33_452_718_336, 688_841_984),
+        ("qwen3_vl", "2b", 2_127_532_032, 406_957_056),
+        ("qwen3_vl", "4b", 4_437_815_808, 415_347_712),
+        ("qwen3_vl", "8b", 8_767_123_696, 576_388_336),
+        ("qwen3_vl", "32b", 33_357_390_064, 595_266_800),
+        ("qwen3_vl", "30b", 31_070_754_032, 538_631_408),
+    ],
+)
+def test_the_parameters_of_the_published_models_are_counted_exactly(family, size, published, vision):
+    assert KNOWN[family][size].parameters == published
+    assert KNOWN[family][size].vision.parameters == vision
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("saves/deepeyesv2_7b/sft", "Qwen2.5-VL-7B"),
+        ("Qwen/Qwen2.5-VL-32B-Instruct", "Qwen2.5-VL-32B"),
+        ("saves/qwen3_vl_32b/sft", "Qwen3-VL-32B"),
+        ("Qwen/Qwen3-VL-30B-A3B-Thinking", "Qwen3-VL-30B-A3B"),
+    ],
+)
+def test_a_name_says_family_and_size(name, found):
+    assert shape_of(name).name == found
 
 
 def test_the_parameters_of_a_real_model_folder_are_counted_exactly(toy):
@@ -40,7 +67,7 @@ def test_the_parameters_of_a_real_model_folder_are_counted_exactly(toy):
             sizes[name] *= extent
     shape = shape_of(str(toy / "models/base"))
     assert shape.parameters == sum(sizes.values())
-    assert shape.vision_parameters == sum(size for name, size in sizes.items() if "visual" in name)
+    assert shape.vision.parameters == sum(size for name, size in sizes.items() if "visual" in name)
 
 
 def test_untying_the_embeddings_adds_one_output_head(toy):
@@ -48,7 +75,7 @@ def test_untying_the_embeddings_adds_one_output_head(toy):
     tied = shape_from_config(config, name="tied")
     flat = {key: value for key, value in config.items() if key != "text_config"} | config["text_config"]
     untied = shape_from_config(flat | {"model_type": "qwen2_5_vl", "tie_word_embeddings": False}, name="untied")
-    assert untied.parameters - tied.parameters == tied.vocabulary * tied.hidden
+    assert untied.parameters - tied.parameters == tied.text.vocabulary * tied.text.hidden
 
 
 @pytest.mark.parametrize(
@@ -79,7 +106,7 @@ def test_a_checkpoint_of_the_7b_is_weights_and_two_moments_once_for_each_group_o
 
 
 def test_a_zero3_checkpoint_of_the_7b_is_what_deepspeed_writes():
-    assert zero3_checkpoint_bytes(KNOWN["7b"], frozen_vision=True) == pytest.approx(108e9, rel=0.01)
+    assert zero3_checkpoint_bytes(KNOWN["qwen2_5_vl"]["7b"], frozen_vision=True) == pytest.approx(108e9, rel=0.01)
 
 
 @pytest.mark.parametrize("name", GPU_RECIPES)
@@ -162,8 +189,9 @@ def test_rows_of_files_that_are_there_give_the_steps(toy):
 
 
 def test_image_tokens_follow_the_processor():
-    assert image_tokens(1280 * 28 * 28) == 1282
-    assert image_tokens(3840 * 2160) == 10_582
+    assert image_tokens(1280 * 28 * 28, 28) == 1282
+    assert image_tokens(3840 * 2160, 28) == 10_582
+    assert image_tokens(3840 * 2160, 32) == 8_102
 
 
 @pytest.mark.parametrize("name", [*GPU_RECIPES, "tiny_cpu"])

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from agent.chat_formats import format_of, transcript
 from agent.episode import StopReason, run_episode
 from agent.errors import ContextFull, EpisodeFailure
 from agent.images import ImageFile
@@ -15,7 +16,7 @@ from agent.messages import Message
 from agent.policy import Reply
 from agent.settings import AgentSettings
 from agent.tools.python import PythonTool
-from agent.trajectory import tokens, transcript
+from agent.trajectory import tokens
 from code_sandbox.testing import FakeSandbox
 from code_sandbox.wire import CellImage, ExecuteResult
 from reinforcement_learning.verl_adapter.images import QwenGrid, QwenImageSizer, pixels_of
@@ -23,6 +24,7 @@ from reinforcement_learning.verl_adapter.token_policy import PromptTooLong, Samp
 from tests.conftest import png
 
 CODE = "<think>I need a closer look.</think>\n<code>\n```python\ndisplay(image_1)\n```\n</code>"
+FORMAT = format_of("qwen2_5_vl")
 ANSWER = "<think>The tile is red.</think>\n<answer>red</answer>"
 OPENING = (Message("system", "You are an agent."), Message("user", "<image>\nWhat colour?", (ImageFile(png(448, 448)),)))
 
@@ -64,7 +66,8 @@ def tool(size=(112, 112), stdout=""):
 
 
 def make(processor, engine, primer="", **limits):
-    return TokenPolicy(processor.tokenizer, QwenImageSizer(processor), engine, limits=TokenLimits(**limits), primer=primer)
+    sizer = QwenImageSizer(processor)
+    return TokenPolicy(processor.tokenizer, FORMAT, sizer, engine, limits=TokenLimits(**limits), primer=primer)
 
 
 def check(policy, engine, processor, episode):
@@ -76,8 +79,7 @@ def check(policy, engine, processor, episode):
     assert logprobs == [0.0] * len(buffer.prompt_ids) + buffer.response_logprobs
     seen = processor.tokenizer.decode(ids, skip_special_tokens=False)
     seen = re.sub(r"<\|vision_start\|>(?:<\|image_pad\|>)*<\|vision_end\|>", "<image>", seen)
-    assert transcript(episode).startswith(seen)
-    assert transcript(episode)[len(seen) :] in ("", "\n", "<|im_end|>\n")
+    assert transcript(episode, FORMAT).removeprefix(seen) in ("", FORMAT.reply_end)
     assert len(buffer.response_ids) == len(buffer.response_mask) == len(buffer.response_logprobs)
     trained = [token for token, mask in zip(buffer.response_ids, buffer.response_mask, strict=True) if mask]
     assert trained == [token for reply in engine.sampled for token in reply]

@@ -1,0 +1,246 @@
+"""What a family of models wants to be told: one file each, found by its name.
+
+A family's file has `FORMATS`, its `ChatFormat`s: how a conversation is written down, which tokens stand for an image and how
+large images are shown, where a reply ends. Everything else of ours, from the dry run to the tokens that are trained on, asks
+here. How to add one: docs/adding_a_family.md.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.episode import Episode
+from agent.images import ImageRule
+from agent.loading import load_plugin, plugin_names
+
+PACKAGE = "agent.chat_formats"
+HOW_TO_ADD = "docs/adding_a_family.md"
+THINK = "<think>"
+
+Turns = Sequence[tuple[str, str]]
+"""(role, content) of each turn; an image in a content is written out as `ChatFormat.image` has it."""
+
+
+class UnknownFamily(LookupError):
+    """No family here carries that model; the message lists those that there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorFacts:
+    """What a model's own image processor does; a family's defaults give way to it."""
+
+    patch_px: int
+    merge: int
+    """Patches a side that become one token."""
+    min_pixels: int
+    max_pixels: int
+
+    @classmethod
+    def of(cls, image_processor: Any) -> ProcessorFacts:
+        """Of an image processor of Hugging Face's."""
+        size = image_processor.size
+        edges = int(size["shortest_edge"]), int(size["longest_edge"])
+        return cls(int(image_processor.patch_size), int(image_processor.merge_size), *edges)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatFormat(ABC):
+    """How one kind of model is talked to; a family has several where its models differ, such as Instruct and Thinking."""
+
+    name: str
+    """As people call the models, such as Qwen3-VL Thinking."""
+    model_types: tuple[str, ...]
+    """`model_type` of the config.json of these models."""
+    hub_names: str
+    """A pattern of their names, for a model that cannot be looked at; letters of both cases match."""
+    llama_factory_template: str
+    """The `template` with which LLaMA-Factory writes the same conversation."""
+    reply_end: str
+    """The token with which the model ends a reply, and that is put there where it was stopped before."""
+    padding: str
+    """The token that fills up a batch."""
+    special_tokens: tuple[str, ...]
+    """All special tokens of the tokenizer, in its order; a foreign text that holds one is escaped."""
+    never_sampled: tuple[str, ...]
+    """Of those, the ones that a reply never holds: an image's tokens without an image would end the training."""
+    image_start: str
+    image_pad: str
+    """Stands once for each token of an image."""
+    image_end: str
+    video_pad: str
+    """As `image_pad`; we show no films."""
+    patch_px: int
+    merge: int = 2
+    """Patches a side that become one token."""
+    min_pixels: int
+    """Width times height of a shown image, at least."""
+    max_pixels: int
+    """Width times height of a shown image, at most."""
+    default_system: str | None = None
+    """What the models' own template puts first in a conversation without a system message."""
+    primer: str = ""
+    """What the models' own template begins every reply with, such as an opened thought."""
+    chat_template: str
+    """This format as a Jinja template, for servers; replies are kept in it as they were sampled."""
+
+    @abstractmethod
+    def opening(self, turns: Turns) -> str:
+        """All that stands before the first reply; the primer is not part of it.
+
+        Args:
+            turns: A system message, if there is one, and what the user says.
+        """
+
+    @abstractmethod
+    def after_reply(self, turns: Turns) -> str:
+        """All that stands between `reply_end` of one reply and the next reply; the primer is not part of it.
+
+        Args:
+            turns: What is new since that reply.
+        """
+
+    def image(self, num_tokens: int) -> str:
+        """An image in a content."""
+        return self.image_start + self.image_pad * num_tokens + self.image_end
+
+    @property
+    def factor_px(self) -> int:
+        """Sides of a shown image are multiples of it."""
+        return self.patch_px * self.merge
+
+    def image_rule(self, image_max_pixels: int | None = None, processor: ProcessorFacts | None = None) -> ImageRule:
+        """How large images are shown.
+
+        Args:
+            image_max_pixels: Of a recipe or a command; None leaves it to the model.
+            processor: The model's own; None takes what is usual in the family.
+
+        Raises:
+            ValueError: The processor is another family's, or the limit is under what is shown at least.
+        """
+        limits = (self.min_pixels, self.max_pixels)
+        if processor is not None:
+            if processor.patch_px * processor.merge != self.factor_px:
+                raise ValueError(
+                    f"the model's processor has patches of {processor.patch_px} px, {processor.merge} a side to a token; "
+                    f"those of {self.name} are {self.patch_px} px and {self.merge}. Is its preprocessor_config.json of "
+                    "another model?"
+                )
+            limits = (processor.min_pixels, processor.max_pixels)
+        return ImageRule(self.factor_px, *limits).limited(image_max_pixels)
+
+
+@functools.cache
+def families() -> dict[str, tuple[ChatFormat, ...]]:
+    """All formats by the name of their family's file."""
+    return {name: tuple(load_plugin(PACKAGE, name).FORMATS) for name in plugin_names(PACKAGE)}
+
+
+def all_formats() -> list[ChatFormat]:
+    """All formats of all families."""
+    return [chat_format for formats in families().values() for chat_format in formats]
+
+
+def described() -> str:
+    """The formats that there are, and where it is written how to add one; for messages."""
+    known = ", ".join(f"{chat_format.name} ({', '.join(chat_format.model_types)})" for chat_format in all_formats())
+    return f"Families supported: {known}. How to add one: {HOW_TO_ADD}"
+
+
+def format_of(model_type: str | None, chat_template: str = "") -> ChatFormat:
+    """The format of a kind of model.
+
+    Args:
+        model_type: Of its config.json.
+        chat_template: The model's own, in Jinja, which tells models that think first from those that do not; empty takes
+            the first of the family.
+
+    Raises:
+        UnknownFamily: Nobody here carries that type.
+    """
+    fitting = [chat_format for chat_format in all_formats() if model_type in chat_format.model_types]
+    if not fitting:
+        raise UnknownFamily(f"{model_type!r} is no model_type that is known. {described()}")
+    thinks = begins_with_a_thought(chat_template)
+    return next((chat_format for chat_format in fitting if (THINK in chat_format.primer) == thinks), fitting[0])
+
+
+def begins_with_a_thought(chat_template: str) -> bool:
+    """Whether a Jinja template opens a thought where the model is to write."""
+    _, asked, behind = chat_template.rpartition("add_generation_prompt")
+    return bool(asked) and THINK in behind
+
+
+def format_of_folder(folder: Path) -> ChatFormat:
+    """The format of a model's folder, from its config.json and its chat template.
+
+    Raises:
+        UnknownFamily: Nobody here carries that type.
+        OSError: There is no config.json.
+        ValueError: It is no JSON.
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return format_of(config.get("model_type") if isinstance(config, dict) else None, chat_template_of(folder))
+
+
+def chat_template_of(folder: Path) -> str:
+    """The Jinja template of a model's folder, in whichever file it stands; empty if there is none."""
+    jinja = folder / "chat_template.jinja"
+    if jinja.is_file():
+        return jinja.read_text(encoding="utf-8")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        try:
+            found = json.loads((folder / name).read_text(encoding="utf-8")).get("chat_template")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if isinstance(found, str):
+            return found
+    return ""
+
+
+def format_of_hub_name(name: str) -> ChatFormat | None:
+    """What a name on the hub promises; None if it promises nothing that is known here."""
+    fitting = [chat_format for chat_format in all_formats() if re.search(chat_format.hub_names, name, re.IGNORECASE)]
+    thinks = "thinking" in name.lower()
+    return next((chat_format for chat_format in fitting if bool(chat_format.primer) == thinks), next(iter(fitting), None))
+
+
+def format_of_template(llama_factory_template: str) -> ChatFormat:
+    """The format that a `template` of LLaMA-Factory writes.
+
+    Raises:
+        UnknownFamily: None does; the message lists those that do.
+    """
+    for chat_format in all_formats():
+        if chat_format.llama_factory_template == llama_factory_template:
+            return chat_format
+    known = ", ".join(f"{chat_format.llama_factory_template} ({chat_format.name})" for chat_format in all_formats())
+    raise UnknownFamily(
+        f"template is {llama_factory_template!r}; conversations are written and checked for {known}. "
+        f"How to add a family: {HOW_TO_ADD}"
+    )
+
+
+def without_reply_end(text: str) -> str:
+    """A reply without the token that ends it, for servers that do not say which family they serve."""
+    for chat_format in all_formats():
+        text = text.removesuffix(chat_format.reply_end)
+    return text
+
+
+def transcript(episode: Episode, chat_format: ChatFormat) -> str:
+    """The conversation as the model saw it, `<image>` for each image, made again from a record."""
+    text = chat_format.opening([(message.role, message.text) for message in episode.opening])
+    observed: list[tuple[str, str]] = []
+    for number, turn in enumerate(episode.turns):
+        text += (chat_format.after_reply(observed) if number else "") + turn.reply.primer + turn.reply.text
+        text += chat_format.reply_end
+        observed = [] if turn.observation is None else [(turn.observation.role, turn.observation.text)]
+    return text
