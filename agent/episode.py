@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Literal
 
 from agent.errors import ContextFull, EpisodeFailure, PolicyUnavailable, ToolError, ToolUnavailable
 from agent.messages import Message
@@ -55,7 +56,32 @@ class StopReason(StrEnum):
     DEADLINE = "deadline"
     """The model's programs ran longer than they may, all together."""
     FAILED = "failed"
-    """Our outage: not scored, counted."""
+    """Our outage: not scored, counted. Never without an `Outage` that says what broke."""
+
+
+Ended = Literal[
+    StopReason.ANSWERED, StopReason.NO_ACTION, StopReason.MAX_TURNS, StopReason.LENGTH, StopReason.CONTEXT_FULL,
+    StopReason.TOKEN_BUDGET, StopReason.DEADLINE,
+]  # fmt: skip
+"""The ends that a model answers for: all but an outage."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outage:
+    """What broke on our side and ended an episode, which then has no score."""
+
+    reason: str
+    ends_run: bool = False
+    """Whether it will break every episode to come."""
+    error: EpisodeFailure | None = field(default=None, compare=False, repr=False)  # not recorded
+
+    def __post_init__(self) -> None:
+        if not self.reason.strip():
+            raise ValueError("an outage has no reason; say what broke")
+
+
+UNFINISHED = Outage(reason="Unfinished: it was not played to its end")
+"""The end of an episode that is under way, or was broken off."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,18 +111,32 @@ class Episode:
 
     opening: tuple[Message, ...]
     turns: list[Turn] = field(default_factory=list)
-    stop_reason: StopReason = StopReason.FAILED
+    end: Ended | Outage = UNFINISHED
+    """`stop_reason` and `failure` are read from it and cannot disagree."""
     answer: str | None = None
-    failure: str = ""
-    """What broke, if `stop_reason` is FAILED."""
-    ends_run: bool = False
-    """Whether what broke will break every episode to come."""
-    error: EpisodeFailure | None = field(default=None, compare=False, repr=False)
-    """What broke, as it was raised; not recorded."""
     episode_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     started_at: float = field(default_factory=time.time)
     """Unix time, in seconds."""
     wall_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.failed and not self.failure:
+            raise ValueError("an episode that failed ends with an Outage, which says what broke")
+
+    @property
+    def stop_reason(self) -> StopReason:
+        """Why it ended."""
+        return StopReason.FAILED if isinstance(self.end, Outage) else StopReason(self.end)
+
+    @property
+    def outage(self) -> Outage | None:
+        """What broke on our side and ended it, if that is how it ended."""
+        return self.end if isinstance(self.end, Outage) else None
+
+    @property
+    def failure(self) -> str:
+        """The reason of the outage; empty if there was none."""
+        return self.outage.reason if self.outage is not None else ""
 
     @property
     def replies(self) -> list[str]:
@@ -110,8 +150,7 @@ class Episode:
 
     def fail(self, error: EpisodeFailure) -> None:
         """Mark it as ended by an outage of ours: it has no score."""
-        self.stop_reason, self.error = StopReason.FAILED, error
-        self.failure, self.ends_run = f"{type(error).__name__}: {error}", error.ends_run
+        self.end = Outage(reason=f"{type(error).__name__}: {error}", ends_run=error.ends_run, error=error)
 
     @property
     def num_tokens(self) -> int:
@@ -168,9 +207,9 @@ async def run_episode(
     episode = Episode(opening=tuple(opening), episode_id=episode_id or uuid.uuid4().hex)
     started = time.monotonic()
     try:
-        episode.stop_reason = await _Run(episode, policy, tools, settings, slots or Slots({}), started).play()
+        episode.end = await _Run(episode, policy, tools, settings, slots or Slots({}), started).play()
     except ContextFull:
-        episode.stop_reason = StopReason.CONTEXT_FULL
+        episode.end = StopReason.CONTEXT_FULL
     except EpisodeFailure as error:
         episode.fail(error)
     finally:
@@ -205,7 +244,7 @@ class _Run:
         self._started = started
         self._succeeded: Counter[str] = Counter()
 
-    async def play(self) -> StopReason:
+    async def play(self) -> Ended:
         new_messages: Sequence[Message] = self._episode.opening
         for number in range(1, self._settings.max_turns + 1):
             turn = await self._ask(new_messages)
@@ -253,7 +292,7 @@ class _Run:
         allowed_s = self._settings.episode_deadline_s
         return None if allowed_s is None else max(0.0, allowed_s - self._episode.program_s)
 
-    def _stop_before_tools(self, turn: Turn, *, last: bool) -> StopReason | None:
+    def _stop_before_tools(self, turn: Turn, *, last: bool) -> Ended | None:
         if isinstance(turn.action, FinalAnswer):
             return StopReason.ANSWERED
         allowed = self._settings.max_episode_tokens

@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.episode import Episode
+from agent.records import RolloutFacts
 from agent.trajectory import TrajectoryWriter
 
 _log = logging.getLogger(__name__)
@@ -84,19 +84,24 @@ class Recorder:
         drawn = int.from_bytes(hashlib.sha256(group.encode("utf-8", "replace")).digest()[:8], "big") / 2**64
         return drawn < self._settings.share
 
-    async def record(self, episode: Episode, *, step: int, group: str, **facts: Any) -> bool:
+    async def record(self, episode: Episode, facts: RolloutFacts) -> bool:
         """Record an episode, if it is wanted, and return when it is on disk.
+
+        Args:
+            episode: As it ended.
+            facts: Its step and group decide whether it is wanted.
 
         Returns:
             Whether it was written. A record that cannot be written is counted and announced, never raised.
         """
-        if not self.wants(step=step, group=group, lost=episode.failed):
+        step = -1 if facts.step is None else facts.step
+        if not self.wants(step=step, group=facts.group, lost=episode.failed):
             return False
         if self._late is not None and not self._late.done():
             # The thread hangs in an earlier write; more would only pile up behind it.
             self._lose(f"the disk has not taken a record for {self._settings.patience_s:g} s")
             return False
-        writing = self._thread.submit(self._writer.write, episode, step=step, group=group, **facts)
+        writing = self._thread.submit(self._writer.write, episode, facts)
         try:
             async with asyncio.timeout(self._settings.patience_s):
                 await asyncio.shield(asyncio.wrap_future(writing))

@@ -5,42 +5,48 @@
     <directory>/images/<sha256>           or <first two digits>/<sha256>; what a store of the run has is not written again
     <directory>/previews/<sha256>         instead of an image that was too large to be recorded as it is
 
-Reading gives back an equal episode, but for images of which only a preview was kept. A line cut off by a kill is skipped,
-never an obstacle. Token ids and log-probabilities are packed (zlib, base64): thousands of image placeholders in a prompt
-then take a few bytes.
+Reading gives back an equal episode, but for images of which only a preview was kept. A head is read without its episode, and
+an episode without its images, which are read when they are asked for. A last line that a kill cut off is skipped; any other
+line that cannot be read is left out too, but said and counted. What a line says: agent/records.py.
 """
 
 from __future__ import annotations
 
-import array
-import base64
-import json
+import functools
+import logging
 import os
 import socket
-import sys
 import uuid
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from agent.episode import Episode, StopReason, Turn
+from agent.episode import Episode
+from agent.episode_rows import NewerRecord, UnreadableRecord
 from agent.images import ImageFile, UnreadableImage, preview
 from agent.messages import Message
-from agent.policy import Reply
-from agent.protocol import FinalAnswer, Malformed, ToolCall
+from agent.records import Rollout, RolloutFacts, RolloutHead, parse_head, parse_rollout, to_line
 
-VERSION = 2
-"""1 had plain lists of ids, and neither context ids nor times; it is still read."""
+_log = logging.getLogger(__name__)
+_TOLD_OF_A_FILE = 20
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """An episode with what is known about it: item, scores, training step."""
+class Place:
+    """Where a line of a recording lies."""
 
-    episode: Episode
-    facts: dict[str, Any] = field(default_factory=dict)
+    path: Path
+    offset: int
+    """Bytes before it in its file."""
+    num_bytes: int
+    """Its end included."""
+
+    @property
+    def end(self) -> int:
+        """Bytes up to the next line."""
+        return self.offset + self.num_bytes
 
 
 class TrajectoryWriter:
@@ -64,7 +70,7 @@ class TrajectoryWriter:
         self._shared, self._store, self._max_pixels = shared, images, max_pixels
         (directory / "images").mkdir(parents=True, exist_ok=True)
 
-    def write(self, episode: Episode, **facts: Any) -> None:
+    def write(self, episode: Episode, facts: RolloutFacts | None = None) -> None:
         """Append one episode; its images first, so that a line never points at nothing.
 
         Raises:
@@ -73,7 +79,7 @@ class TrajectoryWriter:
         for message in _messages(episode):
             for image in message.images:
                 self._keep(image)
-        line = _line({"version": VERSION, **_to_dict(episode), "facts": facts})
+        line = to_line(Rollout(episode, facts or RolloutFacts()))
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             size = os.fstat(descriptor).st_size
@@ -158,7 +164,7 @@ def forget_after(directory: Path, step: int) -> int:
         kept, gone = path.with_name(f"{path.name}.kept"), 0
         with path.open("rb") as lines, kept.open("wb") as file:
             for line in lines:
-                if _step_of(line) > step:
+                if _step_of(line, path) > step:
                     gone += 1
                 else:
                     file.write(line)
@@ -172,72 +178,154 @@ def forget_after(directory: Path, step: int) -> int:
     return forgotten
 
 
-def _step_of(line: bytes) -> float:
+def _step_of(line: bytes, path: Path) -> float:
     try:
-        return float(json.loads(line)["facts"]["step"])
-    except (ValueError, TypeError, KeyError):
-        return float("-inf")
+        step = parse_head(line).facts.step
+    except UnreadableRecord:
+        step = None
+    except NewerRecord as error:
+        raise NewerRecord(f"{path}: {error}") from error
+    return float("-inf") if step is None else step
 
 
-def _line(row: Mapping[str, Any]) -> bytes:
-    try:
-        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:
-        # Half a surrogate pair, which a model server may send, has no bytes; as an escape it is kept.
-        return json.dumps(row).encode() + b"\n"
+class RecordedImage(ImageFile):
+    """An image of a record: its name is known, its bytes are read when they are asked for.
+
+    The name is that of the image that was recorded, also where only a preview of it was kept.
+    """
+
+    def __init__(self, directory: Path, sha256: str) -> None:
+        object.__setattr__(self, "_directory", directory)
+        object.__setattr__(self, "sha256", sha256)
+
+    @functools.cached_property
+    def data(self) -> bytes:  # type: ignore[override]
+        """The file's bytes.
+
+        Raises:
+            FileNotFoundError: It is not there any more.
+        """
+        directory: Path = object.__getattribute__(self, "_directory")
+        return image_path(directory, self.sha256).read_bytes()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ImageFile) and self.data == other.data
+
+    def __hash__(self) -> int:
+        return hash((self.data,))
 
 
-def _pack(kind: str, values: Sequence[float]) -> str:
-    """`i` for ids, `d` for log-probabilities."""
-    packed = array.array(kind, values)
-    if sys.byteorder == "big":
-        packed.byteswap()
-    return base64.b64encode(zlib.compress(packed.tobytes())).decode() if values else ""
+@functools.lru_cache(maxsize=4096)
+def say_unreadable(path: Path, number: int, reason: str) -> None:
+    """Warn of a line that is left out, once in this process.
+
+    Args:
+        path: The file.
+        number: Of the line, from 1.
+        reason: Why it cannot be read.
+    """
+    _log.warning("%s:%d cannot be read and is left out: %s", path, number, reason[:400])
 
 
-def _unpack(kind: str, packed: str | Sequence[float]) -> tuple[Any, ...]:
-    if not isinstance(packed, str):
-        return tuple(packed)
-    values = array.array(kind)
-    values.frombytes(zlib.decompress(base64.b64decode(packed)) if packed else b"")
-    if sys.byteorder == "big":
-        values.byteswap()
-    return tuple(values)
+class RecordReader:
+    """Reads one file of a recording, line by line.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        unreadable: How many lines were left out so far, a last line that was cut off not among them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.unreadable = 0
+
+    def heads(self, start: int = 0) -> Iterator[tuple[Place, RolloutHead]]:
+        """Each whole line's place and head.
+
+        Args:
+            start: Offset of a line.
+
+        Raises:
+            NewerRecord: A newer version wrote a line.
+        """
+        for place, line in self._lines(start):
+            head = self._read(place, line, parse_head)
+            if head is not None:
+                yield place, head
+
+    def rollouts(self) -> Iterator[Rollout]:
+        """Each whole line's rollout; images are read when they are asked for.
+
+        Raises:
+            NewerRecord: A newer version wrote a line.
+        """
+        for place, line in self._lines(0):
+            rollout = self._read(place, line, self._parse)
+            if rollout is not None:
+                yield rollout
+
+    def at(self, offset: int) -> Rollout:
+        """The rollout of the line that begins there.
+
+        Raises:
+            UnreadableRecord: It is damaged.
+            NewerRecord: A newer version wrote it.
+        """
+        with self.path.open("rb") as lines:
+            lines.seek(offset)
+            return self._parse(lines.readline())
+
+    def leave_out(self, place: Place, error: UnreadableRecord) -> None:
+        """Say and count a line that cannot be read."""
+        self.unreadable += 1
+        if self.unreadable <= _TOLD_OF_A_FILE:
+            say_unreadable(self.path, _number(place), str(error))
+
+    def _lines(self, start: int) -> Iterator[tuple[Place, bytes]]:
+        with self.path.open("rb") as lines:
+            lines.seek(start)
+            for line in lines:
+                if line.strip():
+                    yield Place(self.path, start, len(line)), line
+                start += len(line)
+
+    def _read(self, place: Place, line: bytes, parse: Callable[[bytes], _T]) -> _T | None:
+        try:
+            return parse(line)
+        except UnreadableRecord as error:
+            if line.endswith(b"\n"):  # otherwise it is the last one: cut off by a kill, or still being written
+                self.leave_out(place, error)
+        except NewerRecord as error:
+            raise NewerRecord(f"{self.path}:{_number(place)}: {error}") from error
+        return None
+
+    def _parse(self, line: bytes) -> Rollout:
+        return parse_rollout(line, functools.partial(RecordedImage, self.path.parent))
 
 
-def read_records(directory: Path) -> Iterator[Record]:
-    """Episodes in the order they were written, one writer's after the other's; broken lines are left out.
+def _number(place: Place) -> int:
+    """Of the line, from 1; counted only where it has to be told."""
+    count, left = 1, place.offset
+    with place.path.open("rb") as file:
+        while left and (block := file.read(min(left, 1 << 20))):
+            count, left = count + block.count(b"\n"), left - len(block)
+    return count
+
+
+def read_rollouts(directory: Path) -> Iterator[Rollout]:
+    """Rollouts in the order they were written, one writer's after the other's; unreadable lines are said and left out.
 
     Raises:
         FileNotFoundError: Nothing was recorded there.
-        ValueError: A line was written by a newer version.
+        NewerRecord: A newer version wrote a line.
     """
     paths = record_files(directory)
     if not paths:
         raise FileNotFoundError(f"no episodes in {directory}; expected {_SINGLE} or {_OF_WRITERS} there")
     for path in paths:
-        with path.open("rb") as lines:
-            for line in lines:
-                row = parse_line(line, path)
-                if row is not None:
-                    yield Record(episode_from_row(row, directory), row["facts"])
-
-
-def parse_line(line: bytes, path: Path) -> dict[str, Any] | None:
-    """One line of the file, or None if it is broken.
-
-    Raises:
-        ValueError: It was written by a newer version.
-    """
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    if not isinstance(row, dict):
-        return None
-    if row["version"] > VERSION:
-        raise ValueError(f"{path} has version {row['version']}, this code reads up to {VERSION}; update it")
-    return row
+        yield from RecordReader(path).rollouts()
 
 
 def _messages(episode: Episode) -> Iterator[Message]:
@@ -245,101 +333,6 @@ def _messages(episode: Episode) -> Iterator[Message]:
     for turn in episode.turns:
         if turn.observation is not None:
             yield turn.observation
-
-
-def _message_to_dict(message: Message) -> dict[str, Any]:
-    return {"role": message.role, "text": message.text, "images": [image.sha256 for image in message.images]}
-
-
-def _to_dict(episode: Episode) -> dict[str, Any]:
-    return {
-        "episode_id": episode.episode_id,
-        "stop_reason": episode.stop_reason.value,
-        "answer": episode.answer,
-        "failure": episode.failure,
-        "started_at": round(episode.started_at, 3),
-        "wall_s": round(episode.wall_s, 4),
-        "opening": [_message_to_dict(message) for message in episode.opening],
-        "turns": [_turn_to_dict(turn) for turn in episode.turns],
-    }
-
-
-def _turn_to_dict(turn: Turn) -> dict[str, Any]:
-    action = turn.action
-    if isinstance(action, FinalAnswer):
-        described: dict[str, Any] = {"answer": action.text}
-    elif isinstance(action, ToolCall):
-        described = {"tool": action.name, "arguments": action.arguments}
-    else:
-        described = {"malformed": action.reason, "told": action.observation}
-    return {
-        "text": turn.reply.text,
-        "primer": turn.reply.primer,
-        "finish": turn.reply.finish,
-        "num_tokens": turn.reply.num_tokens,
-        "num_prompt_tokens": turn.reply.num_prompt_tokens,
-        "context_ids": _pack("i", turn.reply.context_ids),
-        "token_ids": _pack("i", turn.reply.token_ids),
-        "logprobs": _pack("d", turn.reply.logprobs),
-        "action": described,
-        "observation": None if turn.observation is None else _message_to_dict(turn.observation),
-        "tool_error": turn.tool_error,
-        "at_s": round(turn.at_s, 4),
-        "reply_s": round(turn.reply_s, 4),
-        "tool_s": round(turn.tool_s, 4),
-        "program_s": round(turn.program_s, 4),
-        "waited_s": round(turn.waited_s, 4),
-    }
-
-
-def episode_from_row(row: Mapping[str, Any], directory: Path) -> Episode:
-    """The episode of a parsed line."""
-
-    def message(saved: Mapping[str, Any]) -> Message:
-        files = tuple(ImageFile(image_path(directory, sha256).read_bytes()) for sha256 in saved["images"])
-        return Message(saved["role"], saved["text"], files)
-
-    episode = Episode(
-        opening=tuple(message(saved) for saved in row["opening"]),
-        stop_reason=StopReason(row["stop_reason"]),
-        answer=row["answer"],
-        failure=row["failure"],
-        episode_id=row["episode_id"],
-        started_at=row.get("started_at", 0.0),
-        wall_s=row.get("wall_s", 0.0),
-    )
-    for turn in row["turns"]:
-        described = turn["action"]
-        if "answer" in described:
-            action: FinalAnswer | ToolCall | Malformed = FinalAnswer(described["answer"])
-        elif "tool" in described:
-            action = ToolCall(described["tool"], described["arguments"])
-        else:
-            action = Malformed(described["malformed"], described["told"])
-        reply = Reply(
-            text=turn["text"],
-            finish=turn["finish"],
-            primer=turn["primer"],
-            token_ids=_unpack("i", turn["token_ids"]),
-            logprobs=_unpack("d", turn["logprobs"]),
-            num_tokens=turn["num_tokens"],
-            context_ids=_unpack("i", turn.get("context_ids", "")),
-            num_prompt_tokens=turn.get("num_prompt_tokens", 0),
-        )
-        episode.turns.append(
-            Turn(
-                reply=reply,
-                action=action,
-                observation=None if turn["observation"] is None else message(turn["observation"]),
-                tool_error=turn["tool_error"],
-                at_s=turn.get("at_s", 0.0),
-                reply_s=turn["reply_s"],
-                tool_s=turn["tool_s"],
-                program_s=turn.get("program_s", 0.0),
-                waited_s=turn.get("waited_s", 0.0),
-            )
-        )
-    return episode
 
 
 def tokens(episode: Episode) -> tuple[list[int], list[int], list[float]]:

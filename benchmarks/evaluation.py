@@ -36,7 +36,7 @@ from agent.trajectory import TrajectoryWriter
 from evaluation.benchmarks import Item, load_benchmark
 from evaluation.reports.run_page import write_run_report
 from evaluation.runs.ask import infer
-from evaluation.runs.folder import open_run
+from evaluation.runs.folder import facts_of, open_run
 from evaluation.runs.score import score
 from evaluation.runs.settings import RunSettings
 from evaluation.scoring.choices import grade_choice
@@ -167,7 +167,7 @@ def _scoring(folder: Path, count: int) -> None:
 
 
 def _recorded(run: Path, count: int, answers: list[str], choices: dict[str, str]) -> Path:
-    """A run whose episodes are copies of two real ones."""
+    """A run whose episodes are of two kinds, with code and without."""
     run.mkdir(parents=True)
     writer = TrajectoryWriter(run)
     opening = (Message("system", "s"), Message("user", "What is it?"))
@@ -177,21 +177,16 @@ def _recorded(run: Path, count: int, answers: list[str], choices: dict[str, str]
         action=ToolCall("python", {"code": "x = image_1.crop((0, 0, 9, 9))\ndisplay(x)"}),
         observation=Message("user", "Code execution result:\nstdout:\n1"),
     )
-    for turns in ([answer], [call, answer]):
-        writer.write(Episode(opening=opening, turns=turns, stop_reason=StopReason.ANSWERED, answer="B"), sample=0)
-    rows = [json.loads(line) for line in (run / "episodes.jsonl").read_text().splitlines()]
-    items, episodes = [], []
+    items = []
     for number in range(count):
         item = Item(
             item_id=str(number), question="q", gold="B", category=f"c{number % 5}", choices=choices, fields={"question": "q"}
         )
         items.append(json.dumps(item.to_row()))
-        row = rows[number % 2] | {"answer": answers[number % len(answers)]}
-        episodes.append(
-            json.dumps(row | {"facts": {"item_id": str(number), "category": item.category, "gold": "B", "sample": 0}})
-        )
+        turns = [call, answer] if number % 2 else [answer]
+        said = answers[number % len(answers)]
+        writer.write(Episode(opening=opening, turns=turns, end=StopReason.ANSWERED, answer=said), facts_of(item, "vstar"))
     (run / "items.jsonl").write_text("\n".join(items) + "\n")
-    (run / "episodes.jsonl").write_text("\n".join(episodes) + "\n")
     settings = _settings(Path("none.tsv"), "agent")
     (run / "run.json").write_text(json.dumps(settings.recorded()))
     return run

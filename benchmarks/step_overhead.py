@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ import yaml
 
 from agent.images import ImageFile
 from agent.recorder import Recorder, RecordSettings
-from agent.trajectory import Record, read_records
+from agent.records import Rollout
+from agent.trajectory import read_rollouts
 
 
-def _images(records: list[Record]) -> list[ImageFile]:
+def _images(records: list[Rollout]) -> list[ImageFile]:
     found: list[ImageFile] = []
     for record in records:
         for message in (*record.episode.opening, *(turn.observation for turn in record.episode.turns if turn.observation)):
@@ -40,18 +42,16 @@ def _cpu_s(work: Callable[[], Any]) -> float:
     return time.process_time() - started
 
 
-def _record(records: list[Record]) -> None:
+def _record(records: list[Rollout]) -> None:
     async def write(directory: Path) -> None:
         recorder = Recorder(directory, RecordSettings())
-        facts = [{k: v for k, v in record.facts.items() if k not in ("step", "group")} for record in records]
-        pairs = zip(records, facts, strict=True)
-        await asyncio.gather(*[recorder.record(r.episode, step=1, group=str(r.facts["group"]), **f) for r, f in pairs])
+        await asyncio.gather(*[recorder.record(record.episode, replace(record.facts, step=1)) for record in records])
 
     with tempfile.TemporaryDirectory() as directory:
         asyncio.run(write(Path(directory)))
 
 
-def _repeat(records: list[Record], model: str) -> dict[str, float]:
+def _repeat(records: list[Rollout], model: str) -> dict[str, float]:
     """CPU seconds of each piece for one step."""
     from transformers import AutoProcessor
 
@@ -84,9 +84,9 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     run = parser.parse_args().run
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    steps: dict[int, list[Record]] = {}
-    for record in read_records(run / "rollouts"):
-        steps.setdefault(int(record.facts["step"]), []).append(record)
+    steps: dict[int, list[Rollout]] = {}
+    for record in read_rollouts(run / "rollouts"):
+        steps.setdefault(record.facts.step or 0, []).append(record)
     outside, whole = [], []
     for row in rows:
         step = int(row["training/global_step"])

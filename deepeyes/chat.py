@@ -20,6 +20,7 @@ from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
 from agent.options import add_agent_options, given_settings, settings_of
 from agent.policy import Policy, Reply
 from agent.protocol import ToolCall, parse_action
+from agent.records import RolloutFacts
 from agent.search.gateway import Search
 from agent.settings import AgentSettings, with_sources
 from agent.setup import AgentSetup, open_setup, question
@@ -165,7 +166,7 @@ def _read_image(path: Path) -> ImageFile:
 
 def _report(episode: Episode, console: Console, search: Search | None, options: argparse.Namespace) -> int:
     if options.out:
-        TrajectoryWriter(options.out).write(episode, question=options.question)
+        TrajectoryWriter(options.out).write(episode, RolloutFacts(source="chat", question=options.question))
         console.print(f"recorded in {options.out}; look at it with: deepeyes view {options.out}", markup=False)
     if episode.failed:
         raise RuntimeError(episode.failure)

@@ -124,7 +124,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any] | None:
     if settings.predictions is not None and options.stage in ("all", "infer"):
         benchmark, data = load_benchmark(settings.benchmark), Path(settings.data)
         open_run(options.out, settings, benchmark, data)
-        import_predictions(options.out, read_items(options.out), Path(settings.predictions))
+        import_predictions(options.out, read_items(options.out), Path(settings.predictions), benchmark=settings.benchmark)
     elif options.stage in ("all", "infer"):
         infer_run(options, settings)
     summary = score_run(options, settings) if options.stage in ("all", "score") else None

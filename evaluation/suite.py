@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from evaluation.benchmarks import Benchmark, benchmarks, load_benchmark
 from evaluation.reports.leaderboard import write_leaderboard
 from evaluation.reports.run_page import headline, write_run_report
 from evaluation.run import ERRORS, add_model_options, infer_run, score_run, settings_from
-from evaluation.runs.folder import episode_rows
+from evaluation.runs.folder import Latest
 from serving.vllm import serve_checkpoint
 
 SUITES = ("perception", "math", "search")
@@ -168,12 +167,11 @@ def estimate(files: dict[str, Path | None], options: argparse.Namespace) -> str:
 
 def _averages(run: Path) -> tuple[float, float, float]:
     """(turns, tokens written, prompt tokens a turn) of an episode."""
-    rows = [row for row in episode_rows(run) if row["turns"]]
-    if not rows:
+    episodes = turns = tokens = prompt = 0
+    for episode in Latest(run).values():
+        if episode.turns:
+            episodes, turns, tokens = episodes + 1, turns + len(episode.turns), tokens + episode.num_tokens
+            prompt += sum(turn.reply.num_prompt_tokens for turn in episode.turns)
+    if not episodes:
         return _TURNS, _REPLY_TOKENS, _PROMPT_TOKENS_A_TURN
-    turns = [turn for row in rows for turn in row["turns"]]
-    return (
-        len(turns) / len(rows),
-        sum(turn["num_tokens"] for turn in turns) / len(rows),
-        statistics.fmean(turn.get("num_prompt_tokens", 0) for turn in turns) or _PROMPT_TOKENS_A_TURN,
-    )
+    return turns / episodes, tokens / episodes, prompt / turns or _PROMPT_TOKENS_A_TURN

@@ -18,35 +18,36 @@ from typing import Any
 
 import yaml
 
-from agent.trajectory import Record, read_records
+from agent.records import Rollout
+from agent.trajectory import read_rollouts
 
 
-def board_row(record: Record, decode: Callable[[int], str]) -> dict[str, Any]:
+def board_row(rollout: Rollout, decode: Callable[[int], str]) -> dict[str, Any]:
     """One rollout as the board wants it.
 
     Args:
-        record: A scored rollout.
+        rollout: A scored rollout.
         decode: Token id -> text.
     """
-    ids = [token for turn in record.episode.turns for token in turn.reply.token_ids]
-    reward = float(record.facts["reward"])
+    ids = [token for turn in rollout.episode.turns for token in turn.reply.token_ids]
+    reward = rollout.facts.reward or 0.0
     return {
-        "step": record.facts["step"],
-        "prompt": "\n".join(message.text for message in record.episode.opening),
-        "response": "\n".join(record.episode.replies),
+        "step": rollout.facts.step,
+        "prompt": "\n".join(message.text for message in rollout.episode.opening),
+        "response": "\n".join(rollout.episode.replies),
         "response_tokens": [decode(token) for token in ids],
-        "logprobs": [value for turn in record.episode.turns for value in turn.reply.logprobs],
+        "logprobs": [value for turn in rollout.episode.turns for value in turn.reply.logprobs],
         "token_rewards": [0.0] * (len(ids) - 1) + [reward] if ids else [],
         "reward": reward,
-        "ground_truth": record.facts["gold"],
+        "ground_truth": rollout.facts.gold,
     }
 
 
 def board_rows(run: Path, decode: Callable[[int], str]) -> Iterator[dict[str, Any]]:
     """Every rollout that was trained on; lost ones have no reward, and those of a validation are no part of a step."""
-    for record in read_records(run / "rollouts"):
-        if "reward" in record.facts and not record.facts.get("validation"):
-            yield board_row(record, decode)
+    for rollout in read_rollouts(run / "rollouts"):
+        if rollout.facts.reward is not None and not rollout.facts.validation:
+            yield board_row(rollout, decode)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -245,7 +245,8 @@ class SandboxGate:
         restarts, waited_s = 0, 0.0
         while True:
             episode = await attempt()
-            if not isinstance(episode.error, SandboxAway) or restarts >= self._settings.max_restarts:
+            error = None if episode.outage is None else episode.outage.error
+            if not isinstance(error, SandboxAway) or restarts >= self._settings.max_restarts:
                 return Played(episode, restarts, waited_s)
             began = time.monotonic()
             problem = await self._problem()

@@ -42,7 +42,7 @@ _JUDGE_TOKENS = 500
 _STORED_STEPS = 5
 """This one and the four before it; verl_adapter/image_store.py."""
 
-_LINE_BYTES = 600
+_LINE_BYTES = 710
 _TURN_BYTES = 330
 _JPEG_BYTES_PER_PX = 0.2
 """A photograph; docs/results.md has 618 kB for 3.1 megapixels."""

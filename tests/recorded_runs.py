@@ -5,14 +5,14 @@ import json
 
 import httpx
 
-from agent.episode import Episode, StopReason, Turn
+from agent.episode import Episode, Outage, StopReason, Turn
 from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
 from agent.protocol import FinalAnswer, ToolCall
 from agent.trajectory import TrajectoryWriter
 from evaluation.benchmarks import load_benchmark
-from evaluation.runs.folder import open_run
+from evaluation.runs.folder import facts_of, open_run
 from evaluation.runs.score import score
 from evaluation.runs.settings import RunSettings
 from evaluation.scoring.grader import Grader
@@ -26,7 +26,7 @@ CROP = "display(image_1.crop((0, 0, 9, 9)))"
 
 def episode(answer, *, code=None, failure="", error="", finish="stop", num_tokens=5):
     if failure:
-        return Episode(opening=(Message("user", "q"),), stop_reason=StopReason.FAILED, failure=failure)
+        return Episode(opening=(Message("user", "q"),), end=Outage(reason=failure))
     turns = []
     if code is not None:
         reply = Reply(text=f"<think>t</think><code>\n```python\n{code}\n```\n</code>", finish="stop", num_tokens=9)
@@ -35,7 +35,7 @@ def episode(answer, *, code=None, failure="", error="", finish="stop", num_token
     text = f"<think>t</think><answer>{answer}</answer>" if answer else ""
     turns.append(Turn(reply=Reply(text=text, finish=finish, num_tokens=num_tokens), action=FinalAnswer(answer)))
     opening = (Message("system", "s"), Message("user", "<image>\nq", (ImageFile(png(40, 40)),)))
-    return Episode(opening=opening, turns=turns, stop_reason=StopReason.ANSWERED, answer=answer)
+    return Episode(opening=opening, turns=turns, end=StopReason.ANSWERED, answer=answer)
 
 
 def make_run(directory, make, *, benchmark="vstar", count=12, judge=None, samples=1, profile="vlmevalkit", **settings):
@@ -51,7 +51,7 @@ def make_run(directory, make, *, benchmark="vstar", count=12, judge=None, sample
         for sample in range(samples):
             made = make(item, sample)
             if made is not None:
-                writer.write(made, item_id=item.item_id, category=item.category, gold=item.gold, sample=sample)
+                writer.write(made, facts_of(item, benchmark, sample))
     grader = Grader(load_profile(profile), judge or Judge(JudgeSettings()))
     return asyncio.run(score(directory, one, grader))
 

@@ -96,7 +96,7 @@ async def play(model: str, directory: Path, scenario: dict[str, Any]) -> dict[st
     import verl.trainer.ppo.v1.agent_loop_tq as verl_loop
 
     from agent import setup
-    from agent.trajectory import read_records
+    from agent.trajectory import read_rollouts
     from code_sandbox.testing import FakeSandbox
     from code_sandbox.wire import ExecuteResult
     from reinforcement_learning.verl_adapter import workers
@@ -132,14 +132,14 @@ async def play(model: str, directory: Path, scenario: dict[str, Any]) -> dict[st
     trajectory = {"validate": False, "step": 3, "sample_index": 7, "rollout_n": 0}
     with contextlib.redirect_stderr(said):
         await worker._run_prompt(row, {"temperature": 1.0}, trajectory)
-    records = list(read_records(directory / "rollouts")) if (directory / "rollouts").is_dir() else []
+    records = list(read_rollouts(directory / "rollouts")) if (directory / "rollouts").is_dir() else []
     return {
         "prompt": queue.tags[uid],
         "trajectories": sorted(key.removeprefix(f"{uid}_") for key in queue.fields),
         "extra": [dict(queue.fields[key]["extra_fields"]) for key in sorted(queue.fields)],
         "records": [
-            record.facts | {"stop": record.episode.stop_reason.value, "failure": record.episode.failure,
-                            "turns": len(record.episode.turns)}
+            record.facts.named() | {"stop": record.episode.stop_reason.value, "failure": record.episode.failure,
+                                    "turns": len(record.episode.turns), "sample": record.facts.sample}
             for record in records
         ],
         "said": said.getvalue(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,19 +17,28 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from agent.images import ImageFile, UnreadableImage
 from agent.trajectory import image_path
 from viewer.episode import describe, find_tokenizer
-from viewer.index import EpisodeIndex, find_records
+from viewer.index import EpisodeIndex, EpisodePage, ListedEpisode, find_records
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _HERE = Path(__file__).parent
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_FILTERS = ("step", "kind", "stop_reason", "tool", "min_reward", "max_reward", "text")
+_FILTERS = ("step", "category", "stop_reason", "tool", "min_reward", "max_reward", "text")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An item in two runs."""
+
+    item_id: str
+    left: ListedEpisode | None
+    right: ListedEpisode | None
 
 
 def make_app(directories: Sequence[Path], *, tokenizer: Path | None = None, hosts: Sequence[str] = ()) -> FastAPI:
@@ -119,13 +129,12 @@ def _lists(runs: Sequence[EpisodeIndex], names: Sequence[str]) -> APIRouter:
         descending: bool = False,
         offset: int = Query(0, ge=0),
         limit: int = Query(100, ge=1, le=1000),
-    ) -> dict[str, Any]:
+    ) -> EpisodePage:
         filters = {name: request.query_params[name] for name in _FILTERS if request.query_params.get(name, "") != ""}
         try:
-            total, rows = _chosen(runs, number).rows(filters, sort=sort, descending=descending, offset=offset, limit=limit)
+            return _chosen(runs, number).page(filters, sort=sort, descending=descending, offset=offset, limit=limit)
         except ValueError as error:
             raise HTTPException(400, str(error)) from error
-        return {"total": total, "rows": rows}
 
     @router.get("/compare")
     def compare(
@@ -133,11 +142,11 @@ def _lists(runs: Sequence[EpisodeIndex], names: Sequence[str]) -> APIRouter:
     ) -> dict[str, Any]:
         if len(runs) != 2:
             raise HTTPException(404, "only one run is open; start with two folders to compare")
-        left, right = (dict(run.last_of_items()) for run in runs)
+        left, right = (run.items() for run in runs)
         items = sorted(left.keys() | right.keys())
-        pairs = [{"item_id": item, "left": left.get(item), "right": right.get(item)} for item in items]
+        pairs = [Pair(item, left.get(item), right.get(item)) for item in items]
         if differ:
-            pairs = [pair for pair in pairs if _verdict(pair["left"]) != _verdict(pair["right"])]
+            pairs = [pair for pair in pairs if _verdict(pair.left) != _verdict(pair.right)]
         return {"total": len(pairs), "rows": pairs[offset : offset + limit]}
 
     return router
@@ -150,17 +159,17 @@ def _episodes(runs: Sequence[EpisodeIndex], tokenizers: Sequence[Tokenizer | Non
     def one_episode(number: int, episode: int) -> dict[str, Any]:
         run = _chosen(runs, number)
         try:
-            return describe(run.record(episode), run.directory, tokenizers[number])
+            return describe(run.rollout(episode), tokenizers[number])
         except LookupError as error:
             raise HTTPException(404, str(error)) from error
 
     return router
 
 
-def _verdict(row: Any) -> Any:
+def _verdict(row: ListedEpisode | None) -> str | float:
     if row is None:
         return "missing"
-    return row["accuracy"] if row["accuracy"] is not None else row["reward"] if row["reward"] is not None else row["answer"]
+    return row.score if row.score is not None else row.reward if row.reward is not None else row.answer
 
 
 def serve(directories: Sequence[Path], *, host: str, port: int, tokenizer: Path | None = None) -> None:

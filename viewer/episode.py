@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import html
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,18 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from agent.messages import IMAGE_PLACEHOLDER
-from agent.trajectory import episode_from_row, tokens
+from agent.episode import Episode, Turn
+from agent.episode_rows import action_to_row
+from agent.images import ImageFile
+from agent.messages import Message
+from agent.records import Rollout
+from agent.trajectory import tokens
+from viewer.pieces import Piece, pieces
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_REWARD_PARTS = ("reward", "accuracy", "correct", "format", "decided_by", "gold")
+_REWARD_PARTS = ("reward", "score", "correct", "format", "decided_by", "gold")
 
 
 def find_tokenizer(directory: Path, given: Path | None) -> Tokenizer | None:
@@ -44,56 +50,57 @@ def find_tokenizer(directory: Path, given: Path | None) -> Tokenizer | None:
     return None
 
 
-def describe(row: Mapping[str, Any], directory: Path, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """What the page shows of a parsed line."""
-    facts = row.get("facts") or {}
+def describe(rollout: Rollout, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """What the page shows of a rollout; its images are named and not read."""
+    episode, facts = rollout.episode, rollout.facts.named()
     return {
-        "episode_id": row["episode_id"],
-        "stop_reason": row["stop_reason"],
-        "answer": row["answer"],
-        "failure": row["failure"],
-        "wall_s": row.get("wall_s"),
+        "episode_id": episode.episode_id,
+        "stop_reason": episode.stop_reason.value,
+        "answer": episode.answer,
+        "failure": episode.failure,
+        "wall_s": episode.wall_s,
         "rewards": {name: facts[name] for name in _REWARD_PARTS if name in facts},
         "facts": {name: value for name, value in facts.items() if name not in _REWARD_PARTS},
-        "opening": [_message(message) for message in row["opening"]],
-        "turns": [_turn(turn) for turn in row["turns"]],
-        "tokens": _tokens(row, directory, tokenizer),
+        "opening": [_message(message) for message in episode.opening],
+        "turns": [_turn(turn) for turn in episode.turns],
+        "tokens": _tokens(episode, tokenizer),
     }
 
 
-def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    return {"role": message["role"], "parts": list(_parts(message))}
+def _message(message: Message) -> dict[str, Any]:
+    return {"role": message.role, "parts": list(_parts(message))}
 
 
-def _parts(message: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+def _parts(message: Message) -> Iterator[dict[str, str]]:
     """Texts and images in reading order."""
-    images = iter(message["images"])
-    for number, text in enumerate(message["text"].split(IMAGE_PLACEHOLDER)):
-        if number:
-            yield {"image": next(images)}
-        if text.strip():
-            yield {"text": text}
+    for part in message.parts():
+        if isinstance(part, ImageFile):
+            yield {"image": part.sha256}
+        elif part.strip():
+            yield {"text": part}
 
 
-def _turn(turn: Mapping[str, Any]) -> dict[str, Any]:
-    action = turn["action"]
-    code = action["arguments"].get("code") if action.get("tool") == "python" else None
-    text = turn["primer"] + turn["text"]
+def _turn(turn: Turn) -> dict[str, Any]:
     return {
-        "text": text.partition("<code>")[0] if code is not None else text,
-        "code": None if code is None else highlight(str(code), PythonLexer(), HtmlFormatter(nowrap=True)),
-        "action": action,
-        "finish": turn["finish"],
-        "tokens": turn["num_tokens"],
-        "observation": None if turn["observation"] is None else _message(turn["observation"]),
-        "tool_error": turn["tool_error"],
-        "seconds": {name: turn.get(name, 0.0) for name in ("at_s", "reply_s", "tool_s", "waited_s")},
+        "pieces": [{"kind": piece.kind, "html": _html(piece)} for piece in pieces(turn)],
+        "action": action_to_row(turn.action),
+        "finish": turn.reply.finish,
+        "tokens": turn.reply.num_tokens,
+        "observation": None if turn.observation is None else _message(turn.observation),
+        "tool_error": turn.tool_error,
+        "seconds": {name: getattr(turn, name) for name in ("at_s", "reply_s", "tool_s", "waited_s")},
     }
 
 
-def _tokens(row: Mapping[str, Any], directory: Path, tokenizer: Tokenizer | None) -> list[list[Any]]:
+def _html(piece: Piece) -> str:
+    if piece.kind == "code":
+        return str(highlight(piece.text, PythonLexer(), HtmlFormatter(nowrap=True)))  # it escapes
+    return html.escape(piece.text.strip())
+
+
+def _tokens(episode: Episode, tokenizer: Tokenizer | None) -> list[list[Any]]:
     """[text, mask, log-probability, times in a row] each; equal context tokens in a row, as of an image, are one entry."""
-    ids, mask, logprobs = tokens(episode_from_row({**row, "opening": [], "turns": _without_images(row["turns"])}, directory))
+    ids, mask, logprobs = tokens(episode)
     shown: list[list[Any]] = []
     last = None
     for token, sampled, logprob in zip(ids, mask, logprobs, strict=True):
@@ -104,8 +111,3 @@ def _tokens(row: Mapping[str, Any], directory: Path, tokenizer: Tokenizer | None
         shown.append([text, sampled, round(logprob, 4) if sampled else None, 1])
         last = None if sampled else token
     return shown
-
-
-def _without_images(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """So that no image file is read to show tokens."""
-    return [{**turn, "observation": None} for turn in turns]

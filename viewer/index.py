@@ -7,39 +7,77 @@ begins, and is brought up to date by reading what was appended since: a run can 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from agent.trajectory import parse_line, record_files
+from agent.episode_rows import UnreadableRecord
+from agent.records import Rollout, RolloutHead
+from agent.scores import read_episode_scores
+from agent.trajectory import Place, RecordReader, record_files
 
-VERSION = 2
-FACETS = ("step", "kind", "stop_reason", "tool")
+VERSION = 3
+FACETS = ("step", "category", "stop_reason", "tool")
 _SCHEMA = """
 CREATE TABLE meta (version INTEGER);
 CREATE TABLE files (id INTEGER PRIMARY KEY, name TEXT UNIQUE, size INTEGER, head TEXT);
 CREATE TABLE episodes (
-  id INTEGER PRIMARY KEY, file INTEGER, offset INTEGER, length INTEGER, item_id TEXT, step INTEGER, kind TEXT,
-  stop_reason TEXT, reward REAL, accuracy REAL, answer TEXT, gold TEXT, turns INTEGER, tool_calls INTEGER,
+  id INTEGER PRIMARY KEY, file INTEGER, offset INTEGER, item_id TEXT, sample INTEGER, step INTEGER, category TEXT,
+  stop_reason TEXT, reward REAL, score REAL, answer TEXT, gold TEXT, turns INTEGER, tool_calls INTEGER,
   tool_errors INTEGER, tokens INTEGER, wall_s REAL);
 CREATE TABLE tools (tool TEXT, id INTEGER, PRIMARY KEY (tool, id)) WITHOUT ROWID;
 CREATE INDEX by_step ON episodes (step);
-CREATE INDEX by_kind ON episodes (kind);
+CREATE INDEX by_category ON episodes (category);
 CREATE INDEX by_stop ON episodes (stop_reason);
 CREATE INDEX by_reward ON episodes (reward);
-CREATE INDEX by_item ON episodes (item_id);
+CREATE INDEX by_item ON episodes (item_id, sample);
 """
-_COLUMNS = (
-    "id", "item_id", "step", "kind", "stop_reason", "reward", "accuracy", "answer", "gold", "turns", "tool_calls",
-    "tool_errors", "tokens", "wall_s",
-)  # fmt: skip
-_SORTS = {name: name for name in _COLUMNS}
 _COMMIT_EVERY = 5_000
 _SHOWN_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ListedEpisode:
+    """An episode as the list shows it."""
+
+    id: int
+    item_id: str
+    """The item's; of an episode without one its own."""
+    sample: int
+    step: int | None
+    category: str
+    stop_reason: str
+    reward: float | None
+    score: float | None
+    """In [0, 1]; None where nobody has decided."""
+    answer: str
+    gold: str
+    turns: int
+    tool_calls: int
+    tool_errors: int
+    tokens: int
+    wall_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodePage:
+    """A page of the list, and what all episodes say that fit."""
+
+    total: int
+    """Episodes that fit."""
+    items: int
+    """Of those episodes that have a score."""
+    accuracy: float | None
+    """Mean over those items of the mean score of each one's episodes, as an evaluation counts it; None without any."""
+    rows: list[ListedEpisode]
+
+
+_COLUMNS = tuple(column.name for column in fields(ListedEpisode))
 
 
 def find_records(directory: Path) -> Path:
@@ -134,13 +172,14 @@ class EpisodeIndex:
             insert = "INSERT INTO files VALUES (NULL, ?, 0, ?)"
             found = self._db.execute(insert, (path.name, _head(path))).lastrowid, 0
         number, position = found
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size > position:
-                file.seek(position)
-                self._read(file, path, number, position)
+        if path.stat().st_size > position:
+            self._read(path, number, position)
 
     def _take_scores(self) -> None:
-        """An evaluation's grades lie beside its episodes, and are made anew at any time."""
+        """Give each episode its score; an evaluation's lie beside its episodes, and are made anew at any time.
+
+        An episode that failed and was repeated has none: the score is the repetition's.
+        """
         path = self.directory / "scores.jsonl"
         try:
             stamp = path.stat().st_mtime_ns
@@ -148,24 +187,21 @@ class EpisodeIndex:
             return
         if stamp == self._scored_at:
             return
-        with path.open(encoding="utf-8") as lines:
-            rows = [json.loads(line) for line in lines]
         self._db.execute("BEGIN IMMEDIATE")
+        self._db.execute("UPDATE episodes SET score = NULL")
         self._db.executemany(
-            "UPDATE episodes SET accuracy = ? WHERE item_id = ?", [(_number(row["correct"]), row["item_id"]) for row in rows]
+            "UPDATE episodes SET score = ? WHERE id = (SELECT max(id) FROM episodes WHERE item_id = ? AND sample = ?)",
+            ((row.score, row.item_id, row.sample) for row in read_episode_scores(path)),
         )
         self._db.execute("COMMIT")
         self._scored_at = stamp
 
-    def _read(self, lines: Any, path: Path, file: int, position: int) -> None:
+    def _read(self, path: Path, file: int, position: int) -> None:
         self._db.execute("BEGIN IMMEDIATE")
-        for number, line in enumerate(lines, start=1):
-            if not line.endswith(b"\n"):
-                break  # still being written
-            row = parse_line(line, path)
-            if row is not None:
-                self._add(row, file, position, len(line))
-            position += len(line)
+        for number, (place, head) in enumerate(RecordReader(path).heads(position), start=1):
+            self._add(place, head, file)
+            self._scored_at = 0  # a score may be of this one
+            position = place.end
             if number % _COMMIT_EVERY == 0:
                 self._db.execute("UPDATE files SET size = ? WHERE id = ?", (position, file))
                 self._db.execute("COMMIT")
@@ -173,87 +209,86 @@ class EpisodeIndex:
         self._db.execute("UPDATE files SET size = ? WHERE id = ?", (position, file))
         self._db.execute("COMMIT")
 
-    def _add(self, row: Mapping[str, Any], file: int, offset: int, length: int) -> None:
-        facts = row.get("facts") or {}
-        called = [turn["action"]["tool"] for turn in row["turns"] if "tool" in turn["action"]]
-        accuracy = facts.get("accuracy", facts.get("correct"))
+    def _add(self, place: Place, head: RolloutHead, file: int) -> None:
+        facts = head.facts
         cursor = self._db.execute(
-            "INSERT INTO episodes VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO episodes VALUES ({', '.join('?' * 17)})",  # noqa: S608
             (
-                file, offset, length, str(facts.get("item_id") or row["episode_id"]), facts.get("step"),
-                str(facts.get("kind") or facts.get("category") or facts.get("data_source") or ""), row["stop_reason"],
-                _number(facts.get("reward")), _number(accuracy), str(row["answer"] or "")[:_SHOWN_CHARS],
-                str(facts.get("gold") or "")[:_SHOWN_CHARS], len(row["turns"]), len(called),
-                sum(bool(turn["tool_error"]) for turn in row["turns"]), sum(turn["num_tokens"] for turn in row["turns"]),
-                row.get("wall_s", 0.0),
+                None, file, place.offset, facts.item_id or head.episode_id, facts.sample, facts.step,
+                facts.category or facts.source, head.stop_reason.value, facts.reward, facts.score,
+                (head.answer or "")[:_SHOWN_CHARS], facts.gold[:_SHOWN_CHARS], head.num_turns, len(head.tools),
+                head.tool_errors, head.num_tokens, head.wall_s,
             ),
         )  # fmt: skip
-        self._db.executemany("INSERT INTO tools VALUES (?, ?)", [(tool, cursor.lastrowid) for tool in set(called)])
+        self._db.executemany("INSERT INTO tools VALUES (?, ?)", [(tool, cursor.lastrowid) for tool in set(head.tools)])
 
     def facets(self) -> dict[str, list[tuple[Any, int]]]:
         """For each filter its values and how many episodes have them."""
         with self._lock:
             found = {
                 name: self._db.execute(f"SELECT {name}, count(*) FROM episodes GROUP BY 1 ORDER BY 1").fetchall()  # noqa: S608
-                for name in ("step", "kind", "stop_reason")
+                for name in ("step", "category", "stop_reason")
             }
             found["tool"] = self._db.execute("SELECT tool, count(*) FROM tools GROUP BY 1 ORDER BY 1").fetchall()
         return found
 
-    def rows(
+    def page(
         self, filters: Mapping[str, str], *, sort: str = "id", descending: bool = False, offset: int = 0, limit: int = 100
-    ) -> tuple[int, list[dict[str, Any]]]:
+    ) -> EpisodePage:
         """One page of the list.
 
         Args:
-            filters: `step`, `kind`, `stop_reason`, `tool` (`none`: no call at all), `min_reward`, `max_reward`, `text` (in
-                item, answer or gold).
+            filters: `step`, `category`, `stop_reason`, `tool` (`none`: no call at all), `min_reward`, `max_reward`, `text`
+                (in item, answer or gold).
             sort: A column.
             descending: Largest first.
             offset: Rows before the page.
             limit: Rows of the page.
 
-        Returns:
-            (number of episodes that fit, rows).
-
         Raises:
             ValueError: An unknown column.
         """
-        if sort not in _SORTS:
-            raise ValueError(f"no column {sort!r}; there are: {', '.join(_SORTS)}")
+        if sort not in _COLUMNS:
+            raise ValueError(f"no column {sort!r}; there are: {', '.join(_COLUMNS)}")
         where, values = _where(filters)
-        order = f"{_SORTS[sort]} IS NULL, {_SORTS[sort]} {'DESC' if descending else 'ASC'}, id"
+        order = f"{sort} IS NULL, {sort} {'DESC' if descending else 'ASC'}, id"
+        means = f"SELECT avg(score) AS mean FROM episodes WHERE {where} AND score IS NOT NULL GROUP BY item_id"  # noqa: S608
+        select = f"SELECT {', '.join(_COLUMNS)} FROM episodes WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?"  # noqa: S608
         with self._lock:
             (total,) = self._db.execute(f"SELECT count(*) FROM episodes WHERE {where}", values).fetchone()  # noqa: S608
-            select = f"SELECT {', '.join(_COLUMNS)} FROM episodes WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?"  # noqa: S608
+            items, accuracy = self._db.execute(f"SELECT count(*), avg(mean) FROM ({means})", values).fetchone()  # noqa: S608
             found = self._db.execute(select, [*values, limit, offset]).fetchall()
-        return int(total), [dict(zip(_COLUMNS, row, strict=True)) for row in found]
+        return EpisodePage(int(total), int(items), accuracy, [ListedEpisode(*row) for row in found])
 
-    def last_of_items(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Each item's last episode, as a row of the list, by item; of a training run one of its last step."""
-        ranked = "SELECT *, row_number() OVER (PARTITION BY item_id ORDER BY step DESC, id DESC) AS rank FROM episodes"
-        select = f"SELECT {', '.join(_COLUMNS)} FROM ({ranked}) WHERE rank = 1"  # noqa: S608
+    def items(self) -> dict[str, ListedEpisode]:
+        """By item its last episode, with the mean score and reward of all its episodes (of training: in its last step)."""
+        last = "SELECT *, dense_rank() OVER (PARTITION BY item_id ORDER BY step DESC) AS rank FROM episodes"
+        select = f"SELECT {', '.join(_COLUMNS)} FROM ({last}) WHERE rank = 1 ORDER BY id"  # noqa: S608
+        members: dict[str, list[ListedEpisode]] = defaultdict(list)
         with self._lock:
-            found = self._db.execute(select + " ORDER BY item_id").fetchall()
-        for row in found:
-            yield row[1], dict(zip(_COLUMNS, row, strict=True))
+            for row in self._db.execute(select):
+                members[row[1]].append(ListedEpisode(*row))
+        return {
+            item: replace(found[-1], score=_mean([one.score for one in found]), reward=_mean([one.reward for one in found]))
+            for item, found in members.items()
+        }
 
-    def record(self, number: int) -> dict[str, Any]:
-        """The parsed line of an episode.
+    def rollout(self, number: int) -> Rollout:
+        """A whole episode with its facts.
 
         Raises:
-            LookupError: No such episode.
+            LookupError: No such episode, or its line cannot be read any more.
         """
         with self._lock:
-            select = "SELECT name, offset, length FROM episodes JOIN files ON files.id = file WHERE episodes.id = ?"
+            select = "SELECT name, offset FROM episodes JOIN files ON files.id = file WHERE episodes.id = ?"
             place = self._db.execute(select, (number,)).fetchone()
         if place is None:
             raise LookupError(f"no episode {number} in {self.directory}")
-        name, offset, length = place
-        with (self.directory / name).open("rb") as file:
-            file.seek(offset)
-            row: dict[str, Any] = json.loads(file.read(length))
-        return row
+        name, offset = place
+        try:
+            return RecordReader(self.directory / name).at(offset)
+        except UnreadableRecord as error:
+            raise LookupError(f"episode {number} in {self.directory / name} cannot be read: {error}") from error
 
 
 def _head(path: Path) -> str:
@@ -265,7 +300,7 @@ def _head(path: Path) -> str:
 
 def _where(filters: Mapping[str, str]) -> tuple[str, list[Any]]:
     clauses, values = ["1"], list[Any]()
-    for name in ("step", "kind", "stop_reason"):
+    for name in ("step", "category", "stop_reason"):
         if name in filters:
             clauses.append(f"{name} IS ?")
             values.append(int(filters[name]) if name == "step" and filters[name].lstrip("-").isdigit() else filters[name])
@@ -285,5 +320,6 @@ def _where(filters: Mapping[str, str]) -> tuple[str, list[Any]]:
     return " AND ".join(clauses), values
 
 
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

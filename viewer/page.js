@@ -2,10 +2,10 @@
 // The address holds all state: #/?run=0&step=3, #/episode/0/17, #/compare?differ=1. So a view can be sent to a colleague.
 
 const main = document.getElementById("main");
-const FILTERS = ["step", "kind", "stop_reason", "tool"];
+const FILTERS = ["step", "category", "stop_reason", "tool"];
 const COLUMNS = [
-  ["id", "#", "num"], ["item_id", "item", "text"], ["step", "step", "num"], ["kind", "kind", "text"], ["stop_reason", "stop", "pill"],
-  ["reward", "reward", "num"], ["accuracy", "accuracy", "num"], ["answer", "answer", "text"], ["gold", "gold", "text"],
+  ["id", "#", "num"], ["item_id", "item", "text"], ["sample", "sample", "num"], ["step", "step", "num"], ["category", "category", "text"], ["stop_reason", "stop", "pill"],
+  ["reward", "reward", "num"], ["score", "score", "num"], ["answer", "answer", "text"], ["gold", "gold", "text"],
   ["turns", "turns", "num"], ["tool_calls", "calls", "num"], ["tool_errors", "errors", "num"], ["tokens", "tokens", "num"],
   ["wall_s", "seconds", "num"],
 ];
@@ -74,12 +74,18 @@ function filterForm(run, query) {
   return form;
 }
 
-function pager(total, offset, move) {
+function accuracyOf(found) {
+  if (found.accuracy === null) return null;
+  const text = `accuracy ${(100 * found.accuracy).toFixed(1)} % over ${found.items.toLocaleString("en")} items`;
+  return make("span", { id: "accuracy", className: "soft", textContent: text, title: "mean over the items of the mean score of each one's episodes" });
+}
+
+function pager(total, offset, move, ...more) {
   const last = Math.min(offset + PAGE, total);
   const back = make("button", { textContent: "‹ previous", disabled: offset === 0, onclick: () => move(Math.max(0, offset - PAGE)) });
   const on = make("button", { textContent: "next ›", disabled: last >= total, onclick: () => move(offset + PAGE) });
   const where = total ? `${(offset + 1).toLocaleString("en")} to ${last.toLocaleString("en")} of ${total.toLocaleString("en")}` : "none";
-  return make("div", { className: "pager" }, back, on, make("span", { id: "total", className: "soft", textContent: where }));
+  return make("div", { className: "pager" }, back, on, make("span", { id: "total", className: "soft", textContent: where }), ...more);
 }
 
 async function showList(query) {
@@ -106,7 +112,7 @@ async function showList(query) {
   }
   const move = (to) => { query.set("offset", to); go("/", query); };
   main.replaceChildren(
-    filterForm(run, query), pager(found.total, offset, move),
+    filterForm(run, query), pager(found.total, offset, move, accuracyOf(found)),
     make("div", { className: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, ...heads)), body)),
   );
 }
@@ -129,10 +135,12 @@ function turnBoxes(turn, index, run) {
   const seconds = turn.seconds;
   const waited = seconds.waited_s > 0.01 ? `, ${seconds.waited_s.toFixed(2)} s waiting` : "";
   const detail = `${turn.tokens} tokens, ${seconds.reply_s.toFixed(2)} s at ${seconds.at_s.toFixed(1)} s${waited}`;
-  const code = make("pre", { className: "code" });
-  if (turn.code !== null) code.innerHTML = turn.code; // made by pygments, which escapes
-  const boxes = [messageBox("assistant", `model, turn ${index + 1}`, detail,
-    make("div", { className: "body", textContent: turn.text.trim() }), turn.code === null ? null : code)];
+  const written = turn.pieces.map((piece) => {
+    const box = make(piece.kind === "code" ? "pre" : "div", { className: piece.kind === "code" ? "code" : `body ${piece.kind}` });
+    box.innerHTML = piece.html; // escaped by the server
+    return box;
+  });
+  const boxes = [messageBox("assistant", `model, turn ${index + 1}`, detail, ...written)];
   if (turn.observation) {
     const failed = turn.tool_error ? " error" : "";
     const name = turn.action.tool || "refused";
@@ -209,7 +217,7 @@ async function showComparison(query) {
   } });
   const side = (row) => row === null ? [make("td", { className: "soft", textContent: "not there" }), make("td"), make("td")]
     : [cell(row, ["answer", "", "text"]), cell(row, ["stop_reason", "", "pill"]),
-       make("td", { className: "num", textContent: number(row.accuracy ?? row.reward) })];
+       make("td", { className: "num", textContent: number(row.score ?? row.reward) })];
   const body = make("tbody");
   for (const pair of found.rows) {
     const ids = `${pair.left ? pair.left.id : ""}-${pair.right ? pair.right.id : ""}`;

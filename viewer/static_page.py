@@ -10,8 +10,10 @@ from pathlib import Path
 from agent.episode import Episode, Turn
 from agent.images import ImageFile
 from agent.messages import Message
-from agent.protocol import FinalAnswer, ToolCall
-from agent.trajectory import Record, read_records
+from agent.protocol import PYTHON, ToolCall
+from agent.records import Rollout
+from agent.trajectory import read_rollouts
+from viewer.pieces import Piece, pieces
 
 _STYLE = """
 :root { --ink: #1c2430; --soft: #5d6b7e; --line: #dfe4ea; --paper: #ffffff; --page: #f5f6f8; --blue: #2459c4; --green: #12805c;
@@ -37,7 +39,7 @@ img.shown { max-width: 180px; max-height: 180px; border: 1px solid var(--line); 
 .good { color: var(--green); } .bad { color: var(--red); } .tag.good { background: #e3f4ec; } .tag.bad { background: #fbe9e7; }
 .warn { color: var(--orange); } a.behind { color: inherit; text-decoration: underline dotted; cursor: pointer; }
 #browser input, #browser select { font: inherit; padding: 4px 8px; margin: 0 8px 8px 0; } #browser tbody tr { cursor: pointer; }
-#browser tbody tr:hover { background: #f2f4f7; } .think { color: var(--soft); font-style: italic; } svg text { font: 11px system-ui, "DejaVu Sans", sans-serif; fill: #5d6b7e; }
+#browser tbody tr:hover { background: #f2f4f7; } .think, .written { color: var(--soft); white-space: pre-wrap; overflow-wrap: anywhere; } .think { font-style: italic; } svg text { font: 11px system-ui, "DejaVu Sans", sans-serif; fill: #5d6b7e; }
 """
 _COLOURS = ("#2459c4", "#12805c", "#b8690b", "#8a3fb0")
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 460, 240, 44, 30, 12, 12
@@ -162,21 +164,21 @@ def episode_card(
 
 
 def _is_code(turn: Turn) -> bool:
-    return isinstance(turn.action, ToolCall) and turn.action.name == "python"
+    return isinstance(turn.action, ToolCall) and turn.action.name == PYTHON
 
 
 def _turn(turn: Turn) -> str:
-    text = turn.reply.primer + turn.reply.text
-    thinking, mark, acting = text.rpartition("</think>")
-    thinking = thinking.replace("<think>", "").strip()
-    parts = [f'<div class="think">{html.escape(thinking)}</div>'] if mark and thinking else []
-    if _is_code(turn) and isinstance(turn.action, ToolCall):
-        parts.append(f"<pre>{html.escape(str(turn.action.arguments.get('code', '')))}</pre>")
-    elif isinstance(turn.action, FinalAnswer):
-        parts.append(f"<div>Answer: <strong>{html.escape(turn.action.text)}</strong></div>")
-    else:
-        parts.append(f"<pre>{html.escape((acting if mark else text).strip() or '(nothing)')}</pre>")
+    parts = [_piece(piece) for piece in pieces(turn)] or ["<pre>(nothing)</pre>"]
     return f'<div class="turn model"><div class="who">MODEL</div>{"".join(parts)}</div>'
+
+
+def _piece(piece: Piece) -> str:
+    if piece.kind == "code":
+        return f"<pre>{html.escape(piece.text)}</pre>"
+    text = html.escape(piece.text.strip())
+    if piece.kind == "thought":
+        return f'<div class="think">{text}</div>'
+    return f"<div>Answer: <strong>{text}</strong></div>" if piece.kind == "answer" else f'<div class="written">{text}</div>'
 
 
 def _message(message: Message, show: ShowImage, who: str = "question") -> str:
@@ -191,21 +193,17 @@ def _message(message: Message, show: ShowImage, who: str = "question") -> str:
     return f'<div class="turn {kind}"><div class="who">{who.upper()}</div>{"".join(parts)}</div>'
 
 
-def record_card(record: Record) -> str:
+def rollout_card(rollout: Rollout) -> str:
     """One recorded episode with its facts."""
-    facts = record.facts
-    title = str(facts.get("item_id") or record.episode.episode_id)
-    if "step" in facts:
-        title = f"step {facts['step']} · {title}"
-    if "reward" in facts:
-        title += f" · reward {facts['reward']:.2f}"
-    accuracy = facts.get("accuracy")
-    return episode_card(
-        title,
-        record.episode,
-        gold=str(facts.get("gold", "")),
-        correct=None if accuracy is None else bool(accuracy),
-    )
+    facts = rollout.facts
+    title = facts.item_id or rollout.episode.episode_id
+    if facts.step is not None:
+        title = f"step {facts.step} · {title}"
+    if facts.sample:
+        title += f" · sample {facts.sample}"
+    if facts.reward is not None:
+        title += f" · reward {facts.reward:.2f}"
+    return episode_card(title, rollout.episode, gold=facts.gold, correct=facts.correct)
 
 
 def write_episodes_page(directory: Path, path: Path, *, limit: int) -> int:
@@ -217,7 +215,7 @@ def write_episodes_page(directory: Path, path: Path, *, limit: int) -> int:
     Raises:
         FileNotFoundError: Nothing was recorded there.
     """
-    cards = [record_card(record) for record in itertools.islice(read_records(directory), limit)]
+    cards = [rollout_card(rollout) for rollout in itertools.islice(read_rollouts(directory), limit)]
     body = f"<h1>Episodes</h1><p class='soft'>{len(cards)} episodes of {html.escape(str(directory))}.</p>{''.join(cards)}"
     path.write_text(page("Episodes", body), encoding="utf-8")
     return len(cards)

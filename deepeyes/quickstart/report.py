@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.episode import Episode
-from agent.trajectory import read_records
+from agent.records import EpisodeKey
+from agent.trajectory import read_rollouts
 from deepeyes.quickstart.bases import base_of
 from evaluation.reports.run_page import percent
-from evaluation.runs.folder import load_episodes
+from evaluation.runs.folder import Latest
 from viewer.static_page import episode_card, line_chart, page, table
 
 _NAMES = {"base": "untrained", "sft": "after cold start (SFT)", "rl": "after RL (GRPO)"}
@@ -40,9 +40,10 @@ def _tool_use_by_kind(directory: Path) -> dict[str, list[tuple[float, float]]]:
     """Share of rollouts with a tool call, per kind of question and training step."""
     used: dict[tuple[str, int], list[bool]] = defaultdict(list)
     try:
-        for record in read_records(directory / "rl/rollouts"):
-            if not record.episode.failed:
-                used[record.facts["kind"], record.facts["step"]].append(record.episode.calls() > 0)
+        for rollout in read_rollouts(directory / "rl/rollouts"):
+            facts = rollout.facts
+            if not rollout.episode.failed and facts.step is not None:
+                used[facts.category, facts.step].append(rollout.episode.calls() > 0)
     except FileNotFoundError:
         return {}
     series: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -106,13 +107,13 @@ def _agreement(metrics: Sequence[Mapping[str, Any]]) -> str:
 def _second_opinions(directory: Path) -> str:
     """What the LLM judge said beside the rules, if `--judge vllm` asked one."""
     try:
-        facts = [record.facts for record in read_records(directory / "rl/rollouts")]
+        facts = [rollout.facts for rollout in read_rollouts(directory / "rl/rollouts")]
     except FileNotFoundError:
         return ""
-    said = [(row["second_opinion"], row["accuracy"]) for row in facts if row.get("second_opinion")]
+    said = [(one.second_opinion, one.correct) for one in facts if one.second_opinion]
     if not said:
         return ""
-    decided = [(word == "correct") == bool(accuracy) for word, accuracy in said if word != "undecided"]
+    decided = [(word == "correct") == correct for word, correct in said if word != "undecided"]
     agreed = f", and agreed with the rules on {percent(sum(decided) / len(decided))} of those" if decided else ""
     return (
         f"<p>An LLM judge behind vLLM was asked about {len(said)} answers while this ran, for the record only. It gave a readable "
@@ -123,18 +124,23 @@ def _second_opinions(directory: Path) -> str:
 
 def _episodes(directory: Path, count: int = 3) -> str:
     """The same questions before and after RL, those first where the outcome changed."""
-    runs: dict[str, dict[str, Episode]] = {}
+    runs: dict[str, Latest] = {}
     scores: dict[str, dict[str, dict[str, Any]]] = {}
     for name in ("sft", "rl"):
-        runs[name] = load_episodes(directory / "eval" / name)
+        runs[name] = Latest(directory / "eval" / name)
         scores[name] = {row["item_id"]: row for row in _rows(directory / "eval" / name / "scores.jsonl")}
-    shared = [item for item in scores["sft"] if item in scores["rl"] and item in runs["sft"] and item in runs["rl"]]
+    shared = [
+        item for item in scores["sft"] if item in scores["rl"] and all(EpisodeKey(item) in run for run in runs.values())
+    ]
     shared.sort(key=lambda item: (bool(scores["sft"][item]["correct"]), not scores["rl"][item]["correct"]))
     parts = []
     for item in [*shared[: count - 1], *shared[-1:]]:
         cards = "".join(
             episode_card(
-                _NAMES[name], runs[name][item], gold=scores[name][item]["gold"], correct=scores[name][item]["correct"]
+                _NAMES[name],
+                runs[name][EpisodeKey(item)],
+                gold=scores[name][item]["gold"],
+                correct=scores[name][item]["correct"],
             )
             for name in ("sft", "rl")
         )

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.messages import Message
-from agent.trajectory import episode_from_row
+from agent.records import EpisodeKey
 from evaluation.benchmarks import load_benchmark
 from evaluation.errors import BenchmarkError
-from evaluation.runs.folder import Latest, RunMismatch, prediction_of, read_json, read_run, read_scores, sample_key
+from evaluation.runs.folder import Latest, RunMismatch, prediction_of, read_json, read_run, read_scores
 from evaluation.tables.tsv import raw_rows
 
 FORMS = ("vlmevalkit", "lmms-eval", "inspect")
@@ -66,8 +66,8 @@ def _vlmevalkit(run: Path, out: Path) -> Path:
     with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
         writer: csv.DictWriter[str] | None = None
         for _, values in raw_rows(data, ()):
-            episode = episodes.get(values["index"])
-            if episode is None or episode["stop_reason"] == "failed":
+            episode = episodes.get(EpisodeKey(values["index"]))
+            if episode is None or episode.failed:
                 continue
             values.pop("image", None)
             row = values | {"prediction": prediction_of(episode).text}
@@ -83,8 +83,8 @@ def _lmms_eval(run: Path, out: Path) -> Path:
     path = out / f"{datetime.now(UTC):%Y%m%d_%H%M%S}_samples_{settings['benchmark']}.jsonl"
     with path.open("w", encoding="utf-8") as lines:
         for number, row in enumerate(read_scores(run)):
-            episode = episodes.get(sample_key(row["item_id"], row["sample"]))
-            asked = "" if episode is None else episode["opening"][-1]["text"]
+            episode = episodes.get(EpisodeKey(row["item_id"], row["sample"]))
+            asked = "" if episode is None else episode.opening[-1].text
             said = row["prediction"]
             line = {
                 "doc_id": number, "doc": {"index": row["item_id"], "category": row["category"]}, "target": row["gold"],
@@ -138,9 +138,8 @@ def _inspect(run: Path, out: Path) -> Path:
 def _inspect_samples(run: Path, rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     saved = Latest(run)
     for row in rows:
-        saved_row = saved.get(sample_key(row["item_id"], row["sample"]))
         # One at a time: all episodes with their images may not fit into memory.
-        episode = None if saved_row is None else episode_from_row(saved_row, run)
+        episode = saved.get(EpisodeKey(row["item_id"], row["sample"]))
         messages = [] if episode is None else [_inspect_message(message) for message in episode.opening]
         for turn in episode.turns if episode is not None else ():
             messages.append({"role": "assistant", "content": turn.reply.primer + turn.reply.text, "source": "generate"})

@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from agent.episode import Episode, StopReason, Turn
 from agent.messages import IMAGE_PLACEHOLDER, Message
 from agent.policy import Reply
 from agent.protocol import FinalAnswer
+from agent.records import EpisodeKey
 from agent.trajectory import TrajectoryWriter
 from evaluation.benchmarks import Item
 from evaluation.errors import BenchmarkError
-from evaluation.runs.folder import finished, locked, read_lines
+from evaluation.runs.folder import facts_of, finished, locked, read_lines
 from evaluation.tables.tsv import raw_rows
 
 
@@ -60,7 +60,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
         yield place, item_id, str(said)
 
 
-def import_predictions(directory: Path, items: Mapping[str, Item], path: Path) -> int:
+def import_predictions(directory: Path, items: Mapping[str, Item], path: Path, *, benchmark: str) -> int:
     """Write the answers as episodes of an opened run; items without one stay "not run".
 
     Returns:
@@ -79,17 +79,13 @@ def import_predictions(directory: Path, items: Mapping[str, Item], path: Path) -
     with locked(directory):
         done, writer = finished(directory), TrajectoryWriter(directory)
         for item_id, text in predictions.items():
-            if item_id not in done:
-                writer.write(_episode(items[item_id], text), **_facts(items[item_id]))
+            if EpisodeKey(item_id) not in done:
+                writer.write(_episode(items[item_id], text), facts_of(items[item_id], benchmark))
     return len(predictions)
-
-
-def _facts(item: Item) -> dict[str, Any]:
-    return {"item_id": item.item_id, "category": item.category, "gold": item.gold, "sample": 0}
 
 
 def _episode(item: Item, text: str) -> Episode:
     """A single reply. That tokens are not known is told by a count of one: an answer was given."""
     turn = Turn(reply=Reply(text=text, finish="stop", num_tokens=1), action=FinalAnswer(text))
     opening = (Message("user", item.question.replace(IMAGE_PLACEHOLDER, "[image]")),)
-    return Episode(opening=opening, turns=[turn], stop_reason=StopReason.ANSWERED, answer=text)
+    return Episode(opening=opening, turns=[turn], end=StopReason.ANSWERED, answer=text)

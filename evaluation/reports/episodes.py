@@ -14,7 +14,8 @@ from typing import Any
 from PIL import Image
 
 from agent.images import ImageFile, UnreadableImage
-from evaluation.runs.folder import load_episodes, sample_key
+from agent.records import EpisodeKey
+from evaluation.runs.folder import Latest
 from viewer.static_page import episode_card
 
 _THUMBNAIL_PX = 360
@@ -36,18 +37,18 @@ def kind_of(row: Mapping[str, Any]) -> str:
     return str(row["calls"][0][1]) if row["calls"] else "no tool"
 
 
-def choose(rows: Sequence[Mapping[str, Any]], most: int) -> list[str]:
+def choose(rows: Sequence[Mapping[str, Any]], most: int) -> list[EpisodeKey]:
     """Keys of episodes to show: a few of each result, category, kind of call and stop reason, in turns up to `most`."""
-    groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[EpisodeKey]] = defaultdict(list)
     for row in rows:
         if row["stop_reason"] == "not_run":
             continue
-        key = sample_key(row["item_id"], row["sample"])
+        key = EpisodeKey(row["item_id"], row["sample"])
         result = result_of(row)
         for group in (("category", row["category"], result), ("kind", kind_of(row), result), ("stop", row["stop_reason"])):
             if len(groups[group]) < _OF_A_KIND:
                 groups[group].append(key)
-    chosen: dict[str, None] = {}
+    chosen: dict[EpisodeKey, None] = {}
     for place in range(_OF_A_KIND):
         for members in groups.values():
             if place < len(members) and len(chosen) < most:
@@ -65,12 +66,12 @@ def browser(directory: Path, rows: Sequence[Mapping[str, Any]], *, most: int) ->
         return f'<img class="shown" data-image="{image.sha256}" alt="image">'
 
     chosen = choose(rows, most)
-    facts = {sample_key(row["item_id"], row["sample"]): row for row in rows}
-    cards = {}
-    for key, episode in load_episodes(directory, set(chosen)).items():
-        row = facts.get(key)
-        if row is not None:
-            cards[key] = episode_card(key, episode, gold=str(row["gold"]), correct=row["correct"], show=show)
+    facts = {EpisodeKey(row["item_id"], row["sample"]): row for row in rows}
+    episodes, cards = Latest(directory), {}
+    for key in chosen:
+        row, episode = facts[key], episodes.get(key)
+        if episode is not None:
+            cards[str(key)] = episode_card(str(key), episode, gold=str(row["gold"]), correct=row["correct"], show=show)
     listed = [_listed(row) for row in rows]
     selects = "".join(f'<select id="f-{name}"><option value="">{name}: all</option></select>' for name in _FILTERS)
     head = "".join(
@@ -89,7 +90,7 @@ def browser(directory: Path, rows: Sequence[Mapping[str, Any]], *, most: int) ->
 
 def _listed(row: Mapping[str, Any]) -> list[Any]:
     return [
-        sample_key(row["item_id"], row["sample"]),
+        str(EpisodeKey(row["item_id"], row["sample"])),
         row["category"],
         result_of(row),
         row["decided_by"],

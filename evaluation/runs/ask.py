@@ -15,6 +15,7 @@ from agent.episode import Episode
 from agent.errors import ToolUnavailable
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
 from agent.protocol import render_error_observation
+from agent.records import EpisodeKey
 from agent.scheduling import for_each
 from agent.search.gateway import Search
 from agent.setup import open_setup, question
@@ -22,7 +23,7 @@ from agent.tools import Tool, ToolResult
 from agent.trajectory import TrajectoryWriter
 from code_sandbox.pools import Pools
 from evaluation.benchmarks import Item
-from evaluation.runs.folder import finished, locked, sample_key
+from evaluation.runs.folder import facts_of, finished, locked
 from evaluation.runs.settings import RunSettings
 from serving.fleet import Fleet
 
@@ -62,7 +63,7 @@ class _Stop:
     def look(self, episode: Episode) -> bool:
         """Whether to stop."""
         self._failures = self._failures + 1 if episode.failed else 0
-        if episode.ends_run:
+        if episode.outage is not None and episode.outage.ends_run:
             self.reason = episode.failure
         elif episode.failed and self._fleet.down:
             self.reason = self._fleet.down
@@ -135,7 +136,7 @@ async def infer(
                 item_id=item.item_id,
                 wrap=wrap,
             )
-            writer.write(episode, item_id=item.item_id, category=item.category, gold=item.gold, sample=sample)
+            writer.write(episode, facts_of(item, settings.benchmark, sample))
             count += 1
             if on_done is not None:
                 on_done(count)
@@ -145,7 +146,7 @@ async def infer(
             (item, sample)
             for item in itertools.islice(items, settings.limit)
             for sample in range(settings.samples)
-            if sample_key(item.item_id, sample) not in done
+            if EpisodeKey(item.item_id, sample) not in done
         )
         try:
             if not await for_each(missing, one, max_in_flight=max_episodes):

@@ -21,14 +21,16 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from agent.episode import Episode
+from agent.episode_rows import UnreadableRecord
 from agent.images import UnreadableImage
+from agent.records import EpisodeKey, RolloutFacts
 from agent.settings import OLD_NAMES
-from agent.trajectory import episode_from_row, parse_line
+from agent.trajectory import Place, RecordReader
 from evaluation.benchmarks import Benchmark, Item
 from evaluation.errors import BenchmarkError
 from evaluation.runs.settings import RunSettings
@@ -42,25 +44,25 @@ class RunMismatch(ValueError):
     """The folder holds a run with other settings."""
 
 
-def sample_key(item_id: str, sample: int) -> str:
-    """Names one episode of a run."""
-    return item_id if sample == 0 else f"{item_id}#{sample}"
+def facts_of(item: Item, benchmark: str, sample: int = 0) -> RolloutFacts:
+    """What an evaluation knows of an episode when it is asked; whether it is right is told by its scores."""
+    return RolloutFacts(item_id=item.item_id, source=benchmark, category=item.category, gold=item.gold, sample=sample)
 
 
-def prediction_of(row: Mapping[str, Any]) -> Prediction:
-    """What is scored of an episode's row: its answer; without one, the last reply after its thinking."""
-    replies = [turn["primer"] + turn["text"] for turn in row["turns"]]
+def prediction_of(episode: Episode) -> Prediction:
+    """What is scored of an episode: its answer; without one, the last reply after its thinking."""
+    replies = episode.replies
     full = "\n".join(replies)
-    if row["answer"] is not None:
-        return Prediction(row["answer"], full)
+    if episode.answer is not None:
+        return Prediction(episode.answer, full)
     last = replies[-1] if replies else ""
     return Prediction(last.rpartition("</think>")[2].strip(), full, answered=False)
 
 
-def is_empty(row: Mapping[str, Any]) -> bool:
-    """The server gave no text and counted no token: nothing that a model said."""
-    turns = row["turns"]
-    return bool(turns) and not turns[-1]["text"] and not turns[-1]["num_tokens"]
+def is_empty(episode: Episode) -> bool:
+    """Whether the server gave no text and counted no token: nothing that a model said."""
+    last = episode.turns[-1].reply if episode.turns else None
+    return last is not None and not last.text and not last.num_tokens
 
 
 def open_run(directory: Path, settings: RunSettings, benchmark: Benchmark, data: Path) -> int:
@@ -197,25 +199,12 @@ def write_whole(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def episode_rows(directory: Path) -> Iterator[dict[str, Any]]:
-    """Lines of episodes.jsonl, parsed, without their images; broken lines are left out."""
+def finished(directory: Path) -> set[EpisodeKey]:
+    """Keys of the episodes that were committed and did not fail."""
     path = directory / "episodes.jsonl"
     if not path.exists():
-        return
-    with path.open("rb") as lines:
-        for line in lines:
-            row = parse_line(line, path)
-            if row is not None:
-                yield row
-
-
-def finished(directory: Path) -> set[str]:
-    """Keys of the episodes that were committed and did not fail."""
-    return {
-        sample_key(row["facts"]["item_id"], row["facts"].get("sample", 0))
-        for row in episode_rows(directory)
-        if row["stop_reason"] != "failed"
-    }
+        return set()
+    return {head.facts.key for _, head in RecordReader(path).heads() if not head.failed}
 
 
 @contextlib.contextmanager
@@ -252,60 +241,37 @@ def read_items(directory: Path) -> dict[str, Item]:
     return items
 
 
-class Latest(Mapping[str, dict[str, Any]]):
-    """Each episode's last row by key: one that failed and was repeated counts once.
+class Latest(Mapping[EpisodeKey, Episode]):
+    """Each episode by its key, the last one of a key: one that failed and was repeated counts once.
 
-    Rows stay on disk until they are asked for: those of a long run would not fit into memory.
+    Episodes stay on disk until they are asked for: those of a long run would not fit into memory.
     """
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / "episodes.jsonl"
-        self._offsets: dict[str, int] = {}
-        self.item_ids: dict[str, str] = {}
-        """Key -> the item it is of."""
-        offset = 0
-        if not self._path.exists():
-            return
-        with self._path.open("rb") as lines:
-            for line in lines:
-                facts = _facts(line)
-                if facts is not None:
-                    key = sample_key(facts["item_id"], facts.get("sample", 0))
-                    self._offsets[key], self.item_ids[key] = offset, facts["item_id"]
-                offset += len(line)
+        self._reader = RecordReader(directory / "episodes.jsonl")
+        self._places: dict[EpisodeKey, Place] = {}
+        if self._reader.path.exists():
+            self._places = {head.facts.key: place for place, head in self._reader.heads()}
 
-    def __getitem__(self, key: str) -> dict[str, Any]:
-        offset = self._offsets[key]
-        with self._path.open("rb") as lines:
-            lines.seek(offset)
-            row = parse_line(lines.readline(), self._path)
-        assert row is not None
-        return row
+    @property
+    def unreadable(self) -> int:
+        """How many lines of the file were left out so far, for they cannot be read."""
+        return self._reader.unreadable
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._offsets)
+    def __getitem__(self, key: EpisodeKey) -> Episode:
+        place = self._places[key]
+        try:
+            return self._reader.at(place.offset).episode
+        except UnreadableRecord as error:
+            del self._places[key]
+            self._reader.leave_out(place, error)
+            raise KeyError(key) from error
+
+    def __iter__(self) -> Iterator[EpisodeKey]:
+        return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._offsets)
-
-
-def _facts(line: bytes) -> dict[str, Any] | None:
-    """The facts at the end of a whole line, without reading what comes before; None for a line that was cut off."""
-    # Inside a text the closing quote would be escaped, so that this can only be the row's own key.
-    start = line.rfind(b'"facts": {')
-    if start < 0 or not line.endswith(b"}}\n"):
-        return None
-    try:
-        facts: dict[str, Any] = json.loads(line[start + len(b'"facts": ') : -2])
-    except ValueError:
-        return None
-    return facts if "item_id" in facts else None
-
-
-def load_episodes(directory: Path, wanted: Container[str] | None = None) -> dict[str, Episode]:
-    """Each item's last episode, with its images; all of them, or those of the wanted keys."""
-    rows = Latest(directory)
-    return {key: episode_from_row(rows[key], directory) for key in rows if wanted is None or key in wanted}
+        return len(self._places)
 
 
 def read_scores(directory: Path) -> list[dict[str, Any]]:

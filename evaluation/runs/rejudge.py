@@ -14,9 +14,10 @@ import random
 import sys
 from pathlib import Path
 
+from agent.records import EpisodeKey
 from agent.scheduling import for_each
 from evaluation.benchmarks import load_benchmark
-from evaluation.runs.folder import Latest, RunMismatch, prediction_of, read_items, read_json, read_scores, sample_key
+from evaluation.runs.folder import Latest, RunMismatch, prediction_of, read_items, read_json, read_scores
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import load_profile
 from judge.agreement import Agreement, by_category
@@ -48,14 +49,12 @@ async def rejudge(run: Path, settings: JudgeSettings, *, sample: int, seed: int 
     rows = random.Random(seed).sample(rows, min(sample, len(rows)))  # noqa: S311 - a draw, not a secret
     judge = Judge(settings)
     grader = Grader(load_profile(summary["profile"]), judge, parity=summary["parity"])
-    again: dict[str, bool | None] = {}
+    again: dict[EpisodeKey, bool | None] = {}
 
-    async def one(key: str) -> None:
-        row = episodes[key]
-        item = items[row["facts"]["item_id"]]
-        again[key] = (await benchmark.grade(item, prediction_of(row), grader)).correct
+    async def one(key: EpisodeKey) -> None:
+        again[key] = (await benchmark.grade(items[key.item_id], prediction_of(episodes[key]), grader)).correct
 
-    keys = [sample_key(row["item_id"], row["sample"]) for row in rows]
+    keys = [EpisodeKey(row["item_id"], row["sample"]) for row in rows]
     try:
         await for_each(keys, one, max_in_flight=settings.max_in_flight)
     finally:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agent.episode import Episode
+from agent.records import EpisodeKey
 from agent.scheduling import for_each
 from evaluation.benchmarks import Benchmark, Item, Scored
 from evaluation.runs.folder import (
@@ -18,7 +20,6 @@ from evaluation.runs.folder import (
     prediction_of,
     read_items,
     read_run,
-    sample_key,
     write_whole,
 )
 from evaluation.runs.tool_use import episode_facts
@@ -55,18 +56,18 @@ async def score(directory: Path, benchmark: Benchmark, grader: Grader, *, max_in
     items, run = read_items(directory), read_run(directory)
     samples = int(run.get("samples", 1))
     episodes = Latest(directory)
-    unknown = [item_id for item_id in episodes.item_ids.values() if item_id not in items]
+    unknown = [key.item_id for key in episodes if key.item_id not in items]
     if unknown:
         raise RunMismatch(
             f"{directory} holds {len(unknown)} episodes of items that the benchmark does not have, such as {unknown[0]!r}; "
             "is it another benchmark's run?"
         )
     work = [(item, sample) for item in items.values() for sample in range(samples)]
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[EpisodeKey, dict[str, Any]] = {}
 
     async def one(entry: tuple[Item, int]) -> None:
         item, sample = entry
-        key = sample_key(item.item_id, sample)
+        key = EpisodeKey(item.item_id, sample)
         rows[key] = await _row(item, sample, episodes.get(key), benchmark, grader)
 
     if grader.has_llm:
@@ -78,21 +79,22 @@ async def score(directory: Path, benchmark: Benchmark, grader: Grader, *, max_in
     else:
         for entry in work:
             await one(entry)
-    ordered = [rows[sample_key(item.item_id, sample)] for item, sample in work]
+    ordered = [rows[EpisodeKey(item.item_id, sample)] for item, sample in work]
     write_whole(directory / "scores.jsonl", "".join(json.dumps(row) + "\n" for row in ordered))
-    summary = summarise(ordered, items, benchmark, grader) | {"samples": samples}
+    counted = {"samples": samples, "unreadable_lines": episodes.unreadable}
+    summary = summarise(ordered, items, benchmark, grader) | counted
     write_whole(directory / "summary.json", json.dumps(summary, indent=1))
     return summary
 
 
 async def _row(
-    item: Item, sample: int, episode: Mapping[str, Any] | None, benchmark: Benchmark, grader: Grader
+    item: Item, sample: int, episode: Episode | None, benchmark: Benchmark, grader: Grader
 ) -> dict[str, Any]:
     facts = _NO_FACTS if episode is None else episode_facts(episode)
     prediction = ""
     if episode is None:
         grade = Grade(correct=None, decided_by="not_run")
-    elif facts["stop_reason"] == "failed":
+    elif episode.failed:
         grade = Grade(correct=None, decided_by="failed")
     elif is_empty(episode):
         grade = Grade(correct=None, decided_by="empty_reply")

@@ -1,4 +1,4 @@
-"""What a model did with its tools, read out of recorded episodes (rows of episodes.jsonl; no image is loaded).
+"""What a model did with its tools, read out of recorded episodes; no image is loaded.
 
 Kinds of code follow the DeepEyesV2 paper (appendix A.6): crop, numerical analysis, mark, other. They are told from the
 program's syntax tree, never from its words: a comment that says "crop" crops nothing.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.protocol import FormatRule, format_errors
+from agent.episode import Episode, Turn
+from agent.protocol import FormatRule, Malformed, ToolCall, format_errors
 
 KINDS = ("crop", "numerical", "mark", "other", "image_search", "search")
 """The paper's six; `search` is its text search, which opened pages belong to."""
@@ -152,26 +153,24 @@ class Call:
     seconds: float = 0.0
 
 
-def calls_of(turns: Sequence[Mapping[str, Any]]) -> Iterator[Call]:
-    """The calls of an episode's row, in order; a call that the parser refused counts as one with an error."""
+def calls_of(turns: Sequence[Turn]) -> Iterator[Call]:
+    """The calls of an episode, in order; a call that the parser refused counts as one with an error."""
     before: set[str] = set()
     for turn in turns:
-        action = turn["action"]
-        if "answer" in action or ("malformed" in action and action.get("told") is None):
+        action = turn.action
+        if isinstance(action, Malformed) and action.observation is not None:
+            yield Call("", "other", "malformed", seconds=turn.tool_s)
+        if not isinstance(action, ToolCall):
             continue
-        if "malformed" in action:
-            yield Call("", "other", "malformed", seconds=turn["tool_s"])
-            continue
-        tool, arguments = action["tool"], action["arguments"]
-        signature = json.dumps([tool, arguments], sort_keys=True)
-        code = str(arguments.get("code", "")) if tool == "python" else ""
+        signature = json.dumps([action.name, action.arguments], sort_keys=True)
+        code = str(action.arguments.get("code", "")) if action.name == "python" else ""
         yield Call(
-            tool,
-            _kind(tool, code),
-            error_class(turn["tool_error"]),
-            placeholder=tool == "python" and is_placeholder(code),
+            action.name,
+            _kind(action.name, code),
+            error_class(turn.tool_error),
+            placeholder=action.name == "python" and is_placeholder(code),
             repeated=signature in before,
-            seconds=turn["tool_s"],
+            seconds=turn.tool_s,
         )
         before.add(signature)
 
@@ -194,33 +193,26 @@ def error_class(error: str) -> str:
     return error if _ERROR_NAME.match(error) else error if error in ("unknown tool", "too many calls") else "refused"
 
 
-def episode_facts(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a report counts of one episode.
-
-    Args:
-        row: A line of episodes.jsonl, parsed.
-    """
-    turns = row["turns"]
-    calls = list(calls_of(turns))
-    replies = [turn["primer"] + turn["text"] for turn in turns]
-    seen = sum(len((turn["observation"] or {}).get("images", ())) for turn in turns)
+def episode_facts(episode: Episode) -> dict[str, Any]:
+    """What a report counts of one episode."""
+    turns, calls = episode.turns, list(calls_of(episode.turns))
     return {
-        "stop_reason": row["stop_reason"],
-        "failure": row["failure"],
+        "stop_reason": episode.stop_reason.value,
+        "failure": episode.failure,
         "turns": len(turns),
         "calls": [
             [call.tool, call.kind, call.error, call.placeholder, call.repeated, round(call.seconds, 3)] for call in calls
         ],
         "tool_calls": len(calls),
         "tool_errors": sum(bool(call.error) for call in calls),
-        "reply_tokens": sum(turn["num_tokens"] for turn in turns),
-        "prompt_tokens": sum(turn.get("num_prompt_tokens", 0) for turn in turns),
-        "reply_s": round(sum(turn["reply_s"] for turn in turns), 3),
-        "tool_s": round(sum(turn["tool_s"] for turn in turns), 3),
-        "wall_s": row.get("wall_s", 0.0),
-        "images_seen": seen,
-        "format_errors": [_rule_of(error) for error in format_errors(replies, tags=_FORMAT_RULES)] if turns else [],
-        "cut": any(turn["finish"] == "length" for turn in turns),
+        "reply_tokens": episode.num_tokens,
+        "prompt_tokens": sum(turn.reply.num_prompt_tokens for turn in turns),
+        "reply_s": round(sum(turn.reply_s for turn in turns), 3),
+        "tool_s": round(sum(turn.tool_s for turn in turns), 3),
+        "wall_s": episode.wall_s,
+        "images_seen": sum(len(turn.observation.images) for turn in turns if turn.observation is not None),
+        "format_errors": [_rule_of(error) for error in format_errors(episode.replies, tags=_FORMAT_RULES)] if turns else [],
+        "cut": any(turn.reply.finish == "length" for turn in turns),
     }
 
 

@@ -20,7 +20,7 @@ from reinforcement_learning.rewards import Reward, Task, load_reward
 from reinforcement_learning.rows import accepted_answers
 from reinforcement_learning.verl_adapter.image_store import ImageRef, run_store
 from reinforcement_learning.verl_adapter.images import QwenImageSizer, row_image
-from reinforcement_learning.verl_adapter.rollouts import CURRENT, EpisodeFailed, Rollout, reason_of
+from reinforcement_learning.verl_adapter.rollouts import CURRENT, EpisodeFailed, RolloutSoFar, reason_of
 from reinforcement_learning.verl_adapter.router import request_name
 from reinforcement_learning.verl_adapter.services import services
 from reinforcement_learning.verl_adapter.token_policy import Sampled, TokenLimits, TokenPolicy
@@ -45,7 +45,7 @@ class EpisodeAgentLoop(AgentLoopBase):
         Raises:
             EpisodeFailed: Our outage; never scored.
         """
-        rollout = CURRENT.get() or Rollout()
+        rollout = CURRENT.get() or RolloutSoFar()
         images = tuple([await asyncio.to_thread(row_image, run_store(), name) for name in row["image_names"]])
         self._assert_mm_supported(bool(images))
         task = rollout.task = _task(row)
@@ -65,7 +65,7 @@ class EpisodeAgentLoop(AgentLoopBase):
 
     async def _play(
         self,
-        rollout: Rollout,
+        rollout: RolloutSoFar,
         opening: tuple[Message, ...],
         images: tuple[ImageFile, ...],
         task: Task,

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from agent.episode import Episode, StopReason
+from agent.episode import UNFINISHED, Episode, Outage
 from agent.messages import Message, escape
 from agent.recorder import Recorder
+from agent.records import RolloutFacts
 from reinforcement_learning.rewards import Reward, Task
 
 _REASON_CHARS = 400
@@ -29,7 +30,7 @@ class RolloutLost(Exception):
 
 
 @dataclass(slots=True)
-class Rollout:
+class RolloutSoFar:
     """One rollout, as far as it has come."""
 
     episode: Episode | None = None
@@ -39,7 +40,7 @@ class Rollout:
     """Attempts before this one, which an outage of the sandbox ended."""
 
 
-CURRENT: ContextVar[Rollout | None] = ContextVar("rollout", default=None)
+CURRENT: ContextVar[RolloutSoFar | None] = ContextVar("rollout", default=None)
 """The rollout that this asyncio task plays."""
 
 
@@ -92,7 +93,7 @@ class LossLog:
 
 
 async def record(
-    recorder: Recorder | None, rollout: Rollout, row: Mapping[str, Any], *, validation: bool, lost: str = ""
+    recorder: Recorder | None, rollout: RolloutSoFar, row: Mapping[str, Any], *, validation: bool, lost: str = ""
 ) -> None:
     """Record a rollout, also one of which no episode was made.
 
@@ -106,21 +107,10 @@ async def record(
     if recorder is None:
         return
     episode = rollout.episode if rollout.episode is not None else Episode(opening=_opening(row))
-    if lost and not episode.failed:
-        # It was played and perhaps scored, and lost on its way to the trainer.
-        episode.stop_reason, episode.failure = StopReason.FAILED, lost
-    elif lost:
-        episode.failure = episode.failure or lost
-    await recorder.record(
-        episode,
-        step=step_of(row),
-        group=str(row.get("uid", "")),
-        session=row.get("session_id"),
-        **({"validation": True} if validation else {}),
-        **({"restarts": rollout.restarts} if rollout.restarts else {}),
-        **_item(rollout.task, row),
-        **_scores(None if lost else rollout.reward),
-    )
+    if lost and (not episode.failed or episode.end is UNFINISHED):
+        # It was broken off, or played and perhaps scored, and lost on its way to the trainer.
+        episode.end = Outage(reason=lost)
+    await recorder.record(episode, _facts(rollout, row, validation=validation, scored=not lost))
 
 
 def step_of(row: Mapping[str, Any]) -> int:
@@ -136,18 +126,33 @@ def item_of(row: Mapping[str, Any]) -> str:
     return str(row.get("index", ""))
 
 
-def _item(task: Task | None, row: Mapping[str, Any]) -> dict[str, Any]:
-    if task is None:  # the row could not be read
-        return {"data_source": str(row.get("data_source", "")), "item_id": item_of(row), "kind": "", "gold": ""}
-    kind = str(task.extra.get("kind", ""))
-    return {"data_source": task.data_source, "item_id": task.item_id, "kind": kind, "gold": " or ".join(task.gold)}
-
-
-def _scores(reward: Reward | None) -> dict[str, Any]:
+def _facts(rollout: RolloutSoFar, row: Mapping[str, Any], *, validation: bool, scored: bool) -> RolloutFacts:
+    task, reward = rollout.task, rollout.reward if scored else None
+    facts = RolloutFacts(
+        item_id=item_of(row) if task is None else task.item_id,  # without a task the row could not be read
+        source=str(row.get("data_source", "")) if task is None else task.data_source,
+        category="" if task is None else str(task.extra.get("kind", "")),
+        gold="" if task is None else " or ".join(task.gold),
+        sample=int(row.get("session_id") or 0),
+        step=step_of(row),
+        group=str(row.get("uid", "")),
+        validation=validation,
+        restarts=rollout.restarts,
+        decided_by="nobody",
+    )
     if reward is None:
-        return {"decided_by": "nobody"}
-    parts = {"reward": reward.score, "accuracy": reward.accuracy, "format": reward.format, "decided_by": reward.decided_by}
-    return parts | {name: getattr(reward, name) for name in ("bonus", "cost", "second_opinion") if getattr(reward, name)}
+        return facts
+    return replace(
+        facts,
+        correct=reward.accuracy == 1.0,
+        score=reward.accuracy,
+        reward=reward.score,
+        format=reward.format,
+        bonus=reward.bonus,
+        cost=reward.cost,
+        decided_by=reward.decided_by,
+        second_opinion=reward.second_opinion,
+    )
 
 
 def _opening(row: Mapping[str, Any]) -> tuple[Message, ...]:

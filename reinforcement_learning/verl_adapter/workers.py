@@ -19,8 +19,8 @@ from reinforcement_learning.verl_adapter.rollouts import (
     CURRENT,
     EpisodeFailed,
     LossLog,
-    Rollout,
     RolloutLost,
+    RolloutSoFar,
     item_of,
     reason_of,
     record,
@@ -86,7 +86,7 @@ class EpisodeWorker(SendsReferences, AgentLoopWorkerTQ.__ray_metadata__.modified
         Raises:
             RolloutLost: Whatever broke; it is recorded, tagged for the sampler and announced.
         """
-        rollout, validation = Rollout(), bool(trajectory["validate"])
+        rollout, validation = RolloutSoFar(), bool(trajectory["validate"])
         token = CURRENT.set(rollout)
         try:
             output = await super()._run_agent_loop(sampling_params, trajectory, agent_name=agent_name, trace=trace, **row)
@@ -103,7 +103,7 @@ class EpisodeWorker(SendsReferences, AgentLoopWorkerTQ.__ray_metadata__.modified
         return output
 
     async def _lose(
-        self, rollout: Rollout, row: Mapping[str, Any], error: BaseException, *, validation: bool
+        self, rollout: RolloutSoFar, row: Mapping[str, Any], error: BaseException, *, validation: bool
     ) -> RolloutLost:
         reason = reason_of(error)
         first = self._losses.add(step_of(row), reason, item_id=item_of(row))

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from agent.trajectory import read_records
+from agent.trajectory import read_rollouts
 from tests.conftest import ROOT, png
 
 pytestmark = pytest.mark.services
@@ -100,7 +100,7 @@ def test_a_question_is_answered_with_code_search_and_pages_and_everything_is_sho
     assert "answered, 4 turns, 36 tokens" in done.stdout
     assert bodies[0]["model"] == "the-model"
     assert "- fetch_page: opens a page" in bodies[0]["messages"][0]["content"]
-    (record,) = read_records(tmp_path / "run")
+    (record,) = read_rollouts(tmp_path / "run")
     assert record.episode.answer == "Himalaya"
     assert [turn.tool_error for turn in record.episode.turns] == [""] * 4
     assert len(list((tmp_path / "run/shown").iterdir())) == 1

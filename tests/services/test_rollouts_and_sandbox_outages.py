@@ -114,7 +114,7 @@ async def test_after_its_patience_a_rollout_is_lost_as_our_outage_and_it_is_said
             async with asyncio.timeout(60):
                 played = await rollouts.start(4)
     assert [one.episode.stop_reason for one in played] == [StopReason.FAILED] * 4
-    assert all(isinstance(one.episode.error, SandboxAway) for one in played)
+    assert all(isinstance(one.episode.outage.error, SandboxAway) for one in played)
     assert any("rollouts that need it are left out" in text for text in rollouts.said)
 
 

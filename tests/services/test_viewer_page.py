@@ -1,11 +1,11 @@
 """`deepeyes view` as its user sees it: the real server, and a real headless Chromium."""
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -13,10 +13,11 @@ from agent.episode import run_episode
 from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
+from agent.records import Rollout, RolloutFacts, to_line
 from agent.settings import AgentSettings
 from agent.testing import ScriptedPolicy
 from agent.tools.python import PythonTool
-from agent.trajectory import TrajectoryWriter
+from agent.trajectory import TrajectoryWriter, read_rollouts
 from code_sandbox.testing import FakeSandbox
 from code_sandbox.wire import CellError, CellImage, ExecuteResult
 from serving.processes import free_port
@@ -44,21 +45,24 @@ async def _record(directory, answers):
         tools = {"python": PythonTool(FakeSandbox(cells), AgentSettings(python_timeout_s=1))}
         opening = (Message("system", "s"), Message("user", "<image>\nq?", (ImageFile(png(64, 48)),)))
         episode = await run_episode(opening, policy=ScriptedPolicy(*replies), tools=tools)
-        facts = {"step": number // 4, "kind": ("small", "large")[number % 2], "item_id": f"item_{number}", "gold": "red"}
-        writer.write(episode, **facts, reward=float(answer == "red"), accuracy=float(answer == "red"), format=1.0)
+        right = answer == "red"
+        facts = RolloutFacts(
+            step=number // 4, category=("small", "large")[number % 2], item_id=f"item_{number}", gold="red",
+            reward=float(right), score=float(right), correct=right, format=1.0,
+        )  # fmt: skip
+        writer.write(episode, facts)
 
 
 def _large(directory, count):
     """Records like those of a training run, made of one real record."""
     asyncio.run(_record(directory, ["red", "blue"]))
-    path = directory / "episodes.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    with path.open("w") as lines:
+    kinds = list(read_rollouts(directory))
+    with (directory / "episodes.jsonl").open("wb") as lines:
         for number in range(count):
-            row = rows[number % 2]
-            row["episode_id"] = f"{number:032x}"
-            row["facts"] |= {"step": number // 500, "item_id": f"item_{number}", "reward": (number % 11) / 10}
-            lines.write(json.dumps(row) + "\n")
+            kind = kinds[number % 2]
+            kind.episode.episode_id = f"{number:032x}"
+            facts = replace(kind.facts, step=number // 500, item_id=f"item_{number}", reward=(number % 11) / 10)
+            lines.write(to_line(Rollout(kind.episode, facts)))
 
 
 @pytest.fixture(scope="module")
@@ -96,14 +100,14 @@ def test_a_choice_in_the_list_filters_it_and_is_kept_in_the_address(page, served
     page.open(served[0])
     assert page.run(ROWS) == 8
     page.run(
-        "(s => { s.value = 'large'; s.dispatchEvent(new Event('change', {bubbles: true})); })(document.querySelector('[name=kind]'))"
+        "(s => { s.value = 'large'; s.dispatchEvent(new Event('change', {bubbles: true})); })(document.querySelector('[name=category]'))"
     )
     page.wait_for(f"{ROWS} === 4")
-    assert "kind=large" in page.run("location.hash")
+    assert "category=large" in page.run("location.hash")
     page.run("[...document.querySelectorAll('th')].find(th => th.textContent.startsWith('reward')).click()")
     page.wait_for("location.hash.includes('sort=reward')")
     page.ready()
-    assert page.run("document.querySelector('tbody tr td:nth-child(6)').textContent") == "0"
+    assert page.run("document.querySelector('tbody tr td:nth-child(7)').textContent") == "0"
     page.open(served[0] + "#/?tool=none&step=0")
     assert page.run(ROWS) == 2
     page.open(served[0] + "#/?text=item_3")
@@ -111,7 +115,7 @@ def test_a_choice_in_the_list_filters_it_and_is_kept_in_the_address(page, served
 
 
 def test_a_click_on_a_row_shows_the_episode_with_images_code_and_tokens_and_runs_nothing_of_it(page, served):
-    page.open(served[0] + "#/?kind=large")
+    page.open(served[0] + "#/?category=large")
     page.run("document.querySelector('tbody tr').click()")
     page.wait_for("location.hash.startsWith('#/episode/0/')")
     page.ready()
@@ -143,7 +147,7 @@ def test_a_hundred_thousand_episodes_are_listed_filtered_and_opened(page, served
     page.open(served[1])
     assert page.run("document.getElementById('total').textContent") == "1 to 100 of 100,000"
     page.open(served[1] + "#/?step=199&min_reward=0.9&sort=reward&descending=1")
-    assert page.run("document.querySelector('tbody tr td:nth-child(6)').textContent") == "1"
+    assert page.run("document.querySelector('tbody tr td:nth-child(7)').textContent") == "1"
     page.open(served[1] + "#/?offset=99900")
     assert page.run(ROWS) == 100
     page.run("document.querySelector('tbody tr:last-child').click()")

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from agent.trajectory import read_records
+from agent.trajectory import read_rollouts
 from serving.processes import free_port, marked, redis_server, sandbox_server, start
 from tests.slow.conftest import killable_judge
 
@@ -67,9 +67,9 @@ def test_training_waits_for_a_judge_that_is_killed_goes_on_when_it_is_back_and_l
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert [row["episode/failed_frac"] for row in rows] == [0.0] * STEPS
-    records = list(read_records(run / "rollouts"))
+    records = list(read_rollouts(run / "rollouts"))
     assert len(records) == STEPS * 64
-    judged = [record for record in records if record.facts["decided_by"] == "judge:judge"]
+    judged = [record for record in records if record.facts.decided_by == "judge:judge"]
     assert judged
-    assert all(record.facts["accuracy"] == 0.0 for record in judged)
-    assert not any(record.facts["decided_by"] == "nobody" for record in records)
+    assert all(record.facts.score == 0.0 for record in judged)
+    assert not any(record.facts.decided_by == "nobody" for record in records)

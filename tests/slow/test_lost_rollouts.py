@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from agent.trajectory import read_records
+from agent.trajectory import read_rollouts
 from reinforcement_learning.checkpoints import Checkpoints
 from tests.conftest import ROOT
 
@@ -95,7 +95,7 @@ def test_a_resume_says_so_makes_later_steps_again_once_and_its_checkpoints_do_no
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
     assert "rl: resumes after step 2" in result.stdout
     assert [row["step"] for row in metrics(one_lost)] == [1, 2, 3, 4]
-    assert Counter(record.facts["step"] for record in read_records(one_lost / "rollouts")) == dict.fromkeys(range(1, 5), 64)
+    assert Counter(record.facts.step for record in read_rollouts(one_lost / "rollouts")) == dict.fromkeys(range(1, 5), 64)
     after = Checkpoints(one_lost / "checkpoints").newest()
     assert after.step == 4
     assert size(after) == pytest.approx(size_before, rel=0.01)

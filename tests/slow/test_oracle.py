@@ -13,7 +13,7 @@ from agent.protocol import FinalAnswer
 from agent.trajectory import TrajectoryWriter
 from evaluation.benchmarks import load_benchmark
 from evaluation.exchange.export import export
-from evaluation.runs.folder import open_run
+from evaluation.runs.folder import facts_of, open_run
 from evaluation.runs.score import score
 from evaluation.runs.settings import RunSettings
 from evaluation.scoring.grader import Grader
@@ -112,8 +112,8 @@ def record(directory, items, predictions):
         said = predictions[item.item_id]
         reply = Reply(text=f"<answer>{said}</answer>", finish="stop", num_tokens=5)
         turn = Turn(reply=reply, action=FinalAnswer(said))
-        episode = Episode(opening=(Message("user", "q"),), turns=[turn], stop_reason=StopReason.ANSWERED, answer=said)
-        writer.write(episode, item_id=item.item_id, category=item.category, gold=item.gold, sample=0)
+        episode = Episode(opening=(Message("user", "q"),), turns=[turn], end=StopReason.ANSWERED, answer=said)
+        writer.write(episode, facts_of(item, "any"))
 
 
 def stub_judge(table, *, llm=True):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.trajectory import read_records, tokens
+from agent.trajectory import read_rollouts, tokens
 from reinforcement_learning.plan import checkpoint_bytes, recorded_bytes
 from reinforcement_learning.plan_values import Assumptions
 from reinforcement_learning.recipe import load_recipe
@@ -27,7 +27,7 @@ def test_a_checkpoint_is_as_large_as_planned(quickstart):
 
 def test_recordings_of_a_step_are_as_large_as_planned_for_episodes_of_that_length(quickstart):
     directory = quickstart.directory / "rl/rollouts"
-    episodes = [record.episode for record in read_records(directory)]
+    episodes = [record.episode for record in read_rollouts(directory)]
     seen, sampled, images, turns, characters = 0, 0, 0, 0, 0
     for episode in episodes:
         ids, mask, _ = tokens(episode)

@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from agent.trajectory import read_records
+from agent.trajectory import read_rollouts
 from reinforcement_learning.checkpoints import Checkpoints
 from reinforcement_learning.verl_adapter.image_store import KEPT_STEPS
 from serving.processes import MARK
@@ -46,11 +46,11 @@ def test_rl_teaches_the_model_when_to_use_its_tool(quickstart):
 
 
 def test_an_llm_judge_behind_vllm_is_asked_about_every_answer_and_decides_nothing(quickstart):
-    facts = [record.facts for record in read_records(quickstart.directory / "rl/rollouts")]
-    asked = [row for row in facts if row.get("second_opinion")]
+    facts = [record.facts for record in read_rollouts(quickstart.directory / "rl/rollouts")]
+    asked = [row for row in facts if row.second_opinion]
     assert len(asked) > 0.9 * len(facts)
-    assert all(row["second_opinion"] in ("correct", "incorrect") for row in asked)
-    assert all(row["decided_by"].startswith("rule:") for row in facts)
+    assert all(row.second_opinion in ("correct", "incorrect") for row in asked)
+    assert all(row.decided_by.startswith("rule:") for row in facts)
     assert "An LLM judge behind vLLM was asked about" in (quickstart.directory / "report.html").read_text()
 
 
@@ -91,9 +91,9 @@ def test_every_recorded_rollout_holds_the_tokens_behind_its_text(quickstart):
     tokenizer = AutoTokenizer.from_pretrained(quickstart.directory / "models/rl")
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     checked = 0
-    for record in read_records(quickstart.directory / "rl/rollouts"):
-        assert record.facts["step"] >= 0
-        assert 0 <= record.facts["reward"] <= 1
+    for record in read_rollouts(quickstart.directory / "rl/rollouts"):
+        assert record.facts.step >= 0
+        assert 0 <= record.facts.reward <= 1
         for turn in record.episode.turns:
             ids = list(turn.reply.token_ids)
             assert len(ids) == len(turn.reply.logprobs)

@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from agent.trajectory import read_records
+from agent.trajectory import read_rollouts
 from deepeyes.quickstart.tiny_model import untie
 from serving.processes import free_port, marked, redis_server, start, stop
 from tests.conftest import ROOT
@@ -170,4 +170,4 @@ def test_an_untied_model_trains_on_two_nodes_and_outlives_its_sandboxes(quicksta
         assert row["training/rollout_actor_probs_pearson_corr"] >= 0.9999
         assert row["routing/replicas_per_group/max"] == 1.0, "all rollouts of a prompt on one of the two replicas"
         assert row["episode/failed_frac"] == 0.0
-    assert len(list(read_records(tmp_path / "rl/rollouts"))) == STEPS * 64
+    assert len(list(read_rollouts(tmp_path / "rl/rollouts"))) == STEPS * 64

@@ -13,7 +13,7 @@ from agent.images import ImageFile
 from agent.messages import Message
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
 from agent.prompts import load_prompt
-from agent.trajectory import read_records
+from agent.trajectory import read_rollouts
 from judge.client import Judge, JudgeSettings
 from judge.verdict import Outcome
 from serving.processes import ProgramFailed, free_port, judge_server, marked
@@ -118,7 +118,7 @@ def test_chat_talks_with_a_real_model_and_a_real_sandbox(server, sandbox_url, qu
     ]
     command += ["--prompt", "tiles", "--max-reply-tokens", "112", "--out", str(tmp_path / "run"), QUESTION]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
-    (record,) = read_records(tmp_path / "run")
+    (record,) = read_rollouts(tmp_path / "run")
     assert not record.episode.failed, done.stderr
     assert record.episode.calls("python") >= 1
     assert "Code execution result:" in done.stdout

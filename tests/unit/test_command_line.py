@@ -10,6 +10,7 @@ from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
 from agent.protocol import parse_action, render_code_observation
+from agent.records import RolloutFacts
 from agent.trajectory import TrajectoryWriter
 from deepeyes.cli import main
 from reinforcement_learning.logging_board import board_rows
@@ -34,10 +35,10 @@ def recorded(directory, **facts) -> Episode:
             Turn(reply=code, action=parse_action(code.text), observation=observation),
             Turn(reply=answer, action=parse_action(answer.text)),
         ],
-        stop_reason=StopReason.ANSWERED,
+        end=StopReason.ANSWERED,
         answer="a&b",
     )
-    TrajectoryWriter(directory).write(episode, **facts)
+    TrajectoryWriter(directory).write(episode, RolloutFacts(**facts))
     return episode
 
 
@@ -124,7 +125,7 @@ def test_an_error_is_one_line_and_no_traceback(capsys, tmp_path):
 
 
 def test_view_shows_code_output_and_images_and_escapes_them(capsys, tmp_path):
-    recorded(tmp_path, item_id="i", gold="a", reward=0.5, step=3, accuracy=0.0)
+    recorded(tmp_path, item_id="i", gold="a", reward=0.5, step=3, correct=False)
     assert call(capsys, "view", str(tmp_path), "--out", str(tmp_path / "episodes.html"))[0] == 0
     page = (tmp_path / "episodes.html").read_text()
     assert "<pre>1 &lt; 2</pre>" in page

@@ -315,7 +315,7 @@ async def test_a_session_that_is_lost_is_told_from_a_request_that_no_sandbox_tak
         sandbox = FakeSandbox()
         sandbox.open = AsyncMock(side_effect=error)
         episode, _ = await play(CODE, ANSWER, tools={"python": PythonTool(sandbox, AgentSettings(python_timeout_s=1))})
-        assert type(episode.error) is kind
+        assert type(episode.outage.error) is kind
 
 
 async def test_a_timeout_error_of_someone_else_is_not_the_deadline():

@@ -14,9 +14,12 @@ from agent.errors import ToolUnavailable
 from agent.images import ImageFile
 from agent.messages import Message
 from agent.recorder import Recorder, RecordSettings
+from agent.records import RolloutFacts
 from agent.testing import ScriptedPolicy
-from agent.trajectory import TrajectoryWriter, forget_after, image_path, read_records, record_files
+from agent.trajectory import TrajectoryWriter, forget_after, image_path, read_rollouts, record_files
 from tests.conftest import ROOT, png
+
+SOME = RolloutFacts(step=1, group="g")
 
 
 async def an_episode(*images: bytes, lost: bool = False) -> Episode:
@@ -33,21 +36,21 @@ def recorder(directory, said=None, **settings):
 
 async def test_a_record_is_on_disk_when_it_was_awaited(tmp_path):
     one = recorder(tmp_path)
-    assert await one.record(await an_episode(png()), step=3, group="g", reward=1.0)
-    (found,) = read_records(tmp_path)
-    assert found.facts == {"step": 3, "group": "g", "reward": 1.0}
+    assert await one.record(await an_episode(png()), RolloutFacts(step=3, group="g", reward=1.0))
+    (found,) = read_rollouts(tmp_path)
+    assert found.facts == RolloutFacts(step=3, group="g", reward=1.0)
 
 
 async def test_thinning_keeps_every_nth_step_whole_groups_and_all_that_was_lost(tmp_path):
     one = recorder(tmp_path, every=2, share=0.5)
     good, bad = await an_episode(), await an_episode(lost=True)
     for step, group, session in itertools.product(range(1, 5), range(40), range(4)):
-        await one.record(bad if session == 3 else good, step=step, group=f"g{step}-{group}", session=session)
-    facts = [record.facts | {"lost": record.episode.failed} for record in read_records(tmp_path)]
-    assert sum(fact["lost"] for fact in facts) == 4 * 40
-    kept = [fact for fact in facts if not fact["lost"]]
-    assert {fact["step"] for fact in kept} == {2, 4}
-    groups = [fact["group"] for fact in kept]
+        await one.record(bad if session == 3 else good, RolloutFacts(step=step, group=f"g{step}-{group}", sample=session))
+    found = list(read_rollouts(tmp_path))
+    assert sum(rollout.episode.failed for rollout in found) == 4 * 40
+    kept = [rollout.facts for rollout in found if not rollout.episode.failed]
+    assert {facts.step for facts in kept} == {2, 4}
+    groups = [facts.group for facts in kept]
     assert all(groups.count(group) == 3 for group in groups)
     assert 20 < len(set(groups)) < 60
     again = recorder(tmp_path / "other", every=2, share=0.5)
@@ -57,30 +60,31 @@ async def test_thinning_keeps_every_nth_step_whole_groups_and_all_that_was_lost(
 async def test_each_writer_has_a_file_and_all_are_read(tmp_path):
     code = (
         "import asyncio, sys; from pathlib import Path; from agent.episode import Episode; "
-        "from agent.recorder import Recorder, RecordSettings\n"
+        "from agent.recorder import Recorder, RecordSettings; from agent.records import RolloutFacts\n"
         "async def main():\n"
         "    one = Recorder(Path(sys.argv[1]), RecordSettings())\n"
-        "    await asyncio.gather(*(one.record(Episode(opening=()), step=n, group=sys.argv[2]) for n in range(50)))\n"
+        "    facts = [RolloutFacts(step=n, group=sys.argv[2]) for n in range(50)]\n"
+        "    await asyncio.gather(*(one.record(Episode(opening=()), one_of) for one_of in facts))\n"
         "asyncio.run(main())"
     )
-    TrajectoryWriter(tmp_path).write(await an_episode(), group="of an old run")
+    TrajectoryWriter(tmp_path).write(await an_episode(), RolloutFacts(group="of an old run"))
     processes = [
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path), f"p{n}"], cwd=ROOT, env={"PYTHONPATH": str(ROOT)})
         for n in range(3)
     ]
     assert [process.wait(60) for process in processes] == [0, 0, 0]
     assert len(record_files(tmp_path)) == 4
-    groups = [record.facts["group"] for record in read_records(tmp_path)]
+    groups = [record.facts.group for record in read_rollouts(tmp_path)]
     assert {group: groups.count(group) for group in groups} == {"of an old run": 1, "p0": 50, "p1": 50, "p2": 50}
 
 
 async def test_the_event_loop_is_free_while_a_disk_is_slow(tmp_path, monkeypatch):
-    def slow(self, episode, **facts):
+    def slow(self, episode, facts):
         time.sleep(0.3)
 
     monkeypatch.setattr(TrajectoryWriter, "write", slow)
     one, episode, ticks = recorder(tmp_path), await an_episode(), 0
-    writing = asyncio.gather(*(one.record(episode, step=1, group="g") for _ in range(2)))
+    writing = asyncio.gather(*(one.record(episode, SOME) for _ in range(2)))
     while not writing.done():
         await asyncio.sleep(0.01)
         ticks += 1
@@ -92,22 +96,22 @@ async def test_a_disk_that_hangs_or_fails_loses_records_that_are_counted_and_nev
     said = []
     one, episode = recorder(tmp_path, said, patience_s=0.05), await an_episode()
 
-    def hangs(self, episode, **facts):
+    def hangs(self, episode, facts):
         time.sleep(0.4)
 
     monkeypatch.setattr(TrajectoryWriter, "write", hangs)
-    assert await asyncio.gather(*(one.record(episode, step=1, group="g") for _ in range(3))) == [False] * 3
+    assert await asyncio.gather(*(one.record(episode, SOME) for _ in range(3))) == [False] * 3
     began = time.monotonic()
-    assert not await one.record(episode, step=1, group="g")
+    assert not await one.record(episode, SOME)
     assert time.monotonic() - began < 0.04  # nobody queues behind a disk that hangs
     one.close()
 
-    def full(self, episode, **facts):
+    def full(self, episode, facts):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(TrajectoryWriter, "write", full)
     other = recorder(tmp_path, said)
-    assert not await other.record(episode, step=1, group="g")
+    assert not await other.record(episode, SOME)
     assert (one.lost, other.lost) == (4, 1)
     assert ["training goes on" in text for text in said] == [True, True]
     assert "No space left" in said[1]
@@ -117,8 +121,8 @@ async def test_large_images_are_kept_as_previews_and_small_ones_exactly(tmp_path
     noise = ImageFile.from_pil(__import__("PIL.Image").Image.effect_noise((900, 700), 90).convert("RGB"))
     small = ImageFile(png(30, 20))
     one = recorder(tmp_path, max_pixels=100_000)
-    await one.record(await an_episode(noise.data, small.data), step=1, group="g")
-    (found,) = read_records(tmp_path)
+    await one.record(await an_episode(noise.data, small.data), SOME)
+    (found,) = read_rollouts(tmp_path)
     large, exact = found.episode.opening[0].images
     assert exact == small
     assert large.mime == "image/jpeg"
@@ -134,8 +138,8 @@ async def test_an_image_that_the_runs_store_has_is_not_written_again(tmp_path):
     (store / image.sha256[:2]).mkdir(parents=True)
     (store / image.sha256[:2] / image.sha256).write_bytes(image.data)
     one = Recorder(tmp_path / "rollouts", RecordSettings(max_pixels=1024), images=store)
-    await one.record(await an_episode(image.data, png(9, 9)), step=1, group="g")
-    (found,) = read_records(tmp_path / "rollouts")
+    await one.record(await an_episode(image.data, png(9, 9)), SOME)
+    (found,) = read_rollouts(tmp_path / "rollouts")
     assert found.episode.opening[0].images == (image, ImageFile(png(9, 9)))
     assert not (tmp_path / "rollouts/previews").exists()
     assert sum(path.is_file() for path in (tmp_path / "rollouts/images").rglob("*")) == 1
@@ -148,14 +152,14 @@ async def test_an_image_that_the_runs_store_has_is_not_written_again(tmp_path):
 async def test_a_resumed_run_forgets_the_steps_that_it_makes_again(tmp_path):
     writers = [TrajectoryWriter(tmp_path), TrajectoryWriter(tmp_path, shared=True)]
     for step, (number, writer) in itertools.product(range(1, 6), enumerate(writers)):
-        writer.write(await an_episode(), step=step, group=f"w{number}")
+        writer.write(await an_episode(), RolloutFacts(step=step, group=f"w{number}"))
     single = tmp_path / "episodes.jsonl"
     single.write_bytes(single.read_bytes() + b'{"version": 2, "facts": {"step": 5')
     assert forget_after(tmp_path, 4) == 2
-    steps = sorted((record.facts["step"], record.facts["group"]) for record in read_records(tmp_path))
+    steps = sorted((record.facts.step, record.facts.group) for record in read_rollouts(tmp_path))
     assert steps == [(step, group) for step in range(1, 5) for group in ("w0", "w1")]
     assert forget_after(tmp_path, 4) == 0
     assert forget_after(tmp_path / "nothing", 4) == 0
     assert {path.suffix for path in tmp_path.iterdir() if path.is_file()} == {".jsonl"}
-    TrajectoryWriter(tmp_path).write(await an_episode(), step=5, group="w0")
-    assert [record.facts["step"] for record in read_records(tmp_path) if record.facts["group"] == "w0"] == [1, 2, 3, 4, 5]
+    TrajectoryWriter(tmp_path).write(await an_episode(), RolloutFacts(step=5, group="w0"))
+    assert [record.facts.step for record in read_rollouts(tmp_path) if record.facts.group == "w0"] == [1, 2, 3, 4, 5]

@@ -260,7 +260,7 @@ async def test_an_exhausted_budget_ends_the_episode_as_failed_and_the_run_with_i
     tools = build_tools(["search"], ToolContext(search=search))
     policy = ScriptedPolicy('<tool_call>{"name": "search", "arguments": {"query": "q"}}</tool_call>')
     episode = await run_episode([Message("user", "q")], policy=policy, tools=tools)
-    assert (episode.stop_reason, episode.ends_run) == (StopReason.FAILED, True)
+    assert (episode.stop_reason, episode.outage.ends_run) == (StopReason.FAILED, True)
     assert episode.failure.startswith("BudgetExhausted: searxng")
 
 

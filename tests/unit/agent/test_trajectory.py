@@ -12,9 +12,10 @@ from agent.episode import run_episode
 from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
+from agent.records import RolloutFacts
 from agent.settings import AgentSettings
 from agent.testing import EchoTool, ScriptedPolicy
-from agent.trajectory import TrajectoryWriter, read_records, tokens
+from agent.trajectory import TrajectoryWriter, read_rollouts, tokens
 from tests.conftest import png
 
 FORMAT = format_of("qwen2_5_vl")
@@ -40,9 +41,9 @@ async def an_episode():
 
 async def test_reading_gives_back_an_equal_episode(tmp_path):
     episode = await an_episode()
-    TrajectoryWriter(tmp_path).write(episode, item_id="a", reward=0.5)
-    (record,) = read_records(tmp_path)
-    assert record.facts == {"item_id": "a", "reward": 0.5}
+    TrajectoryWriter(tmp_path).write(episode, RolloutFacts(item_id="a", reward=0.5))
+    (record,) = read_rollouts(tmp_path)
+    assert record.facts == RolloutFacts(item_id="a", reward=0.5)
     assert record.episode.opening == episode.opening
     assert [turn.reply for turn in record.episode.turns] == [turn.reply for turn in episode.turns]
     assert [turn.observation for turn in record.episode.turns] == [turn.observation for turn in episode.turns]
@@ -86,7 +87,7 @@ def test_the_text_made_again_from_a_record_is_what_the_policy_saw(replies):
     episode, policy = asyncio.run(run())
     with tempfile.TemporaryDirectory() as directory:
         TrajectoryWriter(Path(directory)).write(episode)
-        (record,) = read_records(Path(directory))
+        (record,) = read_rollouts(Path(directory))
     default = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
     assert transcript(record.episode, FORMAT) + "\n" == default + policy.text
 
@@ -94,13 +95,13 @@ def test_the_text_made_again_from_a_record_is_what_the_policy_saw(replies):
 async def test_half_a_surrogate_pair_in_a_reply_is_kept_and_breaks_nothing(tmp_path):
     episode = await run_episode(OPENING, policy=ScriptedPolicy("\ud83d <answer>a</answer>"), tools={})
     TrajectoryWriter(tmp_path).write(episode)
-    (record,) = read_records(tmp_path)
+    (record,) = read_rollouts(tmp_path)
     assert record.episode.turns[0].reply.text == "\ud83d <answer>a</answer>"
 
 
 async def test_records_of_version_1_are_still_read(tmp_path):
     (tmp_path / "episodes.jsonl").write_text((Path(__file__).parent / "golden/episode_v1.jsonl").read_text())
-    (record,) = read_records(tmp_path)
+    (record,) = read_rollouts(tmp_path)
     assert record.episode.turns[0].reply.token_ids == (1, 2)
     assert record.episode.turns[0].reply.logprobs == (-0.5, -0.25)
     assert record.episode.answer == "é"
@@ -115,16 +116,16 @@ async def test_an_image_is_stored_once(tmp_path):
 
 async def test_a_line_cut_by_a_kill_loses_only_itself(tmp_path):
     writer = TrajectoryWriter(tmp_path)
-    writer.write(await an_episode(), item_id="a")
+    writer.write(await an_episode(), RolloutFacts(item_id="a"))
     path = tmp_path / "episodes.jsonl"
     path.write_bytes(path.read_bytes() + b'{"version": 1, "epis')
-    TrajectoryWriter(tmp_path).write(await an_episode(), item_id="b")
-    assert [record.facts["item_id"] for record in read_records(tmp_path)] == ["a", "b"]
+    TrajectoryWriter(tmp_path).write(await an_episode(), RolloutFacts(item_id="b"))
+    assert [record.facts.item_id for record in read_rollouts(tmp_path)] == ["a", "b"]
 
 
 async def test_a_newer_version_is_refused_and_an_empty_folder_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"episodes\.jsonl"):
-        next(read_records(tmp_path))
+        next(read_rollouts(tmp_path))
     (tmp_path / "episodes.jsonl").write_text(json.dumps({"version": 99}) + "\n")
     with pytest.raises(ValueError, match="version 99"):
-        next(read_records(tmp_path))
+        next(read_rollouts(tmp_path))

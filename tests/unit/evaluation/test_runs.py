@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from agent.records import RolloutFacts
 from agent.trajectory import TrajectoryWriter
 from evaluation.analysis.analytics import analyse
 from evaluation.analysis.compare import compare, compare_runs
@@ -84,7 +85,7 @@ def test_a_benchmark_that_needs_a_judge_and_has_none_is_not_evaluated_and_says_s
 
 def test_episodes_of_another_benchmark_are_refused(tmp_path):
     make_run(tmp_path / "run", lambda item, _: episode("A"))
-    TrajectoryWriter(tmp_path / "run").write(episode("A"), item_id="alien", category="", gold="A", sample=0)
+    TrajectoryWriter(tmp_path / "run").write(episode("A"), RolloutFacts(item_id="alien", gold="A"))
     with pytest.raises(RunMismatch, match="episodes of items that the benchmark does not have, such as 'alien'"):
         asyncio.run(
             score(tmp_path / "run", load_benchmark("vstar"), Grader(load_profile("vlmevalkit"), Judge(JudgeSettings())))

@@ -4,6 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.episode import Episode, StopReason, Turn
+from agent.images import ImageFile
+from agent.messages import Message
+from agent.policy import Reply
+from agent.protocol import FinalAnswer, Malformed, ToolCall
 from evaluation.runs.tool_use import KINDS, calls_of, classify_code, episode_facts, error_class, is_placeholder
 
 
@@ -46,37 +51,37 @@ def test_errors_have_classes(error, name):
 
 
 def turn(action, *, text="<think>t</think>", error="", finish="stop", images=0):
-    observation = {"role": "user", "text": "", "images": ["x"] * images} if "tool" in action else None
-    return {"text": text, "primer": "", "finish": finish, "num_tokens": 7, "num_prompt_tokens": 30, "action": action,
-            "observation": observation, "tool_error": error, "reply_s": 0.5, "tool_s": 0.25}  # fmt: skip
+    shown = Message("user", "<image>" * images, (ImageFile(b"x"),) * images) if isinstance(action, ToolCall) else None
+    reply = Reply(text=text, finish=finish, num_tokens=7, num_prompt_tokens=30)
+    return Turn(reply=reply, action=action, observation=shown, tool_error=error, reply_s=0.5, tool_s=0.25)
 
 
-def episode(*turns, stop="answered", answer="a"):
-    return {"turns": list(turns), "stop_reason": stop, "failure": "", "answer": answer, "wall_s": 2.0}
+def episode(*turns, end=StopReason.ANSWERED, answer="a"):
+    return Episode(opening=(), turns=list(turns), end=end, answer=answer, wall_s=2.0)
 
 
 def python(code, **more):
-    return turn({"tool": "python", "arguments": {"code": code}}, **more)
+    return turn(ToolCall("python", {"code": code}), **more)
 
 
 def test_calls_are_counted_with_repeats_placeholders_and_errors():
-    row = episode(
+    made = episode(
         python("print(1)"), python("print(1)"), python("x.crop()", error="NameError", images=1),
-        turn({"tool": "search", "arguments": {"query": "q"}}), turn({"malformed": "bad JSON", "told": "Error"}),
-        turn({"malformed": "nothing", "told": None}), turn({"answer": "a"}),
+        turn(ToolCall("search", {"query": "q"})), turn(Malformed("bad JSON", "Error")),
+        turn(Malformed("nothing")), turn(FinalAnswer("a")),
     )  # fmt: skip
-    calls = list(calls_of(row["turns"]))
+    calls = list(calls_of(made.turns))
     assert [call.kind for call in calls] == ["other", "other", "crop", "search", "other"]
     assert [call.repeated for call in calls] == [False, True, False, False, False]
     assert [call.error for call in calls] == ["", "", "NameError", "", "malformed"]
-    facts = episode_facts(row)
+    facts = episode_facts(made)
     assert (facts["tool_calls"], facts["tool_errors"], facts["images_seen"], facts["turns"]) == (5, 2, 1, 7)
     assert facts["reply_tokens"] == 49
     assert facts["calls"][0][3] is True
 
 
 def test_format_violations_are_told_by_rule():
-    facts = episode_facts(episode(turn({"malformed": "", "told": None}, text="hm"), stop="no_action", answer=None))
+    facts = episode_facts(episode(turn(Malformed(""), text="hm"), end=StopReason.NO_ACTION, answer=None))
     assert facts["format_errors"] == ["unbalanced <think>", "no single answer"]
-    fine = episode_facts(episode(turn({"answer": "a"}, text="<think>t</think><answer>a</answer>")))
+    fine = episode_facts(episode(turn(FinalAnswer("a"), text="<think>t</think><answer>a</answer>")))
     assert fine["format_errors"] == []

@@ -117,7 +117,7 @@ def test_without_a_fault_all_eight_are_scored_and_recorded_once(found):
     it = found["all good"]
     assert (it["prompt"]["status"], len(it["trajectories"]), lost_tags(it["prompt"])) == ("finished", 8, {})
     assert [record["reward"] for record in it["records"]] == [1.0] * 8
-    assert sorted(record["session"] for record in it["records"]) == list(range(8))
+    assert sorted(record["sample"] for record in it["records"]) == list(range(8))
     assert {record["step"] for record in it["records"]} == {3}
     assert it["said"] == ""
     assert set(it["extra"][0]["waits_s"]) == {"slot", "engine", "tools", "sandbox"}
@@ -149,11 +149,11 @@ def test_a_rollout_lost_anywhere_is_tagged_recorded_and_never_scored(found, name
     assert all(reason in text and ": " in text for text in tags.values()), tags
     failed = [record for record in it["records"] if record["stop"] == "failed"]
     assert len(it["records"]) == 8
-    assert sorted(record["session"] for record in failed) == sorted(int(tag.removeprefix("lost_")) for tag in tags)
+    assert sorted(record["sample"] for record in failed) == sorted(int(tag.removeprefix("lost_")) for tag in tags)
     for record in failed:
-        assert record["failure"] == tags[f"lost_{record['session']}"]
+        assert record["failure"] == tags[f"lost_{record['sample']}"]
         assert record["item_id"] == "item-7"
-        assert not {"reward", "accuracy", "format"} & set(record)
+        assert not {"reward", "score", "correct", "format"} & set(record)
         assert record["decided_by"] == "nobody"
 
 

@@ -17,7 +17,7 @@ def episode(*replies: str) -> Episode:
     last = turns[-1].action
     answer = last.text if isinstance(last, FinalAnswer) else None
     stop = StopReason.ANSWERED if answer else StopReason.NO_ACTION
-    return Episode(opening=(Message("user", "q"),), turns=turns, stop_reason=stop, answer=answer)
+    return Episode(opening=(Message("user", "q"),), turns=turns, end=stop, answer=answer)
 
 
 def judge(outcome: Outcome = Outcome.CORRECT) -> FakeJudge:

@@ -1,20 +1,30 @@
 """The index and the API behind `deepeyes view`; the page itself is looked at in tests/services/test_viewer_page.py."""
 
+import html
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agent.episode import run_episode
+from agent.episode import Episode, StopReason, Turn, run_episode
 from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
+from agent.protocol import parse_action
+from agent.records import Rollout, RolloutFacts
 from agent.testing import EchoTool, ScriptedPolicy
 from agent.trajectory import TrajectoryWriter, forget_after
-from tests.conftest import png
+from tests.conftest import ROOT, png
 from viewer.app import make_app
+from viewer.episode import describe
 from viewer.index import EpisodeIndex, find_records
+from viewer.pieces import pieces
+from viewer.static_page import episode_card, write_episodes_page
 
 CALL = '<think>t</think><tool_call>{"name": "echo", "arguments": {"a": "<b>"}}</tool_call>'
 
@@ -30,11 +40,13 @@ async def write(directory: Path, count: int, *, first: int = 0, answer: str = "r
         episode = await run_episode(opening, policy=policy, tools={"echo": EchoTool()})
         writer.write(
             episode,
-            step=number // 10,
-            kind=("small", "large")[number % 2],
-            item_id=f"i{number:03}",
-            reward=number / 100,
-            gold="red_1",
+            RolloutFacts(
+                step=number // 10,
+                category=("small", "large")[number % 2],
+                item_id=f"i{number:03}",
+                reward=number / 100,
+                gold="red_1",
+            ),
         )
 
 
@@ -46,18 +58,22 @@ async def run(tmp_path):
 
 def test_the_list_is_filtered_sorted_and_paged(run):
     index = EpisodeIndex(run)
-    assert index.rows({})[0] == 40
-    assert index.rows({"step": "1"})[0] == 10
-    assert index.rows({"step": "1", "kind": "small"})[0] == 5
-    assert (index.rows({"tool": "echo"})[0], index.rows({"tool": "none"})[0]) == (20, 20)
-    assert index.rows({"stop_reason": "failed"})[0] == 0
-    assert index.rows({"min_reward": "0.1", "max_reward": "0.19"})[0] == 10
-    assert (index.rows({"text": "i00"})[0], index.rows({"text": "%"})[0], index.rows({"text": "d_1"})[0]) == (10, 0, 40)
-    total, rows = index.rows({}, sort="reward", descending=True, offset=5, limit=2)
-    assert (total, [row["item_id"] for row in rows]) == (40, ["i034", "i033"])
+
+    def count(**filters):
+        return index.page(filters).total
+
+    assert count() == 40
+    assert count(step="1") == 10
+    assert count(step="1", category="small") == 5
+    assert (count(tool="echo"), count(tool="none")) == (20, 20)
+    assert count(stop_reason="failed") == 0
+    assert count(min_reward="0.1", max_reward="0.19") == 10
+    assert (count(text="i00"), count(text="%"), count(text="d_1")) == (10, 0, 40)
+    page = index.page({}, sort="reward", descending=True, offset=5, limit=2)
+    assert (page.total, [row.item_id for row in page.rows]) == (40, ["i034", "i033"])
     assert index.facets()["tool"] == [("echo", 20)]
     with pytest.raises(ValueError, match="no column 'x; DROP'"):
-        index.rows({}, sort="x; DROP")
+        index.page({}, sort="x; DROP")
 
 
 async def test_what_is_appended_appears_and_half_a_line_waits(run):
@@ -67,26 +83,26 @@ async def test_what_is_appended_appears_and_half_a_line_waits(run):
         file.write(b'{"version": 2, "epi')
     assert index.refresh() == 45
     index.close()
-    assert EpisodeIndex(run).rows({"step": "4"})[0] == 5
+    assert EpisodeIndex(run).page({"step": "4"}).total == 5
 
 
 async def test_an_index_of_other_records_is_made_anew(run):
     EpisodeIndex(run).close()
     (run / "episodes.jsonl").unlink()
     await write(run, 3, first=7)
-    assert [row["item_id"] for row in EpisodeIndex(run).rows({})[1]] == ["i007", "i008", "i009"]
+    assert [row.item_id for row in EpisodeIndex(run).page({}).rows] == ["i007", "i008", "i009"]
 
 
 def test_a_broken_index_or_a_read_only_folder_is_no_obstacle(run, monkeypatch, tmp_path):
     (run / "episodes.index.sqlite").write_bytes(b"not a database, " * 100)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert EpisodeIndex(run).rows({})[0] == 40
+    assert EpisodeIndex(run).page({}).total == 40
 
 
 def test_grades_of_an_evaluation_are_shown_with_its_episodes(run):
-    rows = [{"item_id": "i003", "correct": True}, {"item_id": "i004", "correct": None}]
-    (run / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = {row["item_id"]: row["accuracy"] for row in EpisodeIndex(run).rows({})[1]}
+    rows = [{"item_id": "i003", "correct": True, "score": 1.0}, {"item_id": "i004", "correct": None, "score": None}]
+    (run / "scores.jsonl").write_text("".join(json.dumps(row | {"sample": 0}) + "\n" for row in rows))
+    found = {row.item_id: row.score for row in EpisodeIndex(run).page({}).rows}
     assert (found["i003"], found["i004"], found["i005"]) == (1.0, None, None)
 
 
@@ -125,27 +141,47 @@ def test_tokens_are_shown_as_text_where_the_tokenizer_is_known(run, toy):
         make_app([run], tokenizer=run)
 
 
-def test_code_is_highlighted_and_escaped(tmp_path):
-    from viewer.episode import describe
+def test_code_is_highlighted_and_escaped():
+    code = "print('<script>')"
+    shown = describe_turn(f"<think>x</think><code>\n```python\n{code}\n```\n</code>")
+    (piece,) = [piece["html"] for piece in shown if piece["kind"] == "code"]
+    assert "&lt;script&gt;" in piece
+    assert "<span" in piece
 
-    turn = {
-        "primer": "", "text": "<think>x</think><code>\n```python\nprint('<script>')\n```\n</code>", "finish": "stop", "num_tokens": 1,
-        "action": {"tool": "python", "arguments": {"code": "print('<script>')"}}, "observation": None, "tool_error": "",
-        "token_ids": [], "logprobs": [], "reply_s": 0, "tool_s": 0,
-    }  # fmt: skip
-    row = {
-        "episode_id": "e",
-        "stop_reason": "answered",
-        "answer": "a",
-        "failure": "",
-        "opening": [],
-        "turns": [turn],
-        "facts": {},
-    }
-    shown = describe(row, tmp_path, None)["turns"][0]
-    assert "&lt;script&gt;" in shown["code"]
-    assert "<span" in shown["code"]
-    assert shown["text"] == "<think>x</think>"
+
+def describe_turn(text):
+    turn = Turn(reply=Reply(text=text, finish="stop"), action=parse_action(text))
+    return describe(Rollout(Episode(opening=(), turns=[turn], end=StopReason.ANSWERED)), None)["turns"][0]["pieces"]
+
+
+FIRST, LAST = "<code>\n```python\nfirst()\n```\n</code>", "<code>\n```python\nlast()\n```\n</code>"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<think>I will write <code> now. IMPORTANT: mind the scale.</think>\n{LAST}",
+        f"<think>a</think>{FIRST} and then {LAST}",
+        f"<think>a</think>{LAST}\nwhat stands behind it",
+        "<think>a</think> so <answer>red</answer> or so",
+        "no tags at all",
+        "<think>a</think><think>b",
+    ],
+)
+def test_all_that_the_model_wrote_is_shown(text):
+    turn = Turn(reply=Reply(text=text, finish="stop"), action=parse_action(text))
+    found = list(pieces(turn))
+    assert "".join(piece.text for piece in found).split() == text.split()
+    assert [piece.text for piece in found if piece.kind == "code"] == (["last()"] if LAST in text else [])
+    episode = Episode(opening=(), turns=[turn], end=StopReason.ANSWERED)
+    shown = html.unescape(re.sub(r"</?(?:div|pre|strong|h3|article|span)[^>]*>", "", episode_card("title", episode)))
+    assert "".join(text.split()) in "".join(shown.replace("Answer: ", "").split())
+
+
+@given(st.text(alphabet="ab<>/`\n think code answer"))
+def test_the_pieces_of_any_reply_are_all_of_it(text):
+    turn = Turn(reply=Reply(text=text, finish="stop", primer="<think>"), action=parse_action("<think>" + text))
+    assert "".join("".join(piece.text for piece in pieces(turn)).split()) == "".join(("<think>" + text).split())
 
 
 def test_images_come_lazily_by_hash_and_nothing_else_is_served(run):
@@ -196,14 +232,63 @@ async def test_the_files_of_several_processes_are_one_list_and_what_a_resume_for
     for first in (30, 40):
         await write(run, 10, first=first, shared=True)
     index = EpisodeIndex(run)
-    assert index.rows({})[0] == 50
+    assert index.page({}).total == 50
     assert find_records(tmp_path) == run
-    number = index.rows({"text": "i047"})[1][0]["id"]
-    assert index.record(number)["facts"]["item_id"] == "i047"
+    number = index.page({"text": "i047"}).rows[0].id
+    assert index.rollout(number).facts.item_id == "i047"
     await write(run, 5, first=50, shared=True)
     assert index.refresh() == 55
     assert forget_after(run, 3) == 15
     assert index.refresh() == 40
-    assert {row["step"] for row in index.rows({})[1]} == {0, 1, 2, 3}
+    assert {row.step for row in index.page({}).rows} == {0, 1, 2, 3}
     with client(run) as asked:
         assert asked.get("/api/runs").json()[0]["episodes"] == 40
+
+
+# ---- recordings of before, and damaged ones ----
+
+
+@pytest.mark.parametrize(("folder", "episodes"), [("rollouts", 10), ("chat", 1), ("evaluation", 10)])
+def test_recordings_of_version_2_open_in_list_and_page(tmp_path, folder, episodes):
+    shutil.copytree(ROOT / "tests/recorded/version_2" / folder, tmp_path / folder)
+    with client(tmp_path / folder) as asked:
+        listed = asked.get("/api/runs/0/episodes").json()
+        assert listed["total"] == episodes
+        for row in listed["rows"]:
+            shown = asked.get(f"/api/runs/0/episodes/{row['id']}").json()
+            assert shown["stop_reason"] == row["stop_reason"]
+            for part in (part for message in shown["opening"] for part in message["parts"] if "image" in part):
+                assert asked.get(f"/images/0/{part['image']}").status_code == 200
+    assert write_episodes_page(tmp_path / folder, tmp_path / "page.html", limit=99) == episodes
+
+
+def test_facts_of_version_2_stand_in_todays_columns(tmp_path):
+    shutil.copytree(ROOT / "tests/recorded/version_2/rollouts", tmp_path / "run")
+    index = EpisodeIndex(tmp_path / "run")
+    page = index.page({"category": "look", "step": "1"})
+    assert [(row.item_id, row.sample, row.score, row.reward) for row in page.rows] == [
+        ("perception-g1", 0, 0.0, 0.2), ("perception-g1", 1, 1.0, 1.0),
+    ]  # fmt: skip
+    assert (page.items, page.accuracy) == (1, 0.5)
+    assert dict(index.facets()["category"]) == {"look": 4, "perception": 1, "search": 4, "vstar": 1}
+
+
+async def test_a_damaged_line_is_left_out_and_what_follows_is_shown(run):
+    path = run / "episodes.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:3], lines[3][:100] + b"\n", *lines[4:]]))
+    index = EpisodeIndex(run)
+    assert index.page({}).total == 39
+    (row,) = index.page({"text": "i004"}).rows
+    assert index.rollout(row.id).facts.item_id == "i004"
+    await write(run, 2, first=40)
+    assert index.refresh() == 41
+
+
+def test_scores_that_cannot_be_read_are_left_out_and_newer_ones_refused(run):
+    rows = ['{"item_id": "i003", "correct": true, "score": 1.0}', "{", '{"item_id": 4}']
+    (run / "scores.jsonl").write_text("\n".join(rows) + "\n")
+    assert EpisodeIndex(run).page({}).items == 1
+    (run / "scores.jsonl").write_text('{"version": 99, "item_id": "i003", "correct": true, "score": 1.0}\n')
+    with pytest.raises(ValueError, match=r"scores\.jsonl has version 99"):
+        EpisodeIndex(run)
