@@ -198,15 +198,26 @@ def parse_head(line: bytes) -> RolloutHead:
         UnreadableRecord: It is no record.
         NewerRecord: A newer version wrote it.
     """
-    numbers = _NUMBERS.match(line)
-    if numbers is not None and int(numbers[2]) == zlib.crc32(memoryview(line)[numbers.end() :]):
-        return validated(_HEAD, b"{" + line[numbers.end() : int(numbers[1])] + b"}")
+    head = _undamaged_head(line)
+    if head is not None:
+        return validated(_HEAD, head)
     row = _row(line)
     if row["version"] < VERSION:
         return _shaped(lambda: _old_head(row))
-    head = validated(_HEAD, json.dumps({name: row[name] for name in _HEAD_NAMES if name in row}).encode())
     _shaped(lambda: episode_from_row(row, lambda sha256: ImageFile(sha256.encode())))
-    return head
+    return _edited_head(row)
+
+
+def _undamaged_head(line: bytes) -> bytes | None:
+    """The JSON of the head, if the line is as it was written."""
+    numbers = _NUMBERS.match(line)
+    if numbers is None or int(numbers[2]) != zlib.crc32(memoryview(line)[numbers.end() :]):
+        return None
+    return b"{" + line[numbers.end() : int(numbers[1])] + b"}"
+
+
+def _edited_head(row: Mapping[str, Any]) -> RolloutHead:
+    return validated(_HEAD, json.dumps({name: row[name] for name in _HEAD_NAMES if name in row}).encode())
 
 
 def parse_rollout(line: bytes, image: Callable[[str], ImageFile]) -> Rollout:
@@ -220,10 +231,11 @@ def parse_rollout(line: bytes, image: Callable[[str], ImageFile]) -> Rollout:
         UnreadableRecord: It is no record.
         NewerRecord: A newer version wrote it.
     """
-    row = _row(line)
-    saved = row.get("facts") or {}
-    old = row["version"] < VERSION
-    facts = _shaped(lambda: _old_facts(saved)) if old else validated(_FACTS, json.dumps(saved).encode())
+    row, head = _row(line), _undamaged_head(line)
+    if row["version"] < VERSION:
+        facts = _shaped(lambda: _old_facts(row.get("facts") or {}))
+    else:
+        facts = (_edited_head(row) if head is None else validated(_HEAD, head)).facts
     return Rollout(_shaped(lambda: episode_from_row(row, image)), facts)
 
 

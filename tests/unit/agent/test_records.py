@@ -142,7 +142,7 @@ def test_an_episode_cannot_be_made_that_failed_for_no_reason():
     [
         ({"failure": "away"}, "stop_reason is 'answered', and yet there is a failure"),
         ({"stop_reason": "failed"}, "no failure says what broke"),
-        ({"stop_reason": "finished"}, "stop_reason"),
+        ({"stop_reason": "finished"}, "'finished' is not a valid StopReason"),
         ({"num_turns": "two"}, "num_turns: Input should be a valid integer"),
         ({"facts": {"accuracy": 1.0}}, "accuracy: Unexpected keyword argument"),
         ({"facts": {"sample": "0"}}, "sample: Input should be a valid integer"),
