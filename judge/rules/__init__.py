@@ -1,0 +1,165 @@
+"""Graders without a model: a rule is sure or it is silent.
+
+A rule decides only inside its domain, and the domain is a grammar of the whole answer and of the whole gold: one number with its unit, one
+date, one option, one formula. What is left is undecided; the LLM judge decides, or `Rules(strict=True)` counts it as wrong, which suits data
+whose answers are closed words, such as colours. judge/README.md shows what each rule accepts, from judge/rules/examples.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from judge.rules.choices import choice_rule, read_choice
+from judge.rules.dates import date_rule, read_date, time_rule
+from judge.rules.layout import MAX_CHARS, peel
+from judge.rules.lists import candidates, list_rule, range_rule, ratio_rule
+from judge.rules.maths import Proofs, Prover, maths_rule, may_be_formula
+from judge.rules.quantities import numbers_rule, read_quantity
+from judge.rules.words import closed_words_rule, phrase_rule, yes_no_rule
+from judge.verdict import Outcome, Verdict
+
+RULES_VERSION = "2"
+"""Changes whenever a verdict changes; a scoring states it. 1 was the rules until they were sure of the whole answer."""
+_CODE = re.compile(r"([A-Za-z]{1,4})[- ]?([0-9]{1,6})([A-Za-z]?)")
+_MAX_HEDGE_WORDS = 12
+
+Rule = Callable[[str, str, str], bool | None]
+"""(answer, gold, question), both without marks of layout, -> right, wrong, or silent."""
+
+
+def code_rule(answer: str, gold: str, question: str) -> bool | None:
+    """Say no to codes of the same letters and another number: E10 is not E5, B12 not B6."""
+    expected, given = _CODE.fullmatch(gold), _CODE.fullmatch(answer)
+    if expected is None or given is None or expected[1].lower() != given[1].lower() or expected[3].lower() != given[3].lower():
+        return None
+    return None if int(expected[2]) == int(given[2]) or read_date(gold) or read_date(answer) else False
+
+
+def candidates_rule(answer: str, gold: str, question: str) -> bool | None:
+    """Say no to an answer that lists several numbers, letters, or words of one class, of which one surely is not the gold."""
+    offered, alternatives = candidates(answer)
+    if not offered:
+        return None
+    verdicts = [_typed(item, gold, alternatives=alternatives) for item in offered]
+    return None if None in verdicts or all(verdicts) else False
+
+
+def _typed(item: str, gold: str, *, alternatives: bool) -> bool | None:
+    """Whether one listed item is the gold; None if it is no plain number, letter, or (of alternatives) word of a class."""
+    item = peel(item)
+    letter = read_choice(item)
+    if letter is not None and letter.exact and not letter.text:
+        return choice_rule(item, gold, "")
+    quantity = read_quantity(item)
+    if quantity is not None:
+        plain = not quantity.units and quantity.number.form in ("integer", "decimal", "fraction", "word")
+        return numbers_rule(item, gold, "") if plain else None
+    if "\\" in item:
+        return maths_rule(item, gold, _no_proof)
+    if not alternatives:
+        return None
+    decided = yes_no_rule(item, gold, "is")
+    return closed_words_rule(item, gold, "") if decided is None else decided
+
+
+def _no_proof(gold: str, answer: str) -> bool:
+    return False
+
+
+_SIMPLE: tuple[tuple[str, Rule], ...] = (
+    ("choice", choice_rule),
+    ("yes_no", yes_no_rule),
+    ("words", closed_words_rule),
+    ("number", numbers_rule),
+    ("date", date_rule),
+    ("time", time_rule),
+    ("range", range_rule),
+    ("ratio", ratio_rule),
+)
+NAMES = (*(name for name, _ in _SIMPLE), "list", "candidates", "exact", "code", "maths")
+
+
+def decide(answer: str, gold: str, question: str, prove: Prover) -> tuple[str, bool | None]:
+    """Ask the rules in order about one answer and one gold.
+
+    Args:
+        answer: Without marks of layout.
+        gold: Likewise.
+        question: What was asked; it can only make a rule silent.
+        prove: math-verify.
+
+    Returns:
+        (the rule's name, its verdict); the verdict is None if all are silent.
+    """
+    if answer == gold:
+        return "exact", phrase_rule(answer, gold, question) if gold else None
+    for name, rule in _SIMPLE:
+        decided = rule(answer, gold, question)
+        if decided is not None:
+            return name, decided
+    decided = list_rule(answer, gold, _same_item)
+    if decided is not None:
+        return "list", decided
+    for name, rule in (("candidates", candidates_rule), ("exact", phrase_rule), ("code", code_rule)):
+        decided = rule(answer, gold, question)
+        if decided is not None:
+            return name, decided
+    return "maths", maths_rule(answer, gold, prove)
+
+
+def _same_item(gold: str, answer: str) -> bool | None:
+    """One item of a list against another."""
+    gold, answer = peel(gold), peel(answer)
+    if "".join(gold.split()) == "".join(answer.split()):
+        return True
+    for rule in (numbers_rule, date_rule, closed_words_rule, phrase_rule):
+        decided = rule(answer, gold, "")
+        if decided is not None:
+            return decided
+    return maths_rule(answer, gold, _no_proof)
+
+
+def may_take_long(gold: str | Sequence[str]) -> bool:
+    """Whether a verdict may ask math-verify: up to a second, not to be spent on an event loop."""
+    golds = [gold] if isinstance(gold, str) else gold
+    return any(isinstance(text, str) and (may_be_formula(text) or read_quantity(peel(text[:MAX_CHARS])) is not None) for text in golds)
+
+
+class Rules:
+    """Judges by rules alone."""
+
+    def __init__(self, *, strict: bool = False) -> None:
+        self._strict = strict
+
+    def judge(self, answer: str | None, gold: str | Sequence[str], *, question: str = "") -> Verdict:
+        """Judge one answer against one gold answer or several, of which any will do.
+
+        Raises:
+            ValueError: There is no gold answer.
+        """
+        golds = [gold] if isinstance(gold, str) else list(gold)
+        if not golds or not all(isinstance(text, str) and text.strip() for text in golds):
+            raise ValueError(f"gold answer {gold!r} is empty; a question without a gold answer cannot be judged")
+        if answer is None or not answer.strip():
+            return Verdict(outcome=Outcome.INCORRECT, decided_by="rule:empty", reason="there is no answer")
+        given = _readable(answer)
+        prove = Proofs()
+        refused, sure_no = "", 0
+        for text in golds:
+            name, decided = decide(given, _readable(text), question, prove)
+            if decided:
+                return Verdict(outcome=Outcome.CORRECT, decided_by=f"rule:{name}", reason=f"equals {text!r}")
+            # Of several golds an answer may list more than one.
+            if decided is False and (name != "candidates" or len(golds) == 1):
+                refused, sure_no = name, sure_no + 1
+        if sure_no == len(golds):
+            return Verdict(outcome=Outcome.INCORRECT, decided_by=f"rule:{refused}", reason=f"is not {golds[0]!r}")
+        if self._strict:
+            return Verdict(outcome=Outcome.INCORRECT, decided_by="rule:strict", reason="no rule accepts it")
+        return Verdict(outcome=Outcome.UNDECIDED, decided_by="nobody", reason="no rule is sure")
+
+
+def _readable(text: str) -> str:
+    """Without marks of layout; a long text as it is, of which rules know only whether it is the same."""
+    return peel(text) if len(text) <= MAX_CHARS else text.strip()
