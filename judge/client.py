@@ -110,7 +110,7 @@ class Judge:
             JudgeMisconfigured: The server refuses every request.
         """
         started = time.monotonic()
-        if may_take_long(gold):
+        if may_take_long(answer, gold):
             verdict = await asyncio.to_thread(self._rules.judge, answer, gold, question=question)
         else:
             verdict = self._rules.judge(answer, gold, question=question)

@@ -1,8 +1,8 @@
 """math-verify in a process of its own, which is ended when it takes too long.
 
 SymPy computes what it is given: `99999999!` or `9^{9^9}` in an answer would hold up a whole rollout worker, and its
-time-outs need a main thread. The process holds no more than 2 GiB, is started at first use (half a second), and ends with
-its parent.
+time-outs need a main thread. The process holds no more than 2 GiB, is started at first use (half a second) and again as soon
+as it was ended, and ends with its parent.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class MathsProcess:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._ready = False
 
     def equal(self, gold: str, answer: str) -> bool | None:
         """True if proven, False if not, None if it could not be parsed or took too long."""
@@ -46,16 +47,21 @@ class MathsProcess:
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 self._start()
+            if not self._ready and self._read(_START_S) is None:
+                raise RuntimeError("math-verify did not start; is it installed? pip install 'deepeyes[judge]'")
+            self._ready = True
             assert self._process is not None
             assert self._process.stdin is not None
             try:
                 self._process.stdin.write(json.dumps(question).encode() + b"\n")
                 self._process.stdin.flush()
                 line = self._read(self._timeout_s)
-                return None if line is None else json.loads(line)
+                if line is not None:
+                    return json.loads(line)
             except (OSError, ValueError):
                 self._stop()
-                return None
+            self._start()  # the next question does not wait for it
+            return None
 
     def close(self) -> None:
         """End the process."""
@@ -73,8 +79,6 @@ class MathsProcess:
             stderr=subprocess.DEVNULL,
             env=os.environ | {"PYTHONPATH": paths},
         )
-        if self._read(_START_S) is None:
-            raise RuntimeError("math-verify did not start; is it installed? pip install 'deepeyes[judge]'")
 
     def _read(self, timeout_s: float) -> bytes | None:
         """A line, or None and the process is ended."""
@@ -90,6 +94,7 @@ class MathsProcess:
 
     def _stop(self) -> None:
         process, self._process = self._process, None
+        self._ready = False
         if process is None:
             return
         process.kill()

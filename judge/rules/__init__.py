@@ -1,8 +1,8 @@
 """Graders without a model: a rule is sure or it is silent.
 
-A rule decides only inside its domain, and the domain is a grammar of the whole answer and of the whole gold: one number with its unit, one
-date, one option, one formula. What is left is undecided; the LLM judge decides, or `Rules(strict=True)` counts it as wrong, which suits data
-whose answers are closed words, such as colours. judge/README.md shows what each rule accepts, from judge/rules/examples.py.
+A rule decides only inside its domain, and the domain is a grammar of the whole answer and of the whole gold: one number with
+its unit, one date, one option, one formula. What is left is undecided: the LLM judge decides, or `Rules(strict=True)` counts
+it as wrong, which suits data whose answers are closed words, such as colours. judge/README.md shows what each rule accepts.
 """
 
 from __future__ import annotations
@@ -31,13 +31,18 @@ Rule = Callable[[str, str, str], bool | None]
 def code_rule(answer: str, gold: str, question: str) -> bool | None:
     """Say no to codes of the same letters and another number: E10 is not E5, B12 not B6."""
     expected, given = _CODE.fullmatch(gold), _CODE.fullmatch(answer)
-    if expected is None or given is None or expected[1].lower() != given[1].lower() or expected[3].lower() != given[3].lower():
+    if (
+        expected is None
+        or given is None
+        or expected[1].lower() != given[1].lower()
+        or expected[3].lower() != given[3].lower()
+    ):
         return None
     return None if int(expected[2]) == int(given[2]) or read_date(gold) or read_date(answer) else False
 
 
 def candidates_rule(answer: str, gold: str, question: str) -> bool | None:
-    """Say no to an answer that lists several numbers, letters, or words of one class, of which one surely is not the gold."""
+    """Say no to an answer that lists several numbers, letters, or words of a class, of which one surely is not the gold."""
     offered, alternatives = candidates(answer)
     if not offered:
         return None
@@ -67,17 +72,28 @@ def _no_proof(gold: str, answer: str) -> bool:
     return False
 
 
-_SIMPLE: tuple[tuple[str, Rule], ...] = (
-    ("choice", choice_rule),
-    ("yes_no", yes_no_rule),
-    ("words", closed_words_rule),
-    ("number", numbers_rule),
-    ("date", date_rule),
-    ("time", time_rule),
-    ("range", range_rule),
-    ("ratio", ratio_rule),
+_WITH_WORDS: tuple[tuple[str, Rule], ...] = (("choice", choice_rule), ("yes_no", yes_no_rule), ("words", closed_words_rule))
+_NUMBER: tuple[tuple[str, Rule], ...] = (("number", numbers_rule),)
+_WITH_DIGITS: tuple[tuple[str, Rule], ...] = (
+    ("date", date_rule), ("time", time_rule), ("range", range_rule), ("ratio", ratio_rule), ("code", code_rule),
+)  # fmt: skip
+NAMES = (
+    "choice",
+    "yes_no",
+    "words",
+    "number",
+    "date",
+    "time",
+    "range",
+    "ratio",
+    "list",
+    "candidates",
+    "exact",
+    "code",
+    "maths",
 )
-NAMES = (*(name for name, _ in _SIMPLE), "list", "candidates", "exact", "code", "maths")
+_DIGIT = re.compile(r"[0-9]")
+_BETWEEN_ITEMS = re.compile(r"[,;|/&$\\]|\b(?:or|and)\b|^[(A-J]")
 
 
 def decide(answer: str, gold: str, question: str, prove: Prover) -> tuple[str, bool | None]:
@@ -94,18 +110,21 @@ def decide(answer: str, gold: str, question: str, prove: Prover) -> tuple[str, b
     """
     if answer == gold:
         return "exact", phrase_rule(answer, gold, question) if gold else None
-    for name, rule in _SIMPLE:
+    digits = _DIGIT.search(gold) is not None
+    rules = (*_WITH_WORDS, *_NUMBER, *_WITH_DIGITS) if digits and _DIGIT.search(answer) else (*_WITH_WORDS, *_NUMBER)
+    for name, rule in rules:
         decided = rule(answer, gold, question)
         if decided is not None:
             return name, decided
-    decided = list_rule(answer, gold, _same_item)
-    if decided is not None:
-        return "list", decided
-    for name, rule in (("candidates", candidates_rule), ("exact", phrase_rule), ("code", code_rule)):
-        decided = rule(answer, gold, question)
+    if _BETWEEN_ITEMS.search(answer):
+        decided = list_rule(answer, gold, _same_item)
         if decided is not None:
-            return name, decided
-    return "maths", maths_rule(answer, gold, prove)
+            return "list", decided
+        decided = candidates_rule(answer, gold, question)
+        if decided is not None:
+            return "candidates", decided
+    decided = phrase_rule(answer, gold, question)
+    return ("exact", decided) if decided is not None else ("maths", maths_rule(answer, gold, prove))
 
 
 def _same_item(gold: str, answer: str) -> bool | None:
@@ -120,10 +139,10 @@ def _same_item(gold: str, answer: str) -> bool | None:
     return maths_rule(answer, gold, _no_proof)
 
 
-def may_take_long(gold: str | Sequence[str]) -> bool:
+def may_take_long(answer: str | None, gold: str | Sequence[str]) -> bool:
     """Whether a verdict may ask math-verify: up to a second, not to be spent on an event loop."""
-    golds = [gold] if isinstance(gold, str) else gold
-    return any(isinstance(text, str) and (may_be_formula(text) or read_quantity(peel(text[:MAX_CHARS])) is not None) for text in golds)
+    texts = [answer, gold] if isinstance(gold, str) else [answer, *gold]
+    return any(isinstance(text, str) and len(text) <= MAX_CHARS and may_be_formula(text) for text in texts)
 
 
 class Rules:

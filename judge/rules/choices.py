@@ -1,6 +1,6 @@
 """Multiple choice: one letter, perhaps in brackets, announced, or with the option's text behind it.
 
-An answer that names a second option, negates, or takes something back is for a judge; one that only lists letters names no option.
+An answer that names a second option, negates, or takes something back is for a judge.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ _BARE = re.compile(r"(?:(?:the )?(?:option|choice) )?[(\[<{]?([A-Za-z])[)\]>}]?[
 _GOLD = re.compile(r"[(\[]?([A-Z])[)\]]?[.:)]?")
 _WITH_TEXT = re.compile(r"(?:\(([A-Z])\)|\[([A-Z])\]|([A-Z])[.):、])[.:]? ?(?=\S)(.*)")
 _OTHER_OPTION = re.compile(r"(?<![A-Za-z'])[A-Z](?![A-Za-z'])")
+_ANNOUNCED = ("option", "choice", "the opt", "the cho")
 _OPTION_LINE = re.compile(r"^[ \t]*[(\[]?([A-J])[).:\]][ \t]*(\S.*)$", re.MULTILINE)
 _MAX_QUESTION_CHARS = 4000
 _ARTICLE_FIRST = re.compile(r"A [a-z]{2,}")
-_TAKES_BACK = frozenset(
-    "no not nor none neither never wait wrong incorrect false right correct true actually instead rather but or and however although though "
-    "because since so as if unless except either both all any maybe perhaps possibly probably sorry hmm oops correction change is are was were be "
-    "answer option choice guess think sure unsure uncertain unknown than then also too other another "
-    "isn't aren't wasn't weren't don't doesn't can't cannot won't "
-    "nicht nein kein keine falsch oder ist pas non faux ou est ni falso incorrecto incorrecta mal es sino sbagliato errato nao não errado "
-    "не нет неверно или".split()
-)
+_WORDS_THAT_TAKE_BACK = """
+no not nor none neither never wait wrong incorrect false right correct true actually instead rather but or and however
+although though because since so as if unless except either both all any maybe perhaps possibly probably sorry hmm oops
+correction change is are was were be answer option choice guess think sure unsure uncertain unknown than then also too
+other another cannot nicht nein kein keine falsch oder ist pas non faux ou est ni falso incorrecto incorrecta mal es
+sino sbagliato errato nao não errado не нет неверно или
+"""
+"""In English and some other languages; with any of them the text behind a letter is for a judge."""
+_TAKES_BACK = frozenset(_WORDS_THAT_TAKE_BACK.split())
 _TAKES_BACK_CHINESE = re.compile(r"[不非错誤误没否或和是对對]")
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 
@@ -46,9 +48,13 @@ def choice_rule(answer: str, gold: str, question: str) -> bool | None:
             return given.letter == found[1]
         if shown is not None or not _only_describes(given.text):
             return None
-    if not given.exact and found[1] not in "ABCD" and not (found[1] in "EFGHIJ" and (len(answer) > 1 or found[1] in read_options(question))):
-        return None  # r is no R and g no G, but a lower-case letter may name an option
-    return given.letter == found[1]
+    # r is no R and g no G, but a lower-case letter may name an option.
+    named = (
+        given.exact
+        or found[1] in "ABCD"
+        or (found[1] in "EFGHIJ" and (len(answer) > 1 or found[1] in read_options(question)))
+    )
+    return given.letter == found[1] if named else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,7 @@ def read_choice(answer: str) -> Choice | None:
     """The option that an answer begins with, or is; None if it does not begin with one."""
     if not answer or len(answer) > _MAX_CHARS:
         return None
-    if answer[:2].isalpha() and len(answer) > 1 and not answer[:7].lower().startswith(("option", "choice", "the opt", "the cho")):
+    if len(answer) > 1 and answer[:2].isalpha() and not answer[:7].lower().startswith(_ANNOUNCED):
         return None
     bare = _BARE.fullmatch(answer)
     if bare is not None:

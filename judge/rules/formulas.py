@@ -1,7 +1,8 @@
 """The grammar of one formula as a whole, in LaTeX or plain text.
 
-What is not in the grammar is no formula here: words, units, ranges, several formulas, dots, primes, integrals, functions of unknown name,
-and whatever can be read in two ways, such as `1/2x`, `x2`, `f(x)`, `2^3^4`, `\\log 2`, `4\\sqrt(2)`. A run of letters is one name.
+What is not in the grammar is no formula here: words, units, ranges, several formulas, dots, primes, integrals, functions of
+unknown name, and whatever can be read in two ways, such as `1/2x`, `x2`, `f(x)`, `2^3^4`, `\\log 2`, `4\\sqrt(2)`. A run of
+letters is one name.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass
+from typing import Any
 
 MAX_CHARS = 300
 _MAX_DEPTH = 24
@@ -20,26 +22,25 @@ _SPACING = re.compile(r"\\(?:left|right|displaystyle|limits|q?quad)(?![A-Za-z])|
 _ROMAN_E = re.compile(r"\\(?:mathrm|rm|text)\{e\}")
 _ABOVE = str.maketrans({char: f"^{{{digit}}}" for char, digit in zip("²³⁴⁵⁶⁷⁸⁹", "23456789", strict=True)})
 _GREEK = {
-    letter: "\\" + name
-    for letter, name in zip(
-        "αβγδεθλρσφωΔπ", "alpha beta gamma delta epsilon theta lambda rho sigma phi omega Delta pi".split(), strict=True
-    )
-}
-_GREEK_NAMES = frozenset(
-    "\\alpha \\beta \\gamma \\delta \\epsilon \\varepsilon \\zeta \\eta \\theta \\kappa \\lambda \\mu \\nu \\xi \\rho \\sigma \\tau \\phi \\varphi "
-    "\\chi \\psi \\omega \\Gamma \\Delta \\Theta \\Lambda \\Sigma \\Phi \\Psi \\Omega".split()
-)
-_FUNCTIONS = frozenset("\\sin \\cos \\tan \\ln \\exp \\arcsin \\arccos \\arctan \\sinh \\cosh \\tanh".split())
+    "α": r"\alpha", "β": r"\beta", "γ": r"\gamma", "δ": r"\delta", "ε": r"\epsilon", "θ": r"\theta", "λ": r"\lambda",
+    "ρ": r"\rho", "σ": r"\sigma", "φ": r"\phi", "ω": r"\omega", "Δ": r"\Delta", "π": r"\pi",
+}  # fmt: skip
+_NAMES = r"""
+\alpha \beta \gamma \delta \epsilon \varepsilon \zeta \eta \theta \kappa \lambda \mu \nu \xi \rho \sigma \tau
+\phi \varphi \chi \psi \omega \Gamma \Delta \Theta \Lambda \Sigma \Phi \Psi \Omega
+"""
+_GREEK_NAMES = frozenset(_NAMES.split())
+_FUNCTIONS = {r"\sin", r"\cos", r"\tan", r"\ln", r"\exp", r"\arcsin", r"\arccos", r"\arctan", r"\sinh", r"\cosh", r"\tanh"}
 _TIMES = {"*", "×", "·", "\\cdot", "\\times"}
 _OVER = {"/", "÷", "\\div"}
 _RELATIONS = {
-    "=": "=", "<": "<", ">": ">", "≤": "<=", "≥": ">=", "≠": "!=", "\\le": "<=", "\\leq": "<=", "\\leqslant": "<=", "\\ge": ">=",
-    "\\geq": ">=", "\\geqslant": ">=", "\\ne": "!=", "\\neq": "!=", "\\lt": "<", "\\gt": ">",
+    "=": "=", "<": "<", ">": ">", "≤": "<=", "≥": ">=", "≠": "!=", "\\le": "<=", "\\leq": "<=", "\\leqslant": "<=",
+    "\\ge": ">=", "\\geq": ">=", "\\geqslant": ">=", "\\ne": "!=", "\\neq": "!=", "\\lt": "<", "\\gt": ">",
 }  # fmt: skip
 _FUNCTION_NAMES = frozenset("fghuvyFGHPEV")
 """A letter of which the bracket behind it may be an argument, whatever stands in it."""
 
-Tree = tuple  # type: ignore[type-arg]
+Tree = tuple[Any, ...]
 """("number", text), ("name", text), ("constant", "pi"), ("call", function, argument), (operator, argument, …)."""
 
 
@@ -73,9 +74,8 @@ def read_formula(text: str) -> Formula | None:
         parser.end()
     except NotAFormula:
         return None
-    marks = {kind for kind, _ in tokens}
-    sure = bool(marks & {"name", "command"}) and any(kind in ("name", "command") and token not in _TIMES | _OVER for kind, token in tokens)
-    return Formula(left, relation, right, sure or any(token in ("^", "!", "√") for _, token in tokens))
+    sure = any(kind in ("name", "command") and mark not in _TIMES | _OVER for kind, mark in tokens)
+    return Formula(left, relation, right, sure or any(mark in ("^", "!", "√") for _, mark in tokens))
 
 
 def _tokens(text: str) -> list[tuple[str, str]]:
@@ -95,7 +95,12 @@ def _tokens(text: str) -> list[tuple[str, str]]:
         kind = found.lastgroup or ""
         if kind != "space":
             tokens.append((kind, found[0]))
-        elif tokens and place < len(text) and tokens[-1][0] in ("number", "name") and (text[place].isalnum() or text[place] == "."):
+        elif (
+            tokens
+            and place < len(text)
+            and tokens[-1][0] in ("number", "name")
+            and (text[place].isalnum() or text[place] == ".")
+        ):
             raise NotAFormula  # words, or numbers one after the other
     return tokens
 
@@ -109,9 +114,9 @@ class _Parser:
         return self._tokens[self._place] if self._place < len(self._tokens) else ("end", "")
 
     def _take(self) -> tuple[str, str]:
-        token = self._peek()
+        mark = self._peek()
         self._place += 1
-        return token
+        return mark
 
     def _expect(self, sign: str) -> None:
         if self._take()[1] != sign:
@@ -145,18 +150,18 @@ class _Parser:
         tree = last = self._power(depth)
         divided = False
         while True:
-            kind, token = self._peek()
-            if token in _TIMES or token in _OVER:
+            kind, mark = self._peek()
+            if mark in _TIMES or mark in _OVER:
                 if divided:
                     raise NotAFormula  # a/b*c and a/b/c
                 self._take()
-                divided = token in _OVER
+                divided = mark in _OVER
                 last = self._power(depth)
                 if divided and last[0] == "name" and len(last[1].partition("_")[0]) > 1 and last[1][0] != "\\":
                     raise NotAFormula  # 1/xy
                 tree = ("div" if divided else "mul", tree, last)
-            elif kind in ("name", "number") or token in ("(", "√") or (kind == "command" and token not in _RELATIONS):
-                if divided or kind == "number" or (token == "(" and not self._multiplies_bracket(last)):
+            elif kind in ("name", "number") or mark in ("(", "√") or (kind == "command" and mark not in _RELATIONS):
+                if divided or kind == "number" or (mark == "(" and not self._multiplies_bracket(last)):
                     raise NotAFormula  # 1/2x, x2, f(x)
                 last = self._power(depth)
                 tree = ("mul", tree, last)
@@ -173,9 +178,9 @@ class _Parser:
             return False
         # n(n+1) is a product; x(2t) may be a position.
         level = 0
-        for _, token in self._tokens[self._place :]:
-            level += (token == "(") - (token == ")")
-            if token == last[1]:
+        for _, mark in self._tokens[self._place :]:
+            level += (mark == "(") - (mark == ")")
+            if mark == last[1]:
                 return True
             if level == 0:
                 return False
@@ -198,29 +203,33 @@ class _Parser:
         return tree
 
     def _exponent(self, depth: int) -> Tree:
-        kind, token = self._peek()
-        if token == "{":
+        kind, mark = self._peek()
+        if mark == "{":
             return self._group(depth)
-        if token == "(":
+        if mark == "(":
             return self._bracket(depth)
-        if token == "-":
+        if mark == "-":
             self._take()
-            kind, token = self._peek()
-            if kind != "number" or "." in token:
+            kind, mark = self._peek()
+            if kind != "number" or "." in mark:
                 raise NotAFormula
             self._take()
-            return ("neg", ("number", token))
-        if kind == "number" and "." not in token:
+            return ("neg", ("number", mark))
+        if kind == "number" and "." not in mark:
             self._take()
-            if len(token) > 1 and self._peek()[0] in ("name", "command") and self._peek()[1] not in _TIMES | _OVER | set(_RELATIONS):
+            if (
+                len(mark) > 1
+                and self._peek()[0] in ("name", "command")
+                and self._peek()[1] not in _TIMES | _OVER | set(_RELATIONS)
+            ):
                 raise NotAFormula  # x^10y
-            return ("number", token)
-        if kind == "name" and len(token) == 1:
+            return ("number", mark)
+        if kind == "name" and len(mark) == 1:
             self._take()
             if self._peek()[0] in ("name", "number"):
                 raise NotAFormula
-            return ("name", token)
-        if token == "\\pi":
+            return ("name", mark)
+        if mark == "\\pi":
             self._take()
             return ("constant", "pi")
         raise NotAFormula
@@ -238,29 +247,29 @@ class _Parser:
         return tree
 
     def _atom(self, depth: int) -> Tree:
-        kind, token = self._peek()
-        if token == "(":
+        kind, mark = self._peek()
+        if mark == "(":
             return self._bracket(depth)
-        if token == "{":
+        if mark == "{":
             return self._group(depth)
         self._take()
         if kind == "number":
-            return ("number", token)
-        if kind == "name" or token in _GREEK_NAMES:
-            if len(token) > 1 and kind == "name" and self._peek()[1] == "_":
+            return ("number", mark)
+        if kind == "name" or mark in _GREEK_NAMES:
+            if len(mark) > 1 and kind == "name" and self._peek()[1] == "_":
                 raise NotAFormula  # xy_1
-            return ("name", token + self._index())
-        if token == "\\pi":
+            return ("name", mark + self._index())
+        if mark == "\\pi":
             return ("constant", "pi")
-        if token in ("\\frac", "\\dfrac", "\\tfrac", "\\cfrac"):
+        if mark in ("\\frac", "\\dfrac", "\\tfrac", "\\cfrac"):
             return ("div", self._argument(depth), self._argument(depth))
-        if token in ("\\sqrt", "√"):
-            return self._root(depth, plain=token == "√")
-        if token in ("\\binom", "\\dbinom"):
+        if mark in ("\\sqrt", "√"):
+            return self._root(depth, plain=mark == "√")
+        if mark in ("\\binom", "\\dbinom"):
             return ("binomial", self._group(depth), self._group(depth))
-        if token in _FUNCTIONS:
-            return ("call", token[1:], self._function_argument(depth))
-        if token == "\\log" and self._peek()[1] == "_":
+        if mark in _FUNCTIONS:
+            return ("call", mark[1:], self._function_argument(depth))
+        if mark == "\\log" and self._peek()[1] == "_":
             self._take()
             base = self._group(depth) if self._peek()[1] == "{" else self._digit()
             return ("log", base, self._function_argument(depth))
@@ -270,10 +279,10 @@ class _Parser:
         if self._peek()[1] != "_":
             return ""
         self._take()
-        kind, token = self._take()
-        if kind in ("number", "name") and len(token) == 1:
-            return "_" + token
-        if token == "{" and self._peek()[0] in ("number", "name"):
+        kind, mark = self._take()
+        if kind in ("number", "name") and len(mark) == 1:
+            return "_" + mark
+        if mark == "{" and self._peek()[0] in ("number", "name"):
             index = self._take()[1]
             self._expect("}")
             return "_" + index
@@ -281,50 +290,50 @@ class _Parser:
 
     def _argument(self, depth: int) -> Tree:
         """A group, or one digit or letter: \\frac12."""
-        kind, token = self._peek()
-        if token == "{":
+        kind, mark = self._peek()
+        if mark == "{":
             return self._group(depth)
-        if kind == "number" and token.isdigit():
+        if kind == "number" and mark.isdigit():
             return self._digit()
         raise NotAFormula
 
     def _digit(self) -> Tree:
         """One digit of a number of which the rest stays: \\frac12 is a half."""
-        kind, token = self._take()
-        if kind != "number" or not token.isdigit():
+        kind, mark = self._take()
+        if kind != "number" or not mark.isdigit():
             raise NotAFormula
-        if len(token) > 1:
+        if len(mark) > 1:
             self._place -= 1
-            self._tokens[self._place] = ("number", token[1:])
-        return ("number", token[0])
+            self._tokens[self._place] = ("number", mark[1:])
+        return ("number", mark[0])
 
     def _root(self, depth: int, *, plain: bool) -> Tree:
         if plain:
-            kind, token = self._peek()
-            if token == "(":
+            kind, mark = self._peek()
+            if mark == "(":
                 return ("root", ("number", "2"), self._bracket(depth))
             self._take()
             if kind != "number":
                 raise NotAFormula
-            return ("root", ("number", "2"), ("number", token))
+            return ("root", ("number", "2"), ("number", mark))
         degree: Tree = ("number", "2")
         if self._peek()[1] == "[":
             self._take()
-            kind, token = self._take()
-            if kind != "number" or not token.isdigit():
+            kind, mark = self._take()
+            if kind != "number" or not mark.isdigit():
                 raise NotAFormula
-            degree = ("number", token)
+            degree = ("number", mark)
             self._expect("]")
         return ("root", degree, self._argument(depth))
 
     def _function_argument(self, depth: int) -> Tree:
         """In brackets, or one name or number with nothing behind it that may belong to it: \\sin 2x has two readings."""
-        token = self._peek()[1]
-        if token == "(":
+        mark = self._peek()[1]
+        if mark == "(":
             argument = self._bracket(depth)
-        elif token == "{":
+        elif mark == "{":
             argument = self._group(depth)
-        elif self._peek()[0] == "number" or token == "\\pi" or (self._peek()[0] == "name" and len(token) == 1):
+        elif self._peek()[0] == "number" or mark == "\\pi" or (self._peek()[0] == "name" and len(mark) == 1):
             argument = self._atom(depth)
             if self._peek()[0] in ("name", "number", "command") or self._peek()[1] in ("(", "^", "!", "/", "√", "{"):
                 raise NotAFormula

@@ -17,20 +17,22 @@ _SPACES = dict.fromkeys([0xA0, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000], 
 _INVISIBLE = dict.fromkeys([0xAD, 0x200B, 0x2060, 0xFEFF])
 _SAME_SIGN = str.maketrans(
     {
-        "‐": "-", "‑": "-", "‒": "-", "–": "-", "—": "-", "−": "-", "’": "'", "‘": "'", "′": "'", "“": '"', "”": '"', "„": '"', "″": '"',
-        "⁄": "/", "∕": "/", "✕": "×", "✖": "×", "。": ".", "℃": "°C", "℉": "°F", "μ": "µ", "Ω": "Ω", "⋅": "·",
+        **dict.fromkeys("‐‑‒–—−", "-"), **dict.fromkeys("’‘′", "'"), **dict.fromkeys("“”„″", '"'),
+        **dict.fromkeys("⁄∕", "/"), **dict.fromkeys("✕✖", "×"),
+        "。": ".", "℃": "°C", "℉": "°F", "\u03bc": "\u00b5", "\u2126": "\u03a9", "⋅": "·",
     }
 )  # fmt: skip
 _SIGNS: dict[int, int | str | None] = {**_FULL_WIDTH, **_SPACES, **_INVISIBLE, **_SAME_SIGN}
 _PAIRS = (
     ("**", "**"), ("```", "```"), ("`", "`"), ("*", "*"), ("$$", "$$"), ("$", "$"), ('"', '"'), ("'", "'"),
-    (r"\(", r"\)"), (r"\[", r"\]"), ("<b>", "</b>"), ("<i>", "</i>"), ("<em>", "</em>"), ("<strong>", "</strong>"), ("<u>", "</u>"),
-    ("<p>", "</p>"), ("<span>", "</span>"), ("<answer>", "</answer>"),
+    (r"\(", r"\)"), (r"\[", r"\]"), ("<b>", "</b>"), ("<i>", "</i>"), ("<em>", "</em>"), ("<strong>", "</strong>"),
+    ("<u>", "</u>"), ("<p>", "</p>"), ("<span>", "</span>"), ("<answer>", "</answer>"),
 )  # fmt: skip
 _COMMANDS = (r"\boxed", r"\fbox", r"\text", r"\textbf", r"\textit", r"\mathrm", r"\mbox")
 _FENCE_LANGUAGE = re.compile(r"[a-zA-Z]{1,12}\n")
 _ANNOUNCED = re.compile(
-    r"(?:(?:so|thus|therefore|hence),? )?(?:the |my )?(?:final |correct |right )?answer(?: is ?:|:| is| =)\s*(?=\S)", re.IGNORECASE
+    r"(?:(?:so|thus|therefore|hence),? )?(?:the |my )?(?:final |correct |right )?answer(?: is ?:|:| is| =)\s*(?=\S)",
+    re.IGNORECASE,
 )
 
 
@@ -43,7 +45,7 @@ def plain(text: str) -> str:
 
 @functools.lru_cache(8192)
 def peel(text: str) -> str:
-    """The text without what encloses the whole of it: bold, quotes, fences, maths signs, a box, an announcement, a full stop."""
+    """The text without what encloses the whole of it: bold, quotes, fences, maths signs, a box, an announcement, a stop."""
     fenced = text.strip()
     if fenced.startswith("```") and (language := _FENCE_LANGUAGE.match(fenced, 3)):
         text = "```" + fenced[language.end() :]

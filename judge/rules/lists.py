@@ -1,7 +1,6 @@
 """Lists, sets and ranges, and answers that offer several candidates for one gold.
 
-A list keeps its order unless both sides are sets or the gold is one in braces. An answer that lists candidates is wrong as soon as one of
-them surely is.
+A list keeps its order unless the gold is a set in braces. An answer that lists candidates is wrong if one of them is.
 """
 
 from __future__ import annotations
@@ -27,7 +26,10 @@ _BETWEEN_FORMULAS = re.compile(r"(?: |,|;|/|\||or|and)*")
 _BOXES = re.compile(r"\\boxed\{([^{}]{1,40})\}")
 _LETTERS_APART = re.compile(r"[A-J](?: [A-J]){1,9}|\([A-J]\)(?: \([A-J]\)){1,9}")
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
-_RANGE = re.compile(rf"(?:between ({_NUMBER}) and |from ({_NUMBER}) to |({_NUMBER}) to |({_NUMBER}) ?- ?)({_NUMBER})( ?%| [a-z]+)?", re.IGNORECASE)
+_RANGE = re.compile(
+    rf"(?:between ({_NUMBER}) and |from ({_NUMBER}) to |({_NUMBER}) to |({_NUMBER}) ?- ?)({_NUMBER})( ?%| [a-z]+)?",
+    re.IGNORECASE,
+)
 _RATIO = re.compile(r"[0-9]{1,9}(?: ?: ?[0-9]{1,9}){1,9}")
 
 Same = Callable[[str, str], bool | None]
@@ -64,7 +66,7 @@ def read_list(text: str) -> Listed | None:
 
 
 def list_rule(answer: str, gold: str, same: Same) -> bool | None:
-    """Say yes to equal items in order (any order if the gold is a set); say no to lists of plain numbers of which one differs."""
+    """Say yes to equal items in order (in any order if the gold is a set), and no to lists of plain numbers that differ."""
     expected = read_list(gold)
     if expected is None:
         return None
@@ -72,13 +74,19 @@ def list_rule(answer: str, gold: str, same: Same) -> bool | None:
     if given is None or not expected.spaced or not given.spaced:
         return None
     numbers = _all_plain(expected.items), _all_plain(given.items)
-    if {expected.enclosure, given.enclosure} - {""} and expected.enclosure != given.enclosure and not _may_be_told_without(expected, given):
+    if (
+        {expected.enclosure, given.enclosure} - {""}
+        and expected.enclosure != given.enclosure
+        and not _may_be_told_without(expected, given)
+    ):
         return None
     if len(expected.items) == len(given.items):
         pairs = list(zip(expected.items, given.items, strict=True))
         if expected.enclosure == "{":
             pairs = _matched(expected.items, given.items, same) or pairs
-        if all(same(one, two) for one, two in pairs) and (expected.enclosure != "{" or len(set(given.items)) == len(given.items)):
+        if all(same(one, two) for one, two in pairs) and (
+            expected.enclosure != "{" or len(set(given.items)) == len(given.items)
+        ):
             return True
     if numbers[0] is not None and numbers[1] is not None:
         return _different_numbers(numbers[0], numbers[1])
@@ -87,7 +95,9 @@ def list_rule(answer: str, gold: str, same: Same) -> bool | None:
 
 def _may_be_told_without(expected: Listed, given: Listed) -> bool:
     """[a, b] and {a, b} may be told without brackets; (a, b) without them may be an interval or a point."""
-    return {expected.enclosure, given.enclosure} in ({"", "["}, {"", "{"}) and (given.enclosure != "{" or expected.enclosure == "{")
+    return {expected.enclosure, given.enclosure} in ({"", "["}, {"", "{"}) and (
+        given.enclosure != "{" or expected.enclosure == "{"
+    )
 
 
 def _matched(expected: Sequence[str], given: Sequence[str], same: Same) -> list[tuple[str, str]] | None:
@@ -107,7 +117,11 @@ def _all_plain(items: Sequence[str]) -> list[Number] | None:
     """The items as plain numbers, if all are."""
     found = [read_quantity(item) for item in items]
     numbers = [quantity.number for quantity in found if quantity is not None and not quantity.units]
-    plain = [number for number in numbers if number.form in ("integer", "decimal") and not is_padded(number.text.partition(".")[0])]
+    plain = [
+        number
+        for number in numbers
+        if number.form in ("integer", "decimal") and not is_padded(number.text.partition(".")[0])
+    ]
     return plain if len(plain) == len(items) else None
 
 
@@ -156,10 +170,20 @@ def _shortened(ends: tuple[Number, Number, str]) -> bool:
 
 def ratio_rule(answer: str, gold: str, question: str) -> bool | None:
     """Decide between ratios that no time can be: equal as written, or not in proportion either way round."""
-    if ":" not in gold or ":" not in answer or len(gold) > 60 or len(answer) > 60 or not (_RATIO.fullmatch(gold) and _RATIO.fullmatch(answer)):
+    if (
+        ":" not in gold
+        or ":" not in answer
+        or len(gold) > 60
+        or len(answer) > 60
+        or not (_RATIO.fullmatch(gold) and _RATIO.fullmatch(answer))
+    ):
         return None
     expected, given = ([int(part) for part in text.replace(" ", "").split(":")] for text in (gold, answer))
-    if len(expected) != len(given) or 0 in expected + given or (read_time(gold) is not None and read_time(answer) is not None):
+    if (
+        len(expected) != len(given)
+        or 0 in expected + given
+        or (read_time(gold) is not None and read_time(answer) is not None)
+    ):
         return None
     if expected == given:
         return True
@@ -170,7 +194,7 @@ def ratio_rule(answer: str, gold: str, question: str) -> bool | None:
 
 @functools.lru_cache(4096)
 def candidates(text: str) -> tuple[tuple[str, ...], bool]:
-    """Different answers that a whole text offers, and whether as alternatives: `3 or 4`, `red / blue`; or listed: `A, C`, `$1$ $2$`.
+    """Different answers that a whole text offers: as alternatives (`3 or 4`, `red / blue`) or listed (`A, C`, `$1$ $2$`).
 
     Returns:
         (two items or more, or none if the text offers one answer; whether they stand for each other).
@@ -192,4 +216,4 @@ def candidates(text: str) -> tuple[tuple[str, ...], bool]:
         listed = (", " in body or body.count(",") > 1 or "," not in body) and not _GROUPED.fullmatch(body)
         items = [item for part in parts for item in (_LISTED.split(part) if listed else [part])]
     items = [item.strip() for item in items if item.strip()]
-    return (tuple(items), alternatives) if 2 <= len(set(items)) and len(items) <= _MAX_ITEMS else ((), False)
+    return (tuple(items), alternatives) if len(set(items)) > 1 and len(items) <= _MAX_ITEMS else ((), False)

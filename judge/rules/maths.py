@@ -1,7 +1,8 @@
-"""Formulas: equal if their exact values are, or if they agree to 40 digits wherever they are tried and math-verify proves it.
+"""Formulas: equal if their exact values are, or if they agree to 40 digits wherever tried and math-verify proves it.
 
-Only a text that is one formula as a whole comes here (judge/rules/formulas.py), and it reaches math-verify as our grammar read it, so that
-nothing can be read in part, rounded or dropped there.
+Only a text that is one formula as a whole comes here (judge/rules/formulas.py). Our own arithmetic compares fractions,
+powers and square roots. Other roots and functions reach math-verify too, as our grammar read them, so that nothing can be
+read in part, rounded or dropped there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 from judge import maths
 from judge.rules.formulas import Formula, Tree, read_formula
 from judge.rules.quantities import Quantity, read_quantity
-from judge.rules.values import NotRational, NoValue, names, number, points, rational
+from judge.rules.surds import NotExact, NoValue, as_fraction
+from judge.rules.values import exact, is_rational, names, number, points
 
 _POINTS = 4
 _EQUAL_FRAC, _DIFFERENT_FRAC = 1e-40, 2e-3
@@ -118,14 +120,14 @@ def _as_tree(formula: Formula, quantity: Quantity | None) -> Tree:
     return formula.left if quantity is None else _tree_of(quantity.number.value)
 
 
-def _tree_of(value: Fraction) -> Tree:
+def _tree_of(value: Fraction | int) -> Tree:
     if value.denominator == 1 and value >= 0:
         return ("number", str(value.numerator))
     tree: Tree = ("div", ("number", str(abs(value.numerator))), ("number", str(value.denominator)))
     return ("neg", tree) if value < 0 else tree
 
 
-def _compare_trees(gold: Tree, answer: Tree, prove: Prover, place: Fraction = Fraction(0)) -> bool | None:
+def _compare_trees(gold: Tree, answer: Tree, prove: Prover, place: Fraction | int = 0) -> bool | None:
     if gold == answer:
         return True
     variables = names(gold) | names(answer)
@@ -143,15 +145,16 @@ def _last_place(tree: Tree) -> Fraction:
     return Fraction(1, 10 ** len(tree[1].partition(".")[2])) if tree[0] == "number" else Fraction(0)
 
 
-def _compare_closed(gold: Tree, answer: Tree, place: Fraction, prove: Prover) -> bool | None:
+def _compare_closed(gold: Tree, answer: Tree, place: Fraction | int, prove: Prover) -> bool | None:
     try:
-        exact = rational(gold, {}), rational(answer, {})
-    except NotRational:
+        values = exact(gold, {}), exact(answer, {})
+    except NotExact:
         pass
     else:
-        if exact[0] == exact[1]:
+        if values[0] == values[1]:
             return True
-        return None if abs(exact[0] - exact[1]) < place else False
+        if set(values[0]) | set(values[1]) <= {1} and is_rational(gold) and is_rational(answer):
+            return None if abs(as_fraction(values[0]) - as_fraction(values[1])) < place else False
     one, two = number(gold, {}), number(answer, {})
     apart, largest = abs(one - two), max(abs(one), abs(two))
     if largest < _EQUAL_FRAC:
@@ -177,15 +180,22 @@ def _has_pi(tree: Tree) -> bool:
 
 
 def _compare_symbols(gold: Tree, answer: Tree, variables: set[str], prove: Prover) -> bool | None:
-    """Equal at every point, and proven; never no, because a name may be a constant."""
-    for values in points(variables, f"{gold}\0{answer}", _POINTS):
-        try:
-            if rational(gold, values) != rational(answer, values):
-                return None
-        except NotRational:
-            one, two = number(gold, values), number(answer, values)
-            if abs(one - two) > _EQUAL_FRAC * max(abs(one), abs(two)):
-                return None
+    """Equal at every point; never no, because a name may stand for a constant.
+
+    Fractions of polynomials that agree exactly at points nobody chose are equal: that they are not has a chance below 2^-90.
+    """
+    tried = points(variables, f"{gold}\0{answer}", _POINTS)
+    try:
+        if all(exact(gold, values) == exact(answer, values) for values in tried):
+            return True
+        if is_rational(gold) and is_rational(answer):
+            return None
+    except NotExact:
+        pass
+    for values in tried:
+        one, two = number(gold, values), number(answer, values)
+        if abs(one - two) > _EQUAL_FRAC * max(abs(one), abs(two)):
+            return None
     return True if _proven(gold, answer, prove) else None
 
 

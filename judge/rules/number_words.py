@@ -13,11 +13,11 @@ _TENS = {
     "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
 }  # fmt: skip
 MAGNITUDES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_ORDINALS = {
-    "first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9, "tenth": 10,
-    "eleventh": 11, "twelfth": 12, "thirteenth": 13, "fourteenth": 14, "fifteenth": 15, "sixteenth": 16, "seventeenth": 17,
-    "eighteenth": 18, "nineteenth": 19, "twentieth": 20, "thirtieth": 30,
-}  # fmt: skip
+_ORDINAL_WORDS = """
+first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth
+seventeenth eighteenth nineteenth twentieth
+"""
+_ORDINALS = {word: number for number, word in enumerate(_ORDINAL_WORDS.split(), start=1)} | {"thirtieth": 30}
 FIRST_WORDS = frozenset({*_UNITS, *_TENS, *_ORDINALS})
 _WORD = re.compile(r"[A-Za-z]+")
 _ORDINAL = re.compile(r"([0-9]{1,6})(st|nd|rd|th)\b", re.IGNORECASE)
@@ -37,9 +37,9 @@ def read_words(text: str) -> tuple[int, int] | None:
             if not expects and not fits:
                 return None
             group, last = group + value, value
-        elif word == "hundred" and 0 < group < 10 and last < 10:
+        elif word == "hundred" and group and max(group, last) < 10:
             group, last = group * 100, 100
-        elif word in MAGNITUDES and 0 < group:
+        elif word in MAGNITUDES and group:
             if total and MAGNITUDES[word] >= total & -total and total < MAGNITUDES[word]:
                 return None
             total, group, last = total + group * MAGNITUDES[word], 0, 10**6

@@ -6,21 +6,27 @@ digit apart; in between is where rounding lives, and that is not for a rule.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from fractions import Fraction
 
 _NUMBER = re.compile(
     r"(?P<sign>[+-]?)"
-    r"(?:(?P<grouped>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9]))|(?P<spaced>[0-9]{1,3}(?: [0-9]{3})+(?![0-9/]))|(?P<whole>[0-9]{1,60}))?"
+    r"(?:(?P<grouped>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9]))|(?P<spaced>[0-9]{1,3}(?: [0-9]{3})+(?![0-9/]))"
+    r"|(?P<whole>[0-9]{1,60}))?"
     r"(?P<decimals>\.[0-9]{0,60})?"
     r"(?:[eE](?P<exponent>[+-]?[0-9]{1,3})(?![0-9.,]))?"
 )
 _TIMES_TEN = re.compile(
-    r" ?(?:×|x|\*|·|\\times|\\cdot) ?10 ?(?:(?:\^|\*\*) ?(?:\{ ?([+-]?[0-9]{1,3}) ?\}|\(([+-]?[0-9]{1,3})\)|([+-]?[0-9]{1,3})(?![0-9.]))"
+    r" ?(?:×|x|\*|·|\\times|\\cdot) ?10 ?"
+    r"(?:(?:\^|\*\*) ?(?:\{ ?([+-]?[0-9]{1,3}) ?\}|\(([+-]?[0-9]{1,3})\)|([+-]?[0-9]{1,3})(?![0-9.]))"
     r"|([⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3}))"
 )
-_FRACTION_AFTER = re.compile(r" ?(?P<slash>/) ?(?P<below>[0-9]{1,30})(?![0-9.,/])| (?P<num>[0-9]{1,30})/(?P<den>[0-9]{1,30})(?![0-9.,/])| ?(?P<vulgar>[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])")
+_FRACTION_AFTER = re.compile(
+    r" ?(?P<slash>/) ?(?P<below>[0-9]{1,30})(?![0-9.,/])| (?P<num>[0-9]{1,30})/(?P<den>[0-9]{1,30})(?![0-9.,/])"
+    r"| ?(?P<vulgar>[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])"
+)
 _LATEX_FRACTION = re.compile(
     r"(?P<sign>[+-]?) ?(?P<whole>[0-9]{0,30}) ?\\[dtc]?frac ?"
     r"(?:\{ ?(?P<minus>-?)(?P<num>[0-9]{1,30}) ?\} ?\{ ?(?P<den>[0-9]{1,30}) ?\}|(?P<one>[0-9]) ?(?P<two>[0-9])(?![0-9]))"
@@ -33,7 +39,6 @@ _ABOVE = str.maketrans("⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "+-0123456789")
 _MAX_EXPONENT = 400
 _COARSE_FROM_DIGITS, _COARSE_TO_DIGITS, _COARSE_ZEROS = 5, 12, 3
 """12,000 people may be 12,345 rounded; 2000 may be a year, and an identifier has more digits."""
-_ZERO = Fraction(0)
 _TINY = Fraction(1, 10**9)
 _POWER_IS_EXACT_TO = 5
 """10^3 is a thousand; 10^9 may be an order of magnitude."""
@@ -43,15 +48,15 @@ _POWER_IS_EXACT_TO = 5
 class Number:
     """A number as written."""
 
-    value: Fraction
-    last_place: Fraction = _ZERO
-    """How far off a value may be that is told as this one: a one in the last written place, because people round and cut; half of it for
-    coarse numbers, which are rounded; 0 for a form that is exact, such as a fraction."""
+    value: Fraction | int
+    last_place: Fraction | int = 0
+    """How far off a value may be that is told as this one: a one in the last written place, because people round and cut;
+    half of it for coarse numbers, which are rounded; 0 for a form that is exact, such as a fraction."""
     form: str = "integer"
     """`integer`, `decimal`, `power`, `fraction`, `slash` (3/4, which may be a date or a score), `mixed`, `word`."""
     text: str = ""
     """The digits as written, without separators."""
-    other: Fraction | None = None
+    other: Fraction | int | None = None
     """What it is to those who write the decimal comma: 1,234 may be 1.234, and 1.234 may be 1,234."""
     below: int = 1
     """Of a slash the number behind it."""
@@ -62,12 +67,12 @@ class Number:
 def integer(digits: str, *, negative: bool = False) -> Number:
     """A whole number from its digits, at most 60."""
     value = -int(digits) if negative else int(digits)
-    return Number(Fraction(value), _worth_of_last_place(digits), "integer", digits)
+    return Number(value, _worth_of_last_place(digits), "integer", digits)
 
 
-def _worth_of_last_place(digits: str) -> Fraction:
+def _worth_of_last_place(digits: str) -> Fraction | int:
     if not _COARSE_FROM_DIGITS <= len(digits) <= _COARSE_TO_DIGITS or digits[-_COARSE_ZEROS:] != "0" * _COARSE_ZEROS:
-        return Fraction(1)
+        return 1
     return Fraction(10 ** (len(digits) - len(digits.rstrip("0"))), 2)
 
 
@@ -97,7 +102,7 @@ def read_number(text: str, start: int = 0) -> tuple[Number, int] | None:
             return _fraction_after(digits, fraction, negative=negative)
         number = integer(digits, negative=negative)
         if found["grouped"] and found["grouped"].count(",") == 1 and digits[0] != "0":
-            number = Number(number.value, number.last_place, "integer", digits, other=number.value / 1000)
+            number = Number(number.value, number.last_place, "integer", digits, other=Fraction(number.value, 1000))
         elif found["spaced"]:
             number = Number(number.value, number.last_place, "integer", digits, doubtful=True)
         return number, end
@@ -109,10 +114,12 @@ def read_number(text: str, start: int = 0) -> tuple[Number, int] | None:
     return Number(value, _power_of_ten(-len(decimals)), form, written, other=other, doubtful=bool(found["spaced"])), end
 
 
-def _decimal(digits: str, decimals: str, exponent: int) -> Fraction:
-    return int((digits + decimals) or "0") * _power_of_ten(exponent - len(decimals))
+def _decimal(digits: str, decimals: str, exponent: int) -> Fraction | int:
+    mantissa, exponent = int((digits + decimals) or "0"), exponent - len(decimals)
+    return mantissa * 10**exponent if exponent >= 0 else Fraction(mantissa, 10**-exponent)
 
 
+@functools.cache
 def _power_of_ten(exponent: int) -> Fraction:
     return Fraction(10**exponent) if exponent >= 0 else Fraction(1, 10**-exponent)
 
@@ -130,7 +137,7 @@ def _fraction_after(digits: str, found: re.Match[str], *, negative: bool) -> tup
         if den == 0 or num >= den:
             return None
         value, form, written, below = int(digits) + Fraction(num, den), "mixed", f"{digits} {num}/{den}", den
-    return Number(-value if negative else value, _ZERO, form, written, below=below), found.end()
+    return Number(-value if negative else value, 0, form, written, below=below), found.end()
 
 
 def _latex_fraction(found: re.Match[str]) -> tuple[Number, int] | None:
@@ -152,7 +159,7 @@ def power_of_ten_alone(text: str) -> Number | None:
     if abs(exponent) > _MAX_EXPONENT:
         return None
     value = _power_of_ten(exponent)
-    return Number(value, _ZERO if abs(exponent) <= _POWER_IS_EXACT_TO else value / 2, "power", text)
+    return Number(value, 0 if abs(exponent) <= _POWER_IS_EXACT_TO else value / 2, "power", text)
 
 
 def same_number(gold: Number, answer: Number) -> bool | None:
@@ -194,11 +201,11 @@ def _minor_version(longer: str, shorter: str) -> bool:
 
 def _may_be_rounded(gold: Number, answer: Number) -> bool:
     """Closer than one in the coarser last place; also in the other reading of a lone comma or point."""
-    place = max(gold.last_place, answer.last_place)
-    if abs(gold.value - answer.value) < place:
+    if abs(Fraction(gold.value) - answer.value) < max(Fraction(gold.last_place), Fraction(answer.last_place)):
         return True
     for one, two in ((gold, answer), (answer, gold)):
-        if one.other is not None and abs(one.other - two.value) < (two.last_place if two.form == "decimal" else _TINY):
+        place = Fraction(two.last_place) if two.form == "decimal" else _TINY
+        if one.other is not None and abs(Fraction(one.other) - two.value) < place:
             return True
     return False
 

@@ -12,20 +12,27 @@ from fractions import Fraction
 
 from judge.rules.number_words import FIRST_WORDS, MAGNITUDES, read_ordinal, read_words
 from judge.rules.numbers import Number, integer, may_be_versions, power_of_ten_alone, read_number, same_number
-from judge.rules.units import Unit, currency, read_unit
+from judge.rules.unit_table import Unit
+from judge.rules.units import currency, read_unit
 
 _MAX_CHARS = 120
 _FIRST = frozenset("0123456789.+-$€£¥₹₩\\½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞")
 _WRAPPED = re.compile(r"\\(?:text|textrm|mathrm|mbox|rm|textbf)\s*\{([^{}]*)\}")
 _LATEX = {
-    "{,}": ",", r"\,": " ", r"\;": " ", r"\:": " ", r"\!": "", "\\ ": " ", "~": " ", r"\%": "%", r"\$": "$", r"^{\circ}": "°", r"^\circ": "°",
-    r"\degree": "°", r"\circ": "°", r"\times": "×", r"\cdot": "×", r"\mu": "µ", r"\Omega": "Ω",
+    "{,}": ",", r"\,": " ", r"\;": " ", r"\:": " ", r"\!": "", "\\ ": " ", "~": " ", r"\%": "%", r"\$": "$",
+    r"^{\circ}": "°", r"^\circ": "°", r"\degree": "°", r"\circ": "°", r"\times": "×", r"\cdot": "×", r"\mu": "µ",
+    r"\Omega": "Ω",
 }  # fmt: skip
+_FIRST_WORD = re.compile(r"[A-Za-z]{2,12}(?![A-Za-z])")
 _MAGNITUDE = re.compile(r" ?(thousand|million|billion|trillion|bn)\b", re.IGNORECASE)
 _SHORT_MAGNITUDE = re.compile(r" ?(k|K|m|M|mn|mio|b|B|bn|T)(?![A-Za-z])")
 _SHORT = {"k": 3, "m": 6, "mn": 6, "mio": 6, "b": 9, "bn": 9, "t": 12}
-_ASKS_NO_NUMBER = re.compile(r"\b(?:scores?|won|win|beat|defeat(?:ed)?|dates?|days?|when|records?|results?|odds|time signature|pages?|blood pressure)\b")
-_ASKS_LABEL = re.compile(r"\b(?:versions?|releases?|sections?|chapters?|figures?|ids?|codes?|serial|phone|zip|account|isbn|models?|part number)\b")
+_ASKS_NO_NUMBER = re.compile(
+    r"\b(?:scores?|won|win|beat|defeat(?:ed)?|dates?|days?|when|records?|results?|odds|signature|pages?|blood pressure)\b"
+)
+_ASKS_LABEL = re.compile(
+    r"\b(?:versions?|releases?|sections?|chapters?|figures?|ids?|codes?|serial|phone|zip|account|isbn|models?|part number)\b"
+)
 _ASKS_SHARE = re.compile(r"percent|%|share|proportion|fraction|probability|rate|ratio|chance|efficiency|likel")
 _ASKS_SCALE = re.compile(r"thousand|million|billion|trillion|\bin [a-z]{1,3}\b|units? of")
 _SCALES = frozenset({10**3, 10**6, 10**9, 10**12})
@@ -73,11 +80,11 @@ def _means_another_thing(forms: set[str], expected: Quantity, given: Quantity, q
     return expected.number.text != given.number.text and not expected.units and bool(_ASKS_LABEL.search(question))
 
 
-def _differs_by_scale(expected: Fraction, given: Fraction, question: str) -> bool:
+def _differs_by_scale(expected: Fraction | int, given: Fraction | int, question: str) -> bool:
     """Half may be told as 0.5 or 50 where a percentage is asked, and 5 million as 5 where millions are."""
     if not expected or not given:
         return False
-    ratio = expected / given
+    ratio = Fraction(expected) / given
     ratio = max(ratio, 1 / ratio)
     return (ratio == 100 and bool(_ASKS_SHARE.search(question))) or (ratio in _SCALES and bool(_ASKS_SCALE.search(question)))
 
@@ -94,14 +101,18 @@ def read_quantity(text: str) -> Quantity | None:
     if not text or len(text) > _MAX_CHARS:
         return None
     if text[0] not in _FIRST:
-        if not text[0].isalpha():
-            return None
-        return _money(text, "") or _in_words(text)
+        if text[0].isupper() and ("$" in text[1:3] or (text[:3].isupper() and text[:3].isalpha())):
+            return _money(text, "") or _in_words(text)
+        return _in_words(text) if text[0].isalpha() else None
     if "\\" in text or "{,}" in text:
         text = _without_latex(text)
         if not text:
             return None
-    if text.startswith("10") and text[2:3] in ("^", "*", " ", *"⁻⁰¹²³⁴⁵⁶⁷⁸⁹") and (power := power_of_ten_alone(text)) is not None:
+    if (
+        text.startswith("10")
+        and text[2:3] in ("^", "*", " ", *"⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+        and (power := power_of_ten_alone(text)) is not None
+    ):
         return Quantity(power)
     sign = text[0] if text[0] in "+-" else ""
     return _money(text[len(sign) :], sign) or _with_unit(text) or _ordinal(text)
@@ -154,8 +165,7 @@ def _with_unit(text: str) -> Quantity | None:
 
 
 def _in_words(text: str) -> Quantity | None:
-    first = text.partition(" ")[0].partition("-")[0].lower()
-    if first not in FIRST_WORDS:
+    if (first := _FIRST_WORD.match(text)) is None or first[0].lower() not in FIRST_WORDS:
         return None
     read = read_words(text)
     if read is None:
@@ -179,7 +189,9 @@ def _ordinal(text: str) -> Quantity | None:
     rest = text[end:].strip().lower()
     if rest and not re.fullmatch(r"[^\W\d_]{3,20}(?: [^\W\d_]{2,20}){0,2}", rest):
         return None
-    return Quantity(Number(Fraction(value), Fraction(1), "ordinal", str(value)), (Unit(Fraction(1), label=f"ordinal:{rest}"),))
+    return Quantity(
+        Number(Fraction(value), Fraction(1), "ordinal", str(value)), (Unit(Fraction(1), label=f"ordinal:{rest}"),)
+    )
 
 
 def _with_magnitude(number: Number, text: str, end: int) -> tuple[Number, int]:
@@ -191,7 +203,7 @@ def _with_magnitude(number: Number, text: str, end: int) -> tuple[Number, int]:
 
 def _scaled(number: Number, factor: int) -> Number:
     place = number.last_place * factor
-    return Number(number.value * factor, place / 2 if number.form == "integer" else place, "word", "")
+    return Number(number.value * factor, Fraction(place) / 2 if number.form == "integer" else place, "word", "")
 
 
 def _negative(number: Number) -> Number:

@@ -1,4 +1,4 @@
-"""Words: yes and no, words of closed classes (which exclude each other), and phrases, which are equal or nothing is known."""
+"""Words: yes and no, words of closed classes, which exclude each other, and phrases, which are equal or nothing is known."""
 
 from __future__ import annotations
 
@@ -9,48 +9,67 @@ from judge.rules.units import is_symbol
 
 _YES_NO = {"yes": True, "true": True, "no": False, "false": False}
 _ASKS_YES_NO = re.compile(
-    r"(?:is|are|was|were|do|does|did|can|could|will|would|has|have|had|should|must|may|true or false|yes or no)\b|.*\b(?:yes or no|true or false)\b",
-    re.IGNORECASE | re.DOTALL,
+    r"^(?:is|are|was|were|do|does|did|can|could|will|would|has|have|had|should|must)\b|\b(?:yes or no|true or false)\b",
+    re.IGNORECASE,
 )
-CLASSES: tuple[tuple[str, ...], ...] = (
-    ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey"),
-    ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"),
-    ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"),
-    ("spring", "summer", "autumn", "winter"),
-    ("left", "right"),
-    ("up", "down"),
-    ("top", "bottom"),
-    ("north", "south", "east", "west"),
-    ("open", "closed"),
-    ("male", "female"),
-    ("man", "woman"),
-    ("boy", "girl"),
-    ("clockwise", "counterclockwise"),
-    ("horizontal", "vertical"),
-    ("circle", "square", "triangle"),
-    ("increasing", "decreasing"),
-    ("even", "odd"),
-)
+_CLASS_LINES = """
+red orange yellow green blue purple pink brown black white grey
+monday tuesday wednesday thursday friday saturday sunday
+january february march april may june july august september october november december
+spring summer autumn winter
+left right
+up down
+top bottom
+north south east west
+above below
+inside outside
+open closed
+on off
+day night
+hot cold
+male female
+man woman
+boy girl
+small medium large
+horizontal vertical
+clockwise counterclockwise
+increasing decreasing
+even odd
+circle square triangle
+wood metal glass plastic
+cat dog horse sheep cow elephant bear zebra giraffe
+bicycle motorcycle train airplane
+"""
+CLASSES = tuple(tuple(line.split()) for line in _CLASS_LINES.strip().splitlines())
 """Of each class two different words are two different answers."""
-_SYNONYMS = {"gray": "grey", "fall": "autumn", "counter-clockwise": "counterclockwise", "anticlockwise": "counterclockwise", "anti-clockwise": "counterclockwise"}
+_SYNONYMS = {
+    "gray": "grey", "fall": "autumn", "counter-clockwise": "counterclockwise", "anticlockwise": "counterclockwise",
+    "anti-clockwise": "counterclockwise",
+}  # fmt: skip
 _CLASS_OF = {word: number for number, words in enumerate(CLASSES) for word in words}
-_LABELS_AFTER_A = frozenset(
-    "major minor flat sharp natural positive negative level levels team train side star list plus minus and or is la priori posteriori cappella coruña propos".split()
-)
+_LABELS_AFTER_A = {
+    "major", "minor", "flat", "sharp", "natural", "positive", "negative", "level", "levels", "team", "train", "side", "star",
+    "list", "plus", "minus", "and", "or", "is", "la", "priori", "posteriori", "cappella", "coruña", "propos",
+}  # fmt: skip
 """`A minor` is no minor, `A positive` is a blood group."""
 _ARTICLES = frozenset({"a", "an", "the"})
 _ROMAN = re.compile("[IVXLCDM]+")
-_SHORT_WORDS = frozenset("of in on to by up is my we so de la le el al st mr dr vs at".split())
+_MAX_DIFFERENCE_CHARS = 6
+"""An article with its space, and marks."""
+_SHORT_WORDS = {
+    "of", "in", "on", "to", "by", "up", "is", "my", "we", "so", "de", "la", "le", "el", "al", "st", "mr", "dr", "vs", "at",
+}  # fmt: skip
 _EXACT_ONLY = frozenset("\\^_{}=<>|$&~#+*/×÷√±²³¹⁰'\"@")
 _NO_TEXT = frozenset({"nan", "null", "undefined", "n/a", "na", "#n/a", "inf", "-inf", "+inf", "infinity", "-infinity"})
 
 
 def yes_no_rule(answer: str, gold: str, question: str) -> bool | None:
-    """Decide between the bare words yes, no, true and false. NO may be a gas, unless the question or the other side says no."""
-    expected, given = _YES_NO.get(gold.rstrip("!").lower()), _YES_NO.get(answer.rstrip("!").lower())
+    """Decide between the bare words yes, no, true and false. NO may be a gas, unless the question says no."""
+    bare = gold.rstrip("!"), answer.rstrip("!")
+    expected, given = _YES_NO.get(bare[0].lower()), _YES_NO.get(bare[1].lower())
     if expected is None or given is None:
         return None
-    if "NO" in (answer.rstrip("!"), gold.rstrip("!")) and expected is given and not _ASKS_YES_NO.match(question[:2000].strip()):
+    if "NO" in bare and expected is given and not _ASKS_YES_NO.search(question[:2000].strip()):
         return None
     return expected is given
 
@@ -76,6 +95,9 @@ def phrase_rule(answer: str, gold: str, question: str) -> bool | None:
     """Say yes to the same words but for case, an article at the front, and a mark at the end; never say no."""
     if answer == gold:
         return None if gold.lower() in _NO_TEXT else True
+    last = [text.rstrip("!.")[-1:].casefold() for text in (answer, gold)]
+    if abs(len(answer) - len(gold)) > _MAX_DIFFERENCE_CHARS or last[0] != last[1]:
+        return None
     expected, given = _tokens(gold), _tokens(answer)
     if not expected or len(expected) != len(given):
         return None
@@ -89,7 +111,12 @@ def _tokens(text: str) -> tuple[str, ...]:
     """The words without an article at the front and without a mark behind the last."""
     words = text.split(" ")
     front = words[0].lower()
-    if len(words) > 1 and front in _ARTICLES and words[1].lower() not in _ARTICLES and (front != "a" or _is_no_label(words[1])):
+    if (
+        len(words) > 1
+        and front in _ARTICLES
+        and (front != "a" or _is_no_label(words[1]))
+        and words[1].lower() not in _ARTICLES
+    ):
         words = words[1:]
     last = words[-1]
     if len(last) > 2 and last[-1] in "!." and last[-2].isalpha() and last[:-1].isalpha():
