@@ -89,17 +89,64 @@ async def _measure(count: int, slots: int, latency_s: float, folder: Path) -> No
         server.join()
 
 
+_WORDS = (
+    "dog",
+    "cat",
+    "house",
+    "river",
+    "stone",
+    "apple",
+    "table",
+    "chair",
+    "window",
+    "street",
+    "flower",
+    "garden",
+    "market",
+)
+_HOSTILE = {
+    "open fractions": "\\frac{" * 60 + "1" + "}{2}" * 20,
+    "a tower of powers": "9^{9^{9^{9^{9}}}}",
+    "a large factorial": "99999999!",
+    "brackets": "(" * 500 + "1" + ")" * 400,
+    "nested roots": "\\sqrt{" * 40 + "2" + "}" * 40,
+    "a million spaces": " " * 1_000_000 + "x",
+    "a list": "1, " * 300,
+}
+
+
+def _plain_pair(rng: random.Random) -> tuple[str, str]:
+    """(answer, gold): a number, a letter or some words, half of them right, hardly ever the same twice."""
+    kind, right = rng.choice(["integer", "decimal", "unit", "letter", "words", "announced"]), rng.random() < 0.5
+    number = rng.randrange(10**6)
+    if kind == "letter":
+        return rng.choice("ABCD"), rng.choice("ABCD")
+    if kind == "words":
+        gold = " ".join(rng.choice(_WORDS) for _ in range(3)) + f" {number}"
+        return gold.title() if right else rng.choice(_WORDS), gold
+    if kind == "decimal":
+        return f"{number / 997:.3f}", f"{(number + (not right) * 5000) / 997:.3f}"
+    given, gold = (f"{number:,}", str(number)) if right else (str(number + 7), str(number))
+    if kind == "unit":
+        return f"{given} kg", f"{gold} kg"
+    return (f"The answer is {given}.", gold) if kind == "announced" else (given, gold)
+
+
 def _rules(count: int) -> None:
-    rules = Rules()
-    pairs = [("B", "B"), ("(C) a dog", "C"), ("12", "12"), ("a red car", "red car"), ("it is crimson", "red"), ("3.5", "4")]
-    started = time.perf_counter()
-    for number in range(count):
-        rules.judge(*pairs[number % len(pairs)])
-    print(f"rules alone: {count / (time.perf_counter() - started):,.0f} plain verdicts a second")
-    hostile = "\\frac{" * 60 + "1" + "}{2}" * 20
-    started = time.perf_counter()
-    rules.judge(hostile, "\\frac{1}{2}")
-    print(f"a hostile LaTeX answer of {len(hostile)} characters: {time.perf_counter() - started:.2f} s")
+    rules, rng = Rules(), random.Random(0)
+    pairs = [_plain_pair(rng) for _ in range(count)]
+    for name, judged in (("each another", pairs), ("600 again and again", pairs[:600] * (count // 600))):
+        started, decided = time.process_time(), 0
+        for answer, gold in judged:
+            decided += rules.judge(answer, gold).outcome is not Outcome.UNDECIDED
+        took_s = time.process_time() - started
+        share = decided / len(judged)
+        print(f"rules alone, {name}: {len(judged) / took_s:,.0f} plain answers a second of one core; {share:.1%} decided")
+    for name, hostile in _HOSTILE.items():
+        started = time.perf_counter()
+        for answer, gold in ((hostile, "\\frac{1}{2}"), ("\\frac{1}{2}", hostile), (hostile, "5")):
+            rules.judge(answer, gold, question=hostile)
+        print(f"hostile, {name} ({len(hostile):,} characters): {(time.perf_counter() - started) / 3:.4f} s a verdict")
 
 
 def main() -> None:

@@ -128,7 +128,7 @@ class Grader:
         return await self._judge.llm.ask(text, read, reader=reader, choices=choices)
 
     async def verdict(self, answer: str, gold: str | Sequence[str], *, question: str, prompt: str | None = None) -> Grade:
-        """Right or wrong, by judge/rules.py first and then by the LLM."""
+        """Right or wrong, by judge/rules first and then by the LLM."""
         verdict = await self._judge.judge(answer, gold, question=question, prompt=prompt)
         if verdict.prompt_sha256:
             self.prompts[prompt or self._judge.settings.prompt] = verdict.prompt_sha256

@@ -22,7 +22,13 @@ from judge.verdict import Outcome, Verdict
 RULES_VERSION = "2"
 """Changes whenever a verdict changes; a scoring states it. 1 was the rules until they were sure of the whole answer."""
 _CODE = re.compile(r"([A-Za-z]{1,4})[- ]?([0-9]{1,6})([A-Za-z]?)")
-_MAX_HEDGE_WORDS = 12
+_MAY_BE_A_LIST = re.compile(r"[,;/|&\n]|\b(?:or|and)\b")
+_BULLETS = " \t-*•"
+_ALTERNATIVE = re.compile(r"\bor\b| / |\|")
+"""A slash without spaces may be part of a name."""
+_MAX_CANDIDATE_WORDS = 3
+_MANY = 4
+"""So many items behind commas are no longer a place with its region and country."""
 
 Rule = Callable[[str, str, str], bool | None]
 """(answer, gold, question), both without marks of layout, -> right, wrong, or silent."""
@@ -72,28 +78,20 @@ def _no_proof(gold: str, answer: str) -> bool:
     return False
 
 
-_WITH_WORDS: tuple[tuple[str, Rule], ...] = (("choice", choice_rule), ("yes_no", yes_no_rule), ("words", closed_words_rule))
-_NUMBER: tuple[tuple[str, Rule], ...] = (("number", numbers_rule),)
-_WITH_DIGITS: tuple[tuple[str, Rule], ...] = (
-    ("date", date_rule), ("time", time_rule), ("range", range_rule), ("ratio", ratio_rule), ("code", code_rule),
-)  # fmt: skip
-NAMES = (
-    "choice",
-    "yes_no",
-    "words",
-    "number",
-    "date",
-    "time",
-    "range",
-    "ratio",
-    "list",
-    "candidates",
-    "exact",
-    "code",
-    "maths",
+_DIGITS = frozenset("0123456789")
+_RULES: tuple[tuple[str, Rule, int, frozenset[str] | None], ...] = (
+    ("choice", choice_rule, 4, None),
+    ("yes_no", yes_no_rule, 8, None),
+    ("words", closed_words_rule, 24, None),
+    ("number", numbers_rule, 120, None),
+    ("date", date_rule, 40, _DIGITS),
+    ("time", time_rule, 14, _DIGITS),
+    ("range", range_rule, 60, frozenset("-ta")),
+    ("ratio", ratio_rule, 60, frozenset(":")),
+    ("code", code_rule, 12, _DIGITS),
 )
-_DIGIT = re.compile(r"[0-9]")
-_BETWEEN_ITEMS = re.compile(r"[,;|/&$\\]|\b(?:or|and)\b|^[(A-J]")
+"""Name, rule, the longest gold it reads, and signs of which the gold has one: what cannot be is not asked."""
+_BETWEEN_ITEMS = re.compile(r"[,;|/&$\\]|\b(?:or|and)\b|^\(?[A-J]\)? ")
 
 
 def decide(answer: str, gold: str, question: str, prove: Prover) -> tuple[str, bool | None]:
@@ -109,13 +107,15 @@ def decide(answer: str, gold: str, question: str, prove: Prover) -> tuple[str, b
         (the rule's name, its verdict); the verdict is None if all are silent.
     """
     if answer == gold:
-        return "exact", phrase_rule(answer, gold, question) if gold else None
-    digits = _DIGIT.search(gold) is not None
-    rules = (*_WITH_WORDS, *_NUMBER, *_WITH_DIGITS) if digits and _DIGIT.search(answer) else (*_WITH_WORDS, *_NUMBER)
-    for name, rule in rules:
-        decided = rule(answer, gold, question)
-        if decided is not None:
-            return name, decided
+        name = "choice" if len(gold) == 1 and "A" <= gold <= "Z" else "exact"
+        return name, phrase_rule(answer, gold, question) if gold else None
+    if len(answer) > MAX_CHARS or len(gold) > MAX_CHARS:
+        return "exact", None
+    for name, rule, longest, signs in _RULES:
+        if len(gold) <= longest and (signs is None or not signs.isdisjoint(gold)):
+            decided = rule(answer, gold, question)
+            if decided is not None:
+                return name, decided
     if _BETWEEN_ITEMS.search(answer):
         decided = list_rule(answer, gold, _same_item)
         if decided is not None:
@@ -139,6 +139,26 @@ def _same_item(gold: str, answer: str) -> bool | None:
     return maths_rule(answer, gold, _no_proof)
 
 
+def lists_candidates(answer: str, gold: str | Sequence[str]) -> bool:
+    """Whether an answer offers several candidates where one was asked, and not all of them are right.
+
+    Stricter than a verdict, for rewards: «Paris or Rome» may be judged leniently, and a policy would learn to write it.
+    """
+    golds = [_readable(text) for text in ([gold] if isinstance(gold, str) else gold)]
+    if len(answer) > MAX_CHARS or any(_MAY_BE_A_LIST.search(text) for text in golds):
+        return False
+    lines = [peel(line.lstrip(_BULLETS)) for line in answer.splitlines() if line.strip(_BULLETS)]
+    given = peel(answer)
+    offered = tuple(dict.fromkeys(lines)) if len(lines) > 1 else candidates(given)[0]
+    if len(offered) < 2 or max(len(item.split()) for item in offered) > _MAX_CANDIDATE_WORDS:
+        return False
+    right = [any(decide(peel(item), text, "", _no_proof)[1] for text in golds) for item in offered]
+    if all(right):
+        return False
+    known = [_typed(item, text, alternatives=True) is not None for item in offered for text in golds]
+    return len(lines) > 1 or bool(_ALTERNATIVE.search(given)) or all(known) or (len(offered) >= _MANY and any(right))
+
+
 def may_take_long(answer: str | None, gold: str | Sequence[str]) -> bool:
     """Whether a verdict may ask math-verify: up to a second, not to be spent on an event loop."""
     texts = [answer, gold] if isinstance(gold, str) else [answer, *gold]
@@ -157,7 +177,7 @@ class Rules:
         Raises:
             ValueError: There is no gold answer.
         """
-        golds = [gold] if isinstance(gold, str) else list(gold)
+        golds = (gold,) if isinstance(gold, str) else tuple(gold)
         if not golds or not all(isinstance(text, str) and text.strip() for text in golds):
             raise ValueError(f"gold answer {gold!r} is empty; a question without a gold answer cannot be judged")
         if answer is None or not answer.strip():
@@ -181,4 +201,6 @@ class Rules:
 
 def _readable(text: str) -> str:
     """Without marks of layout; a long text as it is, of which rules know only whether it is the same."""
+    if text.isalnum() and text.isascii():
+        return text
     return peel(text) if len(text) <= MAX_CHARS else text.strip()

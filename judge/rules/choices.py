@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _MAX_CHARS = 160
 _MAX_WORDS = 14
@@ -57,8 +57,7 @@ def choice_rule(answer: str, gold: str, question: str) -> bool | None:
     return given.letter == found[1] if named else None
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """One option named."""
 
     letter: str

@@ -31,6 +31,12 @@ _NAMES = r"""
 """
 _GREEK_NAMES = frozenset(_NAMES.split())
 _FUNCTIONS = {r"\sin", r"\cos", r"\tan", r"\ln", r"\exp", r"\arcsin", r"\arccos", r"\arctan", r"\sinh", r"\cosh", r"\tanh"}
+_NOT_VARIABLES = """
+or no is of to if in as at by an on so and not the for but mod gcd lcm lim max min sup inf sin cos tan cot sec csc log
+exp det deg arg ln lg cm mm km kg mg ml ms ft yd mi lb oz hz
+"""
+_NO_NAMES = frozenset(_NOT_VARIABLES.split())
+"""Words, functions and units that look like a product of variables."""
 _TIMES = {"*", "×", "·", "\\cdot", "\\times"}
 _OVER = {"/", "÷", "\\div"}
 _RELATIONS = {
@@ -93,6 +99,8 @@ def _tokens(text: str) -> list[tuple[str, str]]:
             raise NotAFormula
         place = found.end()
         kind = found.lastgroup or ""
+        if kind == "name" and found[0].lower() in _NO_NAMES:
+            raise NotAFormula
         if kind != "space":
             tokens.append((kind, found[0]))
         elif (

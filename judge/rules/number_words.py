@@ -12,13 +12,14 @@ _UNITS = {
 _TENS = {
     "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
 }  # fmt: skip
+_SMALL = _UNITS | _TENS
 MAGNITUDES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _ORDINAL_WORDS = """
 first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth
 seventeenth eighteenth nineteenth twentieth
 """
 _ORDINALS = {word: number for number, word in enumerate(_ORDINAL_WORDS.split(), start=1)} | {"thirtieth": 30}
-FIRST_WORDS = frozenset({*_UNITS, *_TENS, *_ORDINALS})
+FIRST_WORDS = frozenset({*_SMALL, *_ORDINALS})
 _WORD = re.compile(r"[A-Za-z]+")
 _ORDINAL = re.compile(r"([0-9]{1,6})(st|nd|rd|th)\b", re.IGNORECASE)
 _SUFFIXES = {1: "st", 2: "nd", 3: "rd"}
@@ -26,36 +27,33 @@ _SUFFIXES = {1: "st", 2: "nd", 3: "rd"}
 
 def read_words(text: str) -> tuple[int, int] | None:
     """(the number that the text begins with, where it ends); None if it begins with none, or the words are no number."""
-    total, group, last, end, expects = 0, 0, 10**6, 0, True
-    place = 0
+    total, group, last, below, end, place = 0, 0, 100, 10**15, 0, 0
     while (found := _WORD.match(text, place)) is not None:
         word = found[0].lower()
-        if word in _UNITS or word in _TENS:
-            value = _UNITS.get(word, _TENS.get(word, 0))
+        if word in _SMALL:
             # What follows is smaller: `twenty two`, `hundred two`; never `two three`, `ten five` or `twenty ten`.
-            fits = last >= 100 or (20 <= last < 100 and 0 < value < 10)
-            if not expects and not fits:
+            if last < 20 or (last < 100 and not 0 < _SMALL[word] < 10):
                 return None
-            group, last = group + value, value
+            last = _SMALL[word]
+            group += last
         elif word == "hundred" and group and max(group, last) < 10:
             group, last = group * 100, 100
-        elif word in MAGNITUDES and group:
-            if total and MAGNITUDES[word] >= total & -total and total < MAGNITUDES[word]:
-                return None
-            total, group, last = total + group * MAGNITUDES[word], 0, 10**6
+        elif word in MAGNITUDES and group and MAGNITUDES[word] < below:
+            below = MAGNITUDES[word]
+            total, group, last = total + group * below, 0, 100
         elif word == "and" and end and last >= 100 and _and_goes_on(text, found.end()):
             place = found.end() + 1
             continue
         else:
             break
-        expects, end = False, found.end()
+        end = found.end()
         place = end + (text[end : end + 1] in {" ", "-"})
     return (total + group, end) if end else None
 
 
 def _and_goes_on(text: str, place: int) -> bool:
     found = _WORD.match(text, place + 1)
-    return found is not None and (found[0].lower() in _UNITS or found[0].lower() in _TENS)
+    return found is not None and (found[0].lower() in _SMALL)
 
 
 def read_ordinal(text: str) -> tuple[int, int] | None:

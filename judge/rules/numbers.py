@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 _NUMBER = re.compile(
     r"(?P<sign>[+-]?)"
@@ -23,6 +23,7 @@ _TIMES_TEN = re.compile(
     r"(?:(?:\^|\*\*) ?(?:\{ ?([+-]?[0-9]{1,3}) ?\}|\(([+-]?[0-9]{1,3})\)|([+-]?[0-9]{1,3})(?![0-9.]))"
     r"|([⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3}))"
 )
+_BEFORE_TEN = frozenset(" ×x*·\\")
 _FRACTION_AFTER = re.compile(
     r" ?(?P<slash>/) ?(?P<below>[0-9]{1,30})(?![0-9.,/])| (?P<num>[0-9]{1,30})/(?P<den>[0-9]{1,30})(?![0-9.,/])"
     r"| ?(?P<vulgar>[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])"
@@ -44,8 +45,7 @@ _POWER_IS_EXACT_TO = 5
 """10^3 is a thousand; 10^9 may be an order of magnitude."""
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
+class Number(NamedTuple):
     """A number as written."""
 
     value: Fraction | int
@@ -70,6 +70,15 @@ def integer(digits: str, *, negative: bool = False) -> Number:
     return Number(value, _worth_of_last_place(digits), "integer", digits)
 
 
+def same_integers(gold: str, answer: str) -> bool | None:
+    """`same_number` for digits alone, of at most 60 on each side."""
+    if int(gold) == int(answer):
+        return True if gold == answer else None  # 007 is not 7
+    if gold[-_COARSE_ZEROS:] == "000" or answer[-_COARSE_ZEROS:] == "000":
+        return same_number(integer(gold), integer(answer))
+    return False
+
+
 def _worth_of_last_place(digits: str) -> Fraction | int:
     if not _COARSE_FROM_DIGITS <= len(digits) <= _COARSE_TO_DIGITS or digits[-_COARSE_ZEROS:] != "0" * _COARSE_ZEROS:
         return 1
@@ -87,7 +96,7 @@ def read_number(text: str, start: int = 0) -> tuple[Number, int] | None:
     end, negative = found.end(), found["sign"] == "-"
     digits = (found["grouped"] or found["spaced"] or found["whole"] or "").replace(",", "").replace(" ", "")
     decimals = (found["decimals"] or "")[1:]
-    power = _TIMES_TEN.match(text, end)
+    power = _TIMES_TEN.match(text, end) if text[end : end + 1] in _BEFORE_TEN else None
     if found["exponent"] is not None or power is not None:
         if found["exponent"] is not None and power is not None:
             return None
@@ -98,7 +107,8 @@ def read_number(text: str, start: int = 0) -> tuple[Number, int] | None:
         place = _power_of_ten(exponent - len(decimals)) if decimals else _power_of_ten(exponent) / 2
         return Number(-value if negative else value, place, "power", digits + decimals), power.end() if power else end
     if found["decimals"] is None:
-        if (fraction := _FRACTION_AFTER.match(text, end)) is not None and not found["spaced"]:
+        goes_on = end < len(text) and not found["spaced"]
+        if goes_on and (fraction := _FRACTION_AFTER.match(text, end)) is not None:
             return _fraction_after(digits, fraction, negative=negative)
         number = integer(digits, negative=negative)
         if found["grouped"] and found["grouped"].count(",") == 1 and digits[0] != "0":
@@ -201,7 +211,8 @@ def _minor_version(longer: str, shorter: str) -> bool:
 
 def _may_be_rounded(gold: Number, answer: Number) -> bool:
     """Closer than one in the coarser last place; also in the other reading of a lone comma or point."""
-    if abs(Fraction(gold.value) - answer.value) < max(Fraction(gold.last_place), Fraction(answer.last_place)):
+    apart = gold.value - answer.value
+    if -gold.last_place < apart < gold.last_place or -answer.last_place < apart < answer.last_place:
         return True
     for one, two in ((gold, answer), (answer, gold)):
         place = Fraction(two.last_place) if two.form == "decimal" else _TINY

