@@ -132,3 +132,34 @@ async def test_a_judge_that_refuses_every_request_leaves_the_episode_out():
 
     with pytest.raises(UndecidedAnswer, match=r"check judge\.model"):
         await load_reward("perception")(episode(GOOD), task("perception"), Refusing())
+
+
+@pytest.mark.parametrize(
+    "answer", ["red or blue", "blue/red", "either red or blue", "red, blue", "red\nblue", "- red\n- blue", "crimson or blue"]
+)
+async def test_an_answer_that_lists_candidates_earns_no_accuracy_whatever_the_judge_says(answer):
+    reward = await load_reward("perception")(
+        episode(f"<think>t</think><answer>{answer}</answer>"), task("perception"), judge()
+    )
+    assert (reward.score, reward.accuracy, reward.decided_by) == (0.2, 0.0, "rule:candidates")
+    published = RewardWeights(compat=True)
+    reward = await load_reward("perception")(
+        episode(f"<think>t</think><answer>{answer}</answer>"), task("perception"), judge(), published
+    )
+    assert reward.accuracy == 1.0
+
+
+@pytest.mark.parametrize(
+    "answer", ["red", "a red one", "Paris, France", "It is red, as far as I can see.", "AC/DC", "red (also called crimson)"]
+)
+async def test_an_answer_that_explains_or_is_precise_is_judged(answer):
+    reward = await load_reward("perception")(
+        episode(f"<think>t</think><answer>{answer}</answer>"), task("perception"), judge()
+    )
+    assert reward.accuracy == 1.0
+
+
+async def test_several_golds_may_all_be_named():
+    both = Task(data_source="perception", question="q", gold=("truck", "lorry"), item_id="i")
+    reward = await load_reward("perception")(episode("<think>t</think><answer>truck or lorry</answer>"), both, judge())
+    assert reward.accuracy == 1.0
