@@ -37,7 +37,7 @@ def server_process(url):
     port = url.rsplit(":", 1)[1]
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if "serve" in process.cmdline() and port in process.cmdline():
+            if "code_sandbox.server" in process.cmdline() and port in process.cmdline():
                 return process
     raise LookupError(url)
 
