@@ -37,6 +37,7 @@ from evaluation.benchmarks import Item, load_benchmark
 from evaluation.reports.run_page import write_run_report
 from evaluation.runs.ask import infer
 from evaluation.runs.folder import facts_of, open_run
+from evaluation.runs.provenance import Provenance, prompt_sha256, write_provenance
 from evaluation.runs.score import score
 from evaluation.runs.settings import RunSettings
 from evaluation.scoring.choices import grade_choice
@@ -182,13 +183,13 @@ def _recorded(run: Path, count: int, answers: list[str], choices: dict[str, str]
         item = Item(
             item_id=str(number), question="q", gold="B", category=f"c{number % 5}", choices=choices, fields={"question": "q"}
         )
-        items.append(json.dumps(item.to_row()))
+        items.append(item.to_json())
         turns = [call, answer] if number % 2 else [answer]
         said = answers[number % len(answers)]
         writer.write(Episode(opening=opening, turns=turns, end=StopReason.ANSWERED, answer=said), facts_of(item, "vstar"))
     (run / "items.jsonl").write_text("\n".join(items) + "\n")
     settings = _settings(Path("none.tsv"), "agent")
-    (run / "run.json").write_text(json.dumps(settings.recorded()))
+    write_provenance(run, Provenance(settings=settings, prompt_sha256=prompt_sha256(settings)))
     return run
 
 
@@ -210,7 +211,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, processes.marked():
         folder = Path(name)
-        logging.getLogger("evaluation.runs.ask").setLevel(logging.ERROR)  # made data has another checksum
+        logging.getLogger("evaluation.runs.folder").setLevel(logging.ERROR)  # made data has another checksum
         _write_data(folder / "1mp.tsv", options.samples, size=(1152, 864), distinct=8)
         _write_data(folder / "4k.tsv", 256, size=(3840, 2160), distinct=1)
         with (

@@ -31,9 +31,12 @@ from evaluation.errors import BenchmarkError
 from evaluation.exchange.predictions import import_predictions
 from evaluation.reports.run_page import write_run_report
 from evaluation.runs.ask import RunStopped, infer
-from evaluation.runs.folder import RunMismatch, finished, open_run, read_items, read_run
+from evaluation.runs.files import RunMismatch
+from evaluation.runs.folder import finished, open_run, read_items
+from evaluation.runs.provenance import read_provenance
 from evaluation.runs.score import score
 from evaluation.runs.settings import MODES, RunSettings
+from evaluation.runs.summary import RunSummary
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import PROFILES, load_profile
 from judge.client import Judge, JudgeMisconfigured, JudgeSettings
@@ -42,7 +45,6 @@ from serving.urls import split_urls
 from serving.vllm import serve_checkpoint
 
 STAGES = ("all", "infer", "score", "report")
-_ADDED_TO_SETTINGS = ("prompt_sha256", "started", "data_md5", "versions")
 ERRORS = (BenchmarkError, RunMismatch, RunStopped, ProgramFailed, JudgeMisconfigured, LookupError, OSError, ValueError)
 
 
@@ -104,18 +106,19 @@ def main(arguments: list[str] | None = None) -> None:
     except ERRORS as error:
         sys.exit(f"evaluation: {error}")
     if summary is not None:
-        print(json.dumps(brief(summary), indent=1))
+        print(json.dumps({name: getattr(summary, name) for name in _BRIEF}, indent=1))
 
 
-def brief(summary: dict[str, Any]) -> dict[str, Any]:
-    """What a terminal shows of a summary."""
-    names = ("benchmark", "headline", "headline_score", "scores", "items", "not_evaluated", "tool_rate", "profile", "judge")
-    return {name: summary[name] for name in names}
+_BRIEF = (
+    "benchmark", "headline", "headline_score", "scores", "items", "episodes", "not_evaluated", "tool_rate", "profile",
+    "judge",
+)  # fmt: skip
+"""What a terminal shows of a summary."""
 
 
-def _run(options: argparse.Namespace) -> dict[str, Any] | None:
+def _run(options: argparse.Namespace) -> RunSummary | None:
     if options.stage in ("score", "report") and (options.out / "run.json").exists():
-        settings = saved_settings(options.out)
+        settings = read_provenance(options.out).settings
     else:
         missing = [name for name in ("benchmark", "data", "model") if getattr(options, name) is None]
         if missing:
@@ -131,16 +134,6 @@ def _run(options: argparse.Namespace) -> dict[str, Any] | None:
     if options.stage != "infer":
         write_run_report(options.out, options.out / "report.html", against=options.against)
     return summary
-
-
-def saved_settings(directory: Path) -> RunSettings:
-    """Of a run that was opened before.
-
-    Raises:
-        RunMismatch: run.json is broken.
-    """
-    saved = read_run(directory)
-    return RunSettings(**{name: value for name, value in saved.items() if name not in _ADDED_TO_SETTINGS})
 
 
 def settings_from(options: argparse.Namespace, benchmark_name: str, data: Path) -> RunSettings:
@@ -207,11 +200,11 @@ def judge_settings(options: argparse.Namespace, cache: Path) -> JudgeSettings:
     return JudgeSettings(base_urls=urls, model=options.judge_model, cache=str(cache) if urls else None)
 
 
-def score_run(options: argparse.Namespace, settings: RunSettings) -> dict[str, Any]:
+def score_run(options: argparse.Namespace, settings: RunSettings) -> RunSummary:
     """Score what was committed."""
     benchmark = load_benchmark(settings.benchmark)
 
-    async def graded() -> dict[str, Any]:
+    async def graded() -> RunSummary:
         judge = Judge(judge_settings(options, options.out / "judge.sqlite"))
         try:
             return await score(options.out, benchmark, Grader(load_profile(options.profile), judge, parity=options.parity))

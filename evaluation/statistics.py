@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from agent.records import STRICT
 
 _Z_95 = 1.959963984540054
 _RESAMPLES = 2000
@@ -106,24 +109,71 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
 
 
-def totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+class Counted(Protocol):
+    """What is counted of an episode: the row of its score."""
+
+    @property
+    def item_id(self) -> str: ...
+    @property
+    def correct(self) -> bool | None: ...
+    @property
+    def score(self) -> float | None: ...
+    @property
+    def decided_by(self) -> str: ...
+    @property
+    def tool_calls(self) -> int: ...
+    @property
+    def tool_errors(self) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Totals:
+    """Of some episodes of a run; what was not evaluated is in no share and no mean."""
+
+    __pydantic_config__ = STRICT
+
+    items: int
+    """Questions that they are of."""
+    episodes: int
+    """With several samples more than items."""
+    evaluated: int
+    """Episodes with a score."""
+    not_evaluated: int
+    correct: int
+    """Evaluated episodes that are right."""
+    accuracy: float | None
+    """Mean over the items of the mean score of each one's evaluated episodes; None if nothing was evaluated."""
+    accuracy_interval: tuple[float, float] | None
+    """95 % interval of it."""
+    by_judge: int
+    unparsed: int
+    """Episodes in which no answer could be read, counted wrong."""
+    tool_rate: float | None
+    """Share of the evaluated episodes that called a tool."""
+    tool_calls_mean: float | None
+    tool_errors: int
+
+
+def totals(rows: Sequence[Counted]) -> Totals:
     """Of rows of any kind: how many, how many right with an interval, who decided, tool use."""
-    evaluated = [row for row in rows if row["correct"] is not None]
-    n = len(evaluated)
     by_item: dict[str, list[float]] = defaultdict(list)
-    for row in evaluated:
-        by_item[row["item_id"]].append(row["score"])
+    for row in rows:
+        if row.score is not None:
+            by_item[row.item_id].append(row.score)
+    evaluated = [row for row in rows if row.score is not None]
+    n = len(evaluated)
     means = [sum(values) / len(values) for values in by_item.values()]
-    return {
-        "items": len(rows),
-        "evaluated": n,
-        "not_evaluated": len(rows) - n,
-        "correct": sum(row["correct"] for row in evaluated),
-        "accuracy": sum(row["score"] for row in evaluated) / n if n else None,
-        "accuracy_interval": mean_interval(means) if means else None,
-        "by_judge": sum(row["decided_by"].startswith("judge:") for row in evaluated),
-        "unparsed": sum(row["decided_by"] in ("rule:unparsed", "judge:unreadable", "random") for row in evaluated),
-        "tool_rate": sum(row["tool_calls"] > 0 for row in evaluated) / n if n else None,
-        "tool_calls_mean": sum(row["tool_calls"] for row in evaluated) / n if n else None,
-        "tool_errors": sum(row["tool_errors"] for row in evaluated),
-    }
+    return Totals(
+        items=len({row.item_id for row in rows}),
+        episodes=len(rows),
+        evaluated=n,
+        not_evaluated=len(rows) - n,
+        correct=sum(bool(row.correct) for row in evaluated),
+        accuracy=sum(means) / len(means) if means else None,
+        accuracy_interval=mean_interval(means) if means else None,
+        by_judge=sum(row.decided_by.startswith("judge:") for row in evaluated),
+        unparsed=sum(row.decided_by in ("rule:unparsed", "judge:unreadable", "random") for row in evaluated),
+        tool_rate=sum(row.tool_calls > 0 for row in evaluated) / n if n else None,
+        tool_calls_mean=sum(row.tool_calls for row in evaluated) / n if n else None,
+        tool_errors=sum(row.tool_errors for row in evaluated),
+    )

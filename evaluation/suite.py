@@ -127,7 +127,7 @@ def _run_all(files: dict[str, Path], options: argparse.Namespace) -> int:
                 failed[name] = str(error)
                 sys.stderr.write(f"{name}: {error}\n")
                 continue
-            said = f"{name}: {headline(summary)} ({summary['headline']}), {summary['not_evaluated']} not evaluated\n"
+            said = f"{name}: {headline(summary)} ({summary.headline}), {summary.not_evaluated} not evaluated\n"
             sys.stdout.write(said)
             sys.stdout.flush()
     runs = [options.out / name for name in files if name not in failed]

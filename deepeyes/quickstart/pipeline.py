@@ -328,26 +328,29 @@ def _base(asked: str | None, directory: Path) -> Base:
     return begun or BASES[asked or DEFAULT_BASE]
 
 
+def _percent(value: float | None) -> str:
+    return "none" if value is None else f"{value:.1%}"
+
+
 def _verdict(directory: Path, console: Console) -> bool:
     """Say what came out, and whether it is what a healthy run gives."""
-    summaries = {
-        name: json.loads(path.read_text(encoding="utf-8"))
-        for name in _MODELS
-        if (path := directory / "eval" / name / "summary.json").exists()
-    }
+    from evaluation.runs.summary import read_summary
+
+    runs = {name: directory / "eval" / name for name in _MODELS}
+    summaries = {name: read_summary(run) for name, run in runs.items() if (run / "summary.json").exists()}
     if "rl" not in summaries:
         return True
     for name, summary in summaries.items():
-        console.print(
-            f"        {name:4} accuracy {summary['accuracy']:.1%}, tool used on {summary['tool_rate']:.1%} of questions"
-        )
+        said = f"accuracy {_percent(summary.accuracy)}, tool used on {_percent(summary.tool_rate)} of questions"
+        console.print(f"        {name:4} {said}")
     report = directory / "report.html"
     if report.exists():
         console.print(f"report: {report}", soft_wrap=True)
-    passed = bool(summaries["rl"]["accuracy"] >= SUCCESS_ACCURACY)
+    accuracy = summaries["rl"].accuracy
+    passed = accuracy is not None and accuracy >= SUCCESS_ACCURACY
     if not passed:
         console.print(
-            f"[red]RL ended at {summaries['rl']['accuracy']:.1%}, below the {SUCCESS_ACCURACY:.0%} of a healthy run "
+            f"[red]RL ended at {_percent(accuracy)}, below the {SUCCESS_ACCURACY:.0%} of a healthy run "
             "(docs/results.md).[/] Try another --seed with --run, and look at the curves in the report"
         )
     return passed

@@ -12,8 +12,10 @@ from typing import Any
 from agent.records import EpisodeKey
 from agent.trajectory import read_rollouts
 from deepeyes.quickstart.bases import base_of
-from evaluation.reports.run_page import percent
+from evaluation.reports.run_page import interval, percent
 from evaluation.runs.folder import Latest
+from evaluation.runs.rows import ScoreRow, read_scores
+from evaluation.runs.summary import RunSummary, read_summary
 from viewer.static_page import episode_card, line_chart, page, table
 
 _NAMES = {"base": "untrained", "sft": "after cold start (SFT)", "rl": "after RL (GRPO)"}
@@ -57,29 +59,25 @@ def _title(directory: Path) -> str:
     return base.title if base else "vision-language model"
 
 
-def _summaries(directory: Path) -> dict[str, dict[str, Any]]:
-    return {
-        name: json.loads(path.read_text(encoding="utf-8"))
-        for name in _NAMES
-        if (path := directory / "eval" / name / "summary.json").exists()
-    }
+def _summaries(directory: Path) -> dict[str, RunSummary]:
+    runs = {name: directory / "eval" / name for name in _NAMES}
+    return {name: read_summary(run) for name, run in runs.items() if (run / "summary.json").exists()}
 
 
-def _results(summaries: Mapping[str, Mapping[str, Any]]) -> str:
+def _results(summaries: Mapping[str, RunSummary]) -> str:
     rows = []
     for name, summary in summaries.items():
-        low, high = summary["accuracy_interval"] or (None, None)
-        categories = summary["categories"]
+        look, quick = summary.categories["look"], summary.categories["quick"]
         rows.append(
             [
                 _NAMES[name],
-                percent(summary["accuracy"]),
-                f"{percent(low)} to {percent(high)}",
-                percent(categories["look"]["accuracy"]),
-                percent(categories["quick"]["accuracy"]),
-                percent(categories["look"]["tool_rate"]),
-                percent(categories["quick"]["tool_rate"]),
-                str(summary["not_evaluated"]),
+                percent(summary.accuracy),
+                interval(summary),
+                percent(look.accuracy),
+                percent(quick.accuracy),
+                percent(look.tool_rate),
+                percent(quick.tool_rate),
+                str(summary.not_evaluated),
             ]
         )
     header = [
@@ -125,22 +123,23 @@ def _second_opinions(directory: Path) -> str:
 def _episodes(directory: Path, count: int = 3) -> str:
     """The same questions before and after RL, those first where the outcome changed."""
     runs: dict[str, Latest] = {}
-    scores: dict[str, dict[str, dict[str, Any]]] = {}
+    scores: dict[str, dict[str, ScoreRow]] = {}
     for name in ("sft", "rl"):
         runs[name] = Latest(directory / "eval" / name)
-        scores[name] = {row["item_id"]: row for row in _rows(directory / "eval" / name / "scores.jsonl")}
+        scored = (directory / "eval" / name / "scores.jsonl").exists()
+        scores[name] = {row.item_id: row for row in read_scores(directory / "eval" / name)} if scored else {}
     shared = [
         item for item in scores["sft"] if item in scores["rl"] and all(EpisodeKey(item) in run for run in runs.values())
     ]
-    shared.sort(key=lambda item: (bool(scores["sft"][item]["correct"]), not scores["rl"][item]["correct"]))
+    shared.sort(key=lambda item: (bool(scores["sft"][item].correct), not scores["rl"][item].correct))
     parts = []
     for item in [*shared[: count - 1], *shared[-1:]]:
         cards = "".join(
             episode_card(
                 _NAMES[name],
                 runs[name][EpisodeKey(item)],
-                gold=scores[name][item]["gold"],
-                correct=scores[name][item]["correct"],
+                gold=scores[name][item].gold,
+                correct=scores[name][item].correct,
             )
             for name in ("sft", "rl")
         )
@@ -157,9 +156,9 @@ def _stage_times(directory: Path) -> str:
     return ", ".join(parts)
 
 
-def _verdict(summaries: Mapping[str, Mapping[str, Any]], success_accuracy: float) -> str:
-    accuracy = summaries["rl"]["accuracy"]
-    if accuracy >= success_accuracy:
+def _verdict(summaries: Mapping[str, RunSummary], success_accuracy: float) -> str:
+    accuracy = summaries["rl"].accuracy
+    if accuracy is not None and accuracy >= success_accuracy:
         return f'<p class="good">This run passed: at least {percent(success_accuracy)} was expected after RL.</p>'
     return (
         f'<p class="bad">This run fell short: {percent(accuracy)} after RL, where a healthy run reaches '
@@ -211,9 +210,9 @@ def write_report(directory: Path, path: Path, *, success_accuracy: float) -> Non
     headline = ""
     if {"sft", "rl"} <= summaries.keys():
         headline = (
-            f"<p>Accuracy on {summaries['rl']['items']} held-out questions went from <strong>"
-            f"{percent(summaries['sft']['accuracy'])}</strong> after the cold start to <strong class='good'>"
-            f"{percent(summaries['rl']['accuracy'])}</strong> after RL. What the model learned in between is <em>when to use "
+            f"<p>Accuracy on {summaries['rl'].items} held-out questions went from <strong>"
+            f"{percent(summaries['sft'].accuracy)}</strong> after the cold start to <strong class='good'>"
+            f"{percent(summaries['rl'].accuracy)}</strong> after RL. What the model learned in between is <em>when to use "
             "its tool</em>.</p>" + _verdict(summaries, success_accuracy)
         )
     results = f'<h2>Before and after</h2><section class="card">{_results(summaries)}</section>' if summaries else ""

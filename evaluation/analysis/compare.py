@@ -8,17 +8,19 @@ that both runs evaluated. With the first run's tools on and the second's off the
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from evaluation.runs.folder import RunMismatch, read_json, read_run, read_scores
+from evaluation.runs.files import RunMismatch
+from evaluation.runs.provenance import Provenance, read_provenance
+from evaluation.runs.rows import ScoreRow, read_scores
+from evaluation.runs.summary import RunSummary, read_summary
 from evaluation.statistics import bootstrap_interval, mcnemar, permutation_test
 
-Row = Mapping[str, Any]
 _EASY_FRAC, _HARD_FRAC = 0.8, 0.2
 _SAMPLES_FOR_ADAPTIVENESS = 5
 
@@ -65,24 +67,35 @@ def compare_runs(first: Path, second: Path) -> Comparison:
     Raises:
         RunMismatch: A run was not scored, they are of different benchmarks, or share no item.
     """
-    runs = [read_run(folder) for folder in (first, second)]
-    if runs[0]["benchmark"] != runs[1]["benchmark"]:
+    a, b = read_provenance(first), read_provenance(second)
+    if a.settings.benchmark != b.settings.benchmark:
         raise RunMismatch(
-            f"{first} is a run of {runs[0]['benchmark']}, {second} of {runs[1]['benchmark']}; compare one benchmark"
+            f"{first} is a run of {a.settings.benchmark}, {second} of {b.settings.benchmark}; compare one benchmark"
         )
-    warnings = []
-    if runs[0].get("data_md5") != runs[1].get("data_md5"):
-        warnings.append("the runs read different files")
-    summaries = [read_json(folder / "summary.json") for folder in (first, second)]
-    for name in ("profile", "judge", "parity"):
-        if summaries[0].get(name) != summaries[1].get(name):
-            warnings.append(f"{name}: {summaries[0].get(name)} against {summaries[1].get(name)}; score both alike")
+    warnings = [*_asked_otherwise(a, b), *_scored_otherwise(read_summary(first), read_summary(second))]
     return compare(read_scores(first), read_scores(second), names=(str(first), str(second)), warnings=warnings)
 
 
+def _asked_otherwise(a: Provenance, b: Provenance) -> Iterator[str]:
+    if a.data_md5 != b.data_md5:
+        yield "the runs read different files"
+    then, now = a.settings.compared, b.settings.compared
+    for name, value in then.items():
+        if value != now[name]:
+            yield f"{name}: {json.dumps(value)} against {json.dumps(now[name])}; the runs were not asked alike"
+    if a.settings.mode == b.settings.mode and a.prompt_sha256 != b.prompt_sha256:
+        yield "prompt_sha256: the runs were asked with another wording"
+
+
+def _scored_otherwise(a: RunSummary, b: RunSummary) -> Iterator[str]:
+    for name, x, y in (("profile", a.profile, b.profile), ("judge", a.judge, b.judge), ("parity", a.parity, b.parity)):
+        if x != y:
+            yield f"{name}: {x} against {y}; score both alike"
+
+
 def compare(
-    first: Sequence[Row],
-    second: Sequence[Row],
+    first: Sequence[ScoreRow],
+    second: Sequence[ScoreRow],
     *,
     names: tuple[str, str] = ("first", "second"),
     warnings: Sequence[str] = (),
@@ -104,7 +117,7 @@ def compare(
     missing = len(a) - len(shared), len(b) - len(shared)
     if any(missing):
         notes.append(f"{missing[0]} items were evaluated only in {names[0]}, {missing[1]} only in {names[1]}")
-    solved = [item for item in shared if any(row["correct"] and row["tool_calls"] > 0 for row in a[item])]
+    solved = [item for item in shared if any(row.correct and row.calls for row in a[item])]
     return Comparison(
         items=len(shared),
         only_first=missing[0],
@@ -124,35 +137,37 @@ def compare(
     )
 
 
-def _by_item(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = defaultdict(list)
+def _by_item(rows: Sequence[ScoreRow]) -> dict[str, list[ScoreRow]]:
+    found: dict[str, list[ScoreRow]] = defaultdict(list)
     for row in rows:
-        if row["correct"] is not None:
-            found[row["item_id"]].append(row)
+        if row.correct is not None:
+            found[row.item_id].append(row)
     return dict(found)
 
 
-def _mean(rows: Sequence[Row]) -> float:
-    return float(sum(row["score"] for row in rows) / len(rows))
+def _mean(rows: Sequence[ScoreRow]) -> float:
+    return sum(row.score or 0.0 for row in rows) / len(rows)
 
 
 def _by_category(
-    shared: Sequence[str], a: Mapping[str, Sequence[Row]], x: Sequence[float], y: Sequence[float]
+    shared: Sequence[str], a: Mapping[str, Sequence[ScoreRow]], x: Sequence[float], y: Sequence[float]
 ) -> dict[str, tuple[int, float, float]]:
     groups: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for item, i, j in zip(shared, x, y, strict=True):
-        groups[a[item][0]["category"]].append((i, j))
+        groups[a[item][0].category].append((i, j))
     return {
         name: (len(pairs), sum(i for i, _ in pairs) / len(pairs), sum(j for _, j in pairs) / len(pairs))
         for name, pairs in sorted(groups.items())
     }
 
 
-def _adaptiveness(shared: Sequence[str], a: Mapping[str, Sequence[Row]], b: Mapping[str, Sequence[Row]]) -> dict[str, float]:
+def _adaptiveness(
+    shared: Sequence[str], a: Mapping[str, Sequence[ScoreRow]], b: Mapping[str, Sequence[ScoreRow]]
+) -> dict[str, float]:
     tool_free = [item for item in shared if len(b[item]) >= _SAMPLES_FOR_ADAPTIVENESS]
-    if not tool_free or any(row["tool_calls"] for item in tool_free for row in b[item]):
+    if not tool_free or any(row.calls for item in tool_free for row in b[item]):
         return {}
-    calls = {item: sum(row["tool_calls"] > 0 for row in a[item]) / len(a[item]) for item in tool_free}
+    calls = {item: sum(bool(row.calls) for row in a[item]) / len(a[item]) for item in tool_free}
     hard = [calls[item] for item in tool_free if _mean(b[item]) <= _HARD_FRAC]
     easy = [1 - calls[item] for item in tool_free if _mean(b[item]) >= _EASY_FRAC]
     if not hard or not easy:

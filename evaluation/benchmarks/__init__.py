@@ -6,15 +6,19 @@ The head of each file gives title, authors, link, licence and number of items, a
 from __future__ import annotations
 
 import functools
+import json
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
+
+from pydantic import TypeAdapter
 
 from agent.images import ImageFile
 from agent.loading import load_plugin, plugin_names
+from agent.records import STRICT, validated
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
 
@@ -34,15 +38,38 @@ class Item:
     """Other columns of the file that scoring needs."""
     read_images: Callable[[], tuple[ImageFile, ...]] = tuple
 
-    def to_row(self) -> dict[str, Any]:
-        """All but the images, as JSON: with it a run can be scored without the benchmark's file."""
-        names = ("item_id", "question", "gold", "category")
-        return {name: getattr(self, name) for name in names} | {"choices": dict(self.choices), "fields": dict(self.fields)}
+    def to_json(self) -> str:
+        """All but the images, on one line: with it a run can be scored without the benchmark's file."""
+        kept = {name: getattr(self, name) for name in _KEPT}
+        return json.dumps({name: dict(value) if isinstance(value, Mapping) else value for name, value in kept.items()})
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Item:
-        """The item of `to_row`."""
-        return cls(**row)
+    def from_json(cls, line: str) -> Item:
+        """The item of `to_json`, without images.
+
+        Raises:
+            UnreadableRecord: It is none.
+        """
+        kept = validated(_ITEM, line.encode("utf-8", "surrogatepass"))
+        return cls(**{name: getattr(kept, name) for name in _KEPT})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _KeptItem:
+    """What is kept of an item."""
+
+    __pydantic_config__ = STRICT
+
+    item_id: str
+    question: str
+    gold: str
+    category: str
+    choices: Mapping[str, str]
+    fields: Mapping[str, str]
+
+
+_ITEM = TypeAdapter(_KeptItem)
+_KEPT = tuple(one.name for one in fields(_KeptItem))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ chooses one of three words.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from evaluation.benchmarks import Item, Scored
@@ -52,7 +53,7 @@ class SimpleVQA(SearchBenchmark):
                     folder=path.parent,
                     place=row.place,
                 )
-                yield Item.from_row(item.to_row() | {"read_images": row.images})
+                yield replace(item, read_images=row.images)
             return
         for number, (place, entry) in enumerate(read_rows(path, required=("question", "answer")), start=1):
             yield self.item(

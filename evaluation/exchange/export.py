@@ -16,16 +16,19 @@ import json
 import re
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from agent.episode import Episode
 from agent.messages import Message
 from agent.records import EpisodeKey
 from evaluation.benchmarks import load_benchmark
 from evaluation.errors import BenchmarkError
-from evaluation.runs.folder import Latest, RunMismatch, prediction_of, read_json, read_run, read_scores
+from evaluation.runs.files import RunMismatch
+from evaluation.runs.folder import Latest, prediction_of
+from evaluation.runs.provenance import read_provenance
+from evaluation.runs.rows import ScoreRow, read_scores
+from evaluation.runs.summary import read_summary
 from evaluation.tables.tsv import raw_rows
 
 FORMS = ("vlmevalkit", "lmms-eval", "inspect")
@@ -56,12 +59,12 @@ def _name(text: str) -> str:
 
 def _vlmevalkit(run: Path, out: Path) -> Path:
     """The first sample of every item; what was not run is left out, as there."""
-    settings = read_run(run)
-    data = Path(settings["data"])
+    settings = read_provenance(run).settings
+    data = Path(settings.data)
     if data.suffix != ".tsv":
-        raise BenchmarkError(f"{data} is no TSV: VLMEvalKit has no prediction file for {settings['benchmark']}")
-    published = next(iter(load_benchmark(settings["benchmark"]).files))
-    path = out / f"{_name(settings['model'])}_{Path(published).stem}.tsv"
+        raise BenchmarkError(f"{data} is no TSV: VLMEvalKit has no prediction file for {settings.benchmark}")
+    published = next(iter(load_benchmark(settings.benchmark).files))
+    path = out / f"{_name(settings.model)}_{Path(published).stem}.tsv"
     episodes = Latest(run)
     with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
         writer: csv.DictWriter[str] | None = None
@@ -79,86 +82,94 @@ def _vlmevalkit(run: Path, out: Path) -> Path:
 
 
 def _lmms_eval(run: Path, out: Path) -> Path:
-    settings, episodes = read_run(run), Latest(run)
-    path = out / f"{datetime.now(UTC):%Y%m%d_%H%M%S}_samples_{settings['benchmark']}.jsonl"
+    benchmark, episodes = read_provenance(run).settings.benchmark, Latest(run)
+    path = out / f"{datetime.now(UTC):%Y%m%d_%H%M%S}_samples_{benchmark}.jsonl"
     with path.open("w", encoding="utf-8") as lines:
         for number, row in enumerate(read_scores(run)):
-            episode = episodes.get(EpisodeKey(row["item_id"], row["sample"]))
+            episode = episodes.get(row.key)
             asked = "" if episode is None else episode.opening[-1].text
-            said = row["prediction"]
             line = {
-                "doc_id": number, "doc": {"index": row["item_id"], "category": row["category"]}, "target": row["gold"],
-                "arguments": {"context": asked}, "resps": [[said]], "filtered_resps": [row["extracted"] or said],
-                "doc_hash": _sha(row["item_id"]), "prompt_hash": _sha(asked), "target_hash": _sha(row["gold"]),
-                "acc": row["score"], "decided_by": row["decided_by"], "stop_reason": row["stop_reason"],
-                "token_counts": {"input_tokens": row["prompt_tokens"], "output_tokens": row["reply_tokens"]},
+                "doc_id": number, "doc": {"index": row.item_id, "category": row.category}, "target": row.gold,
+                "arguments": {"context": asked}, "resps": [[row.prediction]],
+                "filtered_resps": [row.extracted or row.prediction],
+                "doc_hash": _sha(row.item_id), "prompt_hash": _sha(asked), "target_hash": _sha(row.gold),
+                "acc": row.score, "decided_by": row.decided_by, "stop_reason": row.stop_reason,
+                "token_counts": {"input_tokens": row.prompt_tokens, "output_tokens": row.reply_tokens},
             }  # fmt: skip
             lines.write(json.dumps(line) + "\n")
     return path
 
 
 def _sha(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
 def _inspect(run: Path, out: Path) -> Path:
     """Version 2 of its log: a zip of a header, summaries, and a file a sample; images as data URIs."""
-    settings, summary = read_run(run), read_json(run / "summary.json")
-    rows = read_scores(run)
+    provenance, summary = read_provenance(run), read_summary(run)
+    settings = provenance.settings
     created = datetime.now(UTC).isoformat(timespec="seconds")
     spec = {
-        "created": created, "task": settings["benchmark"], "model": settings["model"],
-        "config": {"epochs": summary["samples"]},
-        "dataset": {"name": settings["benchmark"], "location": settings["data"], "samples": summary["items"]},
-        "metadata": {name: settings[name] for name in ("mode", "prompt", "prompt_sha256", "temperature")},
+        "created": created, "task": settings.benchmark, "model": settings.model,
+        "config": {"epochs": summary.samples},
+        "dataset": {"name": settings.benchmark, "location": settings.data, "samples": summary.items},
+        "metadata": {
+            "mode": settings.mode, "prompt": settings.prompt, "prompt_sha256": provenance.prompt_sha256,
+            "temperature": settings.temperature,
+        },
     }  # fmt: skip
-    metrics = {name: {"name": name, "value": value} for name, value in summary["scores"].items()}
+    metrics = {name: {"name": name, "value": value} for name, value in summary.scores.items()}
     header = {
         "version": 2, "status": "success", "eval": spec, "plan": {},
         "results": {
-            "total_samples": summary["items"], "completed_samples": summary["evaluated"],
-            "scores": [{"name": "acc", "scorer": f"deepeyes/{summary['profile']}", "metrics": metrics}],
+            "total_samples": summary.episodes, "completed_samples": summary.evaluated,
+            "scores": [{"name": "acc", "scorer": f"deepeyes/{summary.profile}", "metrics": metrics}],
         },
         "stats": {"started_at": created, "completed_at": created},
     }  # fmt: skip
-    path = out / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}_{settings['benchmark']}.eval"
+    path = out / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}_{settings.benchmark}.eval"
+    episodes, summaries = Latest(run), []
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as log:
         log.writestr("_journal/start.json", json.dumps({"version": 2, "eval": spec, "plan": {}}))
-        summaries = []
-        for row, sample in _inspect_samples(run, rows):
-            name = re.sub(r"[^\w.-]+", "_", str(sample["id"]))
-            log.writestr(f"samples/{name}_epoch_{sample['epoch']}.json", json.dumps(sample))
-            names = ("id", "epoch", "target", "scores")
-            summaries.append({key: sample[key] for key in names} | {"input": row["prediction"][:100], "completed": True})
+        for row in read_scores(run):
+            # One at a time: all episodes with their images may not fit into memory.
+            log.writestr(f"samples/{_name_of(row)}.json", json.dumps(_inspect_sample(row, episodes.get(row.key))))
+            summaries.append(_inspect_head(row) | {"input": row.prediction[:100], "completed": True})
         log.writestr("summaries.json", json.dumps(summaries))
         log.writestr("header.json", json.dumps(header))
     return path
 
 
-def _inspect_samples(run: Path, rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    saved = Latest(run)
-    for row in rows:
-        # One at a time: all episodes with their images may not fit into memory.
-        episode = saved.get(EpisodeKey(row["item_id"], row["sample"]))
-        messages = [] if episode is None else [_inspect_message(message) for message in episode.opening]
-        for turn in episode.turns if episode is not None else ():
-            messages.append({"role": "assistant", "content": turn.reply.primer + turn.reply.text, "source": "generate"})
-            if turn.observation is not None:
-                messages.append(_inspect_message(turn.observation))
-        score = {"value": row["score"], "answer": row["extracted"], "explanation": row["decided_by"]}
-        yield (
-            row,
-            {
-                "id": row["item_id"], "epoch": row["sample"] + 1, "input": messages[:2], "target": row["gold"],
-                "messages": messages, "scores": {} if row["score"] is None else {"acc": score},
-                "output": {"model": "", "choices": [{"message": {"role": "assistant", "content": row["prediction"]}}]},
-                "metadata": {name: row[name] for name in ("stop_reason", "category", "tool_calls")},
-            },
-        )  # fmt: skip
+def _name_of(row: ScoreRow) -> str:
+    name = re.sub(r"[^\w.-]+", "_", row.item_id)
+    return f"{name}_epoch_{row.sample + 1}"
 
 
-def _inspect_message(message: Message) -> dict[str, Any]:
-    content: list[Mapping[str, Any]] = [
+def _inspect_head(row: ScoreRow) -> dict[str, object]:
+    score = {"value": row.score, "answer": row.extracted, "explanation": row.decided_by}
+    return {
+        "id": row.item_id,
+        "epoch": row.sample + 1,
+        "target": row.gold,
+        "scores": {} if row.score is None else {"acc": score},
+    }
+
+
+def _inspect_sample(row: ScoreRow, episode: Episode | None) -> dict[str, object]:
+    messages = [] if episode is None else [_inspect_message(message) for message in episode.opening]
+    for turn in episode.turns if episode is not None else ():
+        messages.append({"role": "assistant", "content": turn.reply.primer + turn.reply.text, "source": "generate"})
+        if turn.observation is not None:
+            messages.append(_inspect_message(turn.observation))
+    return _inspect_head(row) | {
+        "input": messages[:2], "messages": messages,
+        "output": {"model": "", "choices": [{"message": {"role": "assistant", "content": row.prediction}}]},
+        "metadata": {"stop_reason": row.stop_reason, "category": row.category, "tool_calls": row.tool_calls},
+    }  # fmt: skip
+
+
+def _inspect_message(message: Message) -> dict[str, object]:
+    content = [
         {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part.data_uri()}
         for part in message.parts()
     ]

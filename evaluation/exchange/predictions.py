@@ -18,7 +18,8 @@ from agent.records import EpisodeKey
 from agent.trajectory import TrajectoryWriter
 from evaluation.benchmarks import Item
 from evaluation.errors import BenchmarkError
-from evaluation.runs.folder import facts_of, finished, locked, read_lines
+from evaluation.runs.files import read_lines
+from evaluation.runs.folder import facts_of, finished, locked
 from evaluation.tables.tsv import raw_rows
 
 

@@ -7,15 +7,15 @@ import html
 import io
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from agent.images import ImageFile, UnreadableImage
 from agent.records import EpisodeKey
 from evaluation.runs.folder import Latest
+from evaluation.runs.rows import NOT_RUN, ScoreRow
 from viewer.static_page import episode_card
 
 _THUMBNAIL_PX = 360
@@ -23,31 +23,26 @@ _OF_A_KIND = 3
 _FILTERS = ("category", "result", "decided", "kind", "stop")
 
 
-def result_of(row: Mapping[str, Any]) -> str:
+def result_of(row: ScoreRow) -> str:
     """`right`, `wrong`, `partly` or `not evaluated`."""
-    if row["correct"] is None:
+    if row.correct is None:
         return "not evaluated"
-    if row["correct"]:
+    if row.correct:
         return "right"
-    return "partly" if row["score"] else "wrong"
+    return "partly" if row.score else "wrong"
 
 
-def kind_of(row: Mapping[str, Any]) -> str:
-    """Kind of the first call."""
-    return str(row["calls"][0][1]) if row["calls"] else "no tool"
-
-
-def choose(rows: Sequence[Mapping[str, Any]], most: int) -> list[EpisodeKey]:
+def choose(rows: Sequence[ScoreRow], most: int) -> list[EpisodeKey]:
     """Keys of episodes to show: a few of each result, category, kind of call and stop reason, in turns up to `most`."""
     groups: dict[tuple[str, ...], list[EpisodeKey]] = defaultdict(list)
     for row in rows:
-        if row["stop_reason"] == "not_run":
+        if row.stop_reason == NOT_RUN:
             continue
-        key = EpisodeKey(row["item_id"], row["sample"])
         result = result_of(row)
-        for group in (("category", row["category"], result), ("kind", kind_of(row), result), ("stop", row["stop_reason"])):
+        kinds = (("category", row.category, result), ("kind", _first_call(row), result), ("stop", str(row.stop_reason)))
+        for group in kinds:
             if len(groups[group]) < _OF_A_KIND:
-                groups[group].append(key)
+                groups[group].append(row.key)
     chosen: dict[EpisodeKey, None] = {}
     for place in range(_OF_A_KIND):
         for members in groups.values():
@@ -56,8 +51,8 @@ def choose(rows: Sequence[Mapping[str, Any]], most: int) -> list[EpisodeKey]:
     return list(chosen)
 
 
-def browser(directory: Path, rows: Sequence[Mapping[str, Any]], *, most: int) -> str:
-    """HTML of the list and the data it shows; works with report.js."""
+def browser(directory: Path, rows: Sequence[ScoreRow], *, most: int) -> str:
+    """HTML of the list and the data it shows; works with run_page.js."""
     images: dict[str, str] = {}
 
     def show(image: ImageFile) -> str:
@@ -65,13 +60,12 @@ def browser(directory: Path, rows: Sequence[Mapping[str, Any]], *, most: int) ->
             images[image.sha256] = _thumbnail(image)
         return f'<img class="shown" data-image="{image.sha256}" alt="image">'
 
-    chosen = choose(rows, most)
-    facts = {EpisodeKey(row["item_id"], row["sample"]): row for row in rows}
+    by_key = {row.key: row for row in rows}
     episodes, cards = Latest(directory), {}
-    for key in chosen:
-        row, episode = facts[key], episodes.get(key)
+    for key in choose(rows, most):
+        row, episode = by_key[key], episodes.get(key)
         if episode is not None:
-            cards[str(key)] = episode_card(str(key), episode, gold=str(row["gold"]), correct=row["correct"], show=show)
+            cards[str(key)] = episode_card(str(key), episode, gold=row.gold, correct=row.correct, show=show)
     listed = [_listed(row) for row in rows]
     selects = "".join(f'<select id="f-{name}"><option value="">{name}: all</option></select>' for name in _FILTERS)
     head = "".join(
@@ -88,20 +82,24 @@ def browser(directory: Path, rows: Sequence[Mapping[str, Any]], *, most: int) ->
 {_data("rows", listed)}{_data("cards", cards)}{_data("images", images)}"""
 
 
-def _listed(row: Mapping[str, Any]) -> list[Any]:
+def _first_call(row: ScoreRow) -> str:
+    return row.first_call or "no tool"
+
+
+def _listed(row: ScoreRow) -> list[str | int]:
     return [
-        str(EpisodeKey(row["item_id"], row["sample"])),
-        row["category"],
+        str(row.key),
+        row.category,
         result_of(row),
-        row["decided_by"],
-        kind_of(row),
-        row["tool_calls"],
-        row["reply_tokens"],
-        row["stop_reason"],
+        row.decided_by,
+        _first_call(row),
+        row.tool_calls,
+        row.reply_tokens,
+        str(row.stop_reason),
     ]
 
 
-def _data(name: str, value: Any) -> str:
+def _data(name: str, value: object) -> str:
     # `</script>` in a text would end the element.
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/").replace("<!--", "<\\u0021--")
     return f'<script type="application/json" id="{name}">{text}</script>'

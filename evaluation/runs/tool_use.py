@@ -10,11 +10,10 @@ import ast
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from agent.episode import Episode, Turn
 from agent.protocol import FormatRule, Malformed, ToolCall, format_errors
+from evaluation.runs.rows import CallFacts, EpisodeFacts
 
 KINDS = ("crop", "numerical", "mark", "other", "image_search", "search")
 """The paper's six; `search` is its text search, which opened pages belong to."""
@@ -138,39 +137,24 @@ def _is_window(index: ast.expr) -> bool:
     return isinstance(index, ast.Tuple) and sum(isinstance(part, ast.Slice) for part in index.elts[:2]) == 2
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call of a tool."""
-
-    tool: str
-    kind: str
-    """One of KINDS; a call that could not be read is `other`."""
-    error: str = ""
-    """Class of the error that the model was told of."""
-    placeholder: bool = False
-    repeated: bool = False
-    """An equal call was made before in this episode."""
-    seconds: float = 0.0
-
-
-def calls_of(turns: Sequence[Turn]) -> Iterator[Call]:
+def calls_of(turns: Sequence[Turn]) -> Iterator[CallFacts]:
     """The calls of an episode, in order; a call that the parser refused counts as one with an error."""
     before: set[str] = set()
     for turn in turns:
         action = turn.action
         if isinstance(action, Malformed) and action.observation is not None:
-            yield Call("", "other", "malformed", seconds=turn.tool_s)
+            yield CallFacts(tool="", kind="other", error="malformed", seconds=round(turn.tool_s, 3))
         if not isinstance(action, ToolCall):
             continue
         signature = json.dumps([action.name, action.arguments], sort_keys=True)
         code = str(action.arguments.get("code", "")) if action.name == "python" else ""
-        yield Call(
-            action.name,
-            _kind(action.name, code),
-            error_class(turn.tool_error),
+        yield CallFacts(
+            tool=action.name,
+            kind=_kind(action.name, code),
+            error=error_class(turn.tool_error),
             placeholder=action.name == "python" and is_placeholder(code),
             repeated=signature in before,
-            seconds=turn.tool_s,
+            seconds=round(turn.tool_s, 3),
         )
         before.add(signature)
 
@@ -193,27 +177,25 @@ def error_class(error: str) -> str:
     return error if _ERROR_NAME.match(error) else error if error in ("unknown tool", "too many calls") else "refused"
 
 
-def episode_facts(episode: Episode) -> dict[str, Any]:
+def episode_facts(episode: Episode) -> EpisodeFacts:
     """What a report counts of one episode."""
-    turns, calls = episode.turns, list(calls_of(episode.turns))
-    return {
-        "stop_reason": episode.stop_reason.value,
-        "failure": episode.failure,
-        "turns": len(turns),
-        "calls": [
-            [call.tool, call.kind, call.error, call.placeholder, call.repeated, round(call.seconds, 3)] for call in calls
-        ],
-        "tool_calls": len(calls),
-        "tool_errors": sum(bool(call.error) for call in calls),
-        "reply_tokens": episode.num_tokens,
-        "prompt_tokens": sum(turn.reply.num_prompt_tokens for turn in turns),
-        "reply_s": round(sum(turn.reply_s for turn in turns), 3),
-        "tool_s": round(sum(turn.tool_s for turn in turns), 3),
-        "wall_s": episode.wall_s,
-        "images_seen": sum(len(turn.observation.images) for turn in turns if turn.observation is not None),
-        "format_errors": [_rule_of(error) for error in format_errors(episode.replies, tags=_FORMAT_RULES)] if turns else [],
-        "cut": any(turn.reply.finish == "length" for turn in turns),
-    }
+    turns, calls = episode.turns, tuple(calls_of(episode.turns))
+    broken = format_errors(episode.replies, tags=_FORMAT_RULES) if turns else []
+    return EpisodeFacts(
+        stop_reason=episode.stop_reason,
+        failure=episode.failure,
+        turns=len(turns),
+        calls=calls,
+        tool_errors=sum(bool(call.error) for call in calls),
+        reply_tokens=episode.num_tokens,
+        prompt_tokens=sum(turn.reply.num_prompt_tokens for turn in turns),
+        reply_s=round(sum(turn.reply_s for turn in turns), 3),
+        tool_s=round(sum(turn.tool_s for turn in turns), 3),
+        wall_s=episode.wall_s,
+        images_seen=sum(len(turn.observation.images) for turn in turns if turn.observation is not None),
+        format_errors=tuple(_rule_of(error) for error in broken),
+        cut=any(turn.reply.finish == "length" for turn in turns),
+    )
 
 
 def _rule_of(error: str) -> str:

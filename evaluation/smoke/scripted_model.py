@@ -7,14 +7,43 @@ import json
 import re
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import NotRequired, TypedDict
 
-Answer = Callable[[list[dict[str, Any]]], str | int]
+
+class Part(TypedDict):
+    """Of a message with images."""
+
+    type: str
+    text: NotRequired[str]
+
+
+class ChatMessage(TypedDict):
+    """Of a request."""
+
+    role: str
+    content: str | list[Part]
+
+
+class Choices(TypedDict):
+    """What a reply is bound to."""
+
+    choice: list[str]
+
+
+class ChatRequest(TypedDict):
+    """The body of a request to `/chat/completions`, as far as it is looked at here."""
+
+    messages: list[ChatMessage]
+    structured_outputs: NotRequired[Choices]
+    seed: NotRequired[int | None]
+
+
+Answer = Callable[[list[ChatMessage]], str | int]
 _USAGE = {"completion_tokens": 5, "prompt_tokens": 50, "total_tokens": 55}
-Respond = Callable[[dict[str, Any]], str | int]
+Respond = Callable[[ChatRequest], str | int]
 
 
 @contextmanager
@@ -47,14 +76,14 @@ def request_server(
             choice = {"message": {"content": said}, "finish_reason": "stop"}
             self._send(200, {"choices": [choice], "usage": usage or _USAGE})
 
-        def _send(self, status: int, content: dict[str, Any]) -> None:
+        def _send(self, status: int, content: Mapping[str, object]) -> None:
             payload = json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(payload)))
             self.end_headers()
             self.wfile.write(payload)
 
-        def log_message(self, *_: Any) -> None:
+        def log_message(self, *_: object) -> None:
             """Keeps quiet."""
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
@@ -86,7 +115,7 @@ _FIRST_STEPS = (_LOOK, _COUNT, _MISTAKE, _SEARCH, "", "")
 _OPTION = re.compile(r"^\(?([A-E])[.)]\s*(.+)$", re.MULTILINE)
 
 
-def scripted_reply(body: dict[str, Any]) -> str:
+def scripted_reply(body: ChatRequest) -> str:
     """A model that behaves in every way there is, the same for a question every time: it crops, counts, errs, searches,
     answers at once, or forgets its tags. It also judges, so that benchmarks which need a judge can be scored."""
     messages = body["messages"]
@@ -105,11 +134,11 @@ def scripted_reply(body: dict[str, Any]) -> str:
     return f"<think>So it is.</think>\n<answer>{answer}</answer>"
 
 
-def _number(messages: list[dict[str, Any]]) -> int:
+def _number(messages: list[ChatMessage]) -> int:
     return zlib.crc32("".join(map(_text, messages)).encode())
 
 
-def _text(message: dict[str, Any]) -> str:
+def _text(message: ChatMessage) -> str:
     content = message["content"]
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 

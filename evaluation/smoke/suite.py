@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _smoke(options: argparse.Namespace) -> int:
     options.data = options.out / "data"
     # Look-alikes are not the published files, as is meant: no warning that their checksums differ.
-    logging.getLogger("evaluation.runs.ask").setLevel(logging.ERROR)
+    logging.getLogger("evaluation.runs.folder").setLevel(logging.ERROR)
     for name in lookalike_names():
         write_lookalike(name, options.data / name)
     pages = [{"title": "Colours", "text": "The colour red is the colour of stop signs.", "link": "https://example.org/red"}]

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from evaluation.run import main
+from evaluation.runs.rows import read_scores
 from evaluation.smoke.scripted_model import request_server
 from tests.conftest import ROOT
 from tests.fake_model_server import model_server
@@ -73,7 +74,7 @@ def test_direct_mode_has_no_tools(toy, tmp_path):
     with model_server(looker) as url:
         summary = evaluate(toy, tmp_path / "run", url, "--mode", "direct", "--limit", "3")
     assert summary["tool_errors"] == 3  # it asked for a tool and was told there is none
-    assert json.loads((tmp_path / "run/run.json").read_text())["mode"] == "direct"
+    assert json.loads((tmp_path / "run/run.json").read_text())["settings"]["mode"] == "direct"
 
 
 def test_an_outage_is_not_evaluated_and_never_wrong(toy, tmp_path, monkeypatch):
@@ -313,12 +314,12 @@ def test_the_smoke_suite_runs_every_benchmark_with_a_real_sandbox_and_leaves_not
     assert all(
         summary["decided_by"].get("failed", 0) == summary["decided_by"].get("not_run", 0) == 0 for summary in summaries
     )
-    rows = [
-        json.loads(line) for path in (tmp_path / "smoke").glob("*/scores.jsonl") for line in path.read_text().splitlines()
+    calls = [
+        call for path in (tmp_path / "smoke").glob("*/scores.jsonl") for row in read_scores(path.parent) for call in row.calls
     ]
-    kinds = {call[1] for row in rows for call in row["calls"]}
+    kinds = {call.kind for call in calls}
     assert {"crop", "numerical", "search", "other"} <= kinds
-    assert any(call[2] == "NameError" for row in rows for call in row["calls"])
+    assert any(call.error == "NameError" for call in calls)
     assert (tmp_path / "smoke/leaderboard.html").exists()
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
     assert again.returncode == 0

@@ -24,13 +24,13 @@ def test_a_file_of_the_true_format_is_read_with_images_and_gold(name, tmp_path):
         assert item.gold
         assert item.question
         assert item.read_images()
-        assert Item.from_row(json.loads(json.dumps(item.to_row()))).to_row() == item.to_row()
+        assert Item.from_json(item.to_json()).to_json() == item.to_json()
 
 
 @pytest.mark.parametrize("name", lookalike_names())
 def test_equal_seeds_write_equal_files(name, tmp_path):
     first, second = (list(load_benchmark(name).load(write_lookalike(name, tmp_path / part))) for part in "ab")
-    assert [item.to_row() for item in first] == [item.to_row() for item in second]
+    assert [item.to_json() for item in first] == [item.to_json() for item in second]
 
 
 @pytest.mark.parametrize("name", lookalike_names())

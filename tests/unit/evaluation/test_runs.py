@@ -10,7 +10,7 @@ import pytest
 
 from agent.records import RolloutFacts
 from agent.trajectory import TrajectoryWriter
-from evaluation.analysis.analytics import analyse
+from evaluation.analysis.analytics import CodeUse, analyse
 from evaluation.analysis.compare import compare, compare_runs
 from evaluation.analysis.compare import main as compare_main
 from evaluation.benchmarks import load_benchmark
@@ -20,11 +20,13 @@ from evaluation.reports.leaderboard import main as leaderboard_main
 from evaluation.reports.leaderboard import write_leaderboard
 from evaluation.reports.run_page import write_run_report
 from evaluation.run import main as run_main
-from evaluation.run import saved_settings
-from evaluation.runs.folder import RunMismatch, locked, open_run, read_items, read_scores
+from evaluation.runs.files import RunMismatch
+from evaluation.runs.folder import locked, open_run, read_items
 from evaluation.runs.rejudge import rejudge
+from evaluation.runs.rows import CallFacts, ScoreRow, read_scores
 from evaluation.runs.score import score
 from evaluation.runs.settings import RunSettings
+from evaluation.runs.summary import read_summary
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import load_profile
 from evaluation.smoke.lookalikes import write_lookalike
@@ -35,25 +37,25 @@ from tests.recorded_runs import CROP, episode, make_run, right_or, stub
 def test_what_was_not_evaluated_is_counted_by_reason_and_in_no_score(tmp_path):
     made = {"0": episode("A", failure="PolicyUnavailable: away"), "1": None, "2": episode("", num_tokens=0)}
     summary = make_run(tmp_path / "run", lambda item, _: made.get(item.item_id, episode(item.gold)))
-    assert (summary["items"], summary["evaluated"], summary["not_evaluated"]) == (12, 9, 3)
-    assert summary["accuracy"] == 1.0
-    counted = {name: summary["decided_by"][name] for name in ("failed", "not_run", "empty_reply")}
+    assert (summary.items, summary.evaluated, summary.not_evaluated) == (12, 9, 3)
+    assert summary.accuracy == 1.0
+    counted = {name: summary.decided_by[name] for name in ("failed", "not_run", "empty_reply")}
     assert counted == {"failed": 1, "not_run": 1, "empty_reply": 1}
-    assert summary["failures"] == {"PolicyUnavailable: away": 1}
+    assert summary.failures == {"PolicyUnavailable: away": 1}
 
 
 def test_several_samples_give_mean_and_pass_at_k(tmp_path):
     summary = make_run(
         tmp_path / "run", lambda item, sample: episode(item.gold if sample < 2 else "Z"), samples=4, temperature=1.0
     )
-    assert summary["at_k"] == {
+    assert summary.at_k == {
         "mean@4": 0.5,
-        "items": 12.0,
         "pass@1": 0.5,
         "pass@2": pytest.approx(1 - 1 / 6),
         "pass@4": 1.0,
     }
-    assert summary["headline_score"] == 0.5
+    assert (summary.at_k_items, summary.items, summary.episodes) == (12, 12, 48)
+    assert summary.headline_score == 0.5
 
 
 def test_scoring_again_needs_no_file_and_no_model_and_asks_a_judge_nothing_twice(tmp_path):
@@ -72,13 +74,13 @@ def test_scoring_again_needs_no_file_and_no_model_and_asks_a_judge_nothing_twice
     again = stub(reply, cache=str(tmp_path / "cache.sqlite"))
     second = asyncio.run(score(tmp_path / "run", load_benchmark("mathvista"), Grader(load_profile("vlmevalkit"), again)))
     assert len(asked) == count
-    assert second["scores"] == first["scores"]
+    assert second.scores == first.scores
 
 
 def test_a_benchmark_that_needs_a_judge_and_has_none_is_not_evaluated_and_says_so(tmp_path):
     summary = make_run(tmp_path / "run", lambda item, _: episode("4"), benchmark="charxiv_reasoning")
-    assert summary["headline_score"] is None
-    assert summary["decided_by"] == {"no_judge": 12}
+    assert summary.headline_score is None
+    assert summary.decided_by == {"no_judge": 12}
     write_run_report(tmp_path / "run", tmp_path / "run/report.html")
     assert "no_judge 12" in (tmp_path / "run/report.html").read_text()
 
@@ -162,13 +164,13 @@ def test_analytics_count_every_kind_of_use(tmp_path):
 
     make_run(tmp_path / "run", make)
     found = analyse(read_scores(tmp_path / "run"))
-    assert (found["episodes"], found["tool_rate"], found["calls_histogram"]) == (12, 0.75, {"0": 3, "1": 9})
-    assert found["mix"] == {"crop": 3, "numerical": 3, "mark": 0, "other": 3, "image_search": 0, "search": 0}
-    assert found["code"] == {"calls": 9, "succeeded": pytest.approx(8 / 9), "errors": {"NameError": 1}, "placeholders": 3}
-    assert found["accuracy_by"]["first call"]["crop"]["accuracy"] == 1.0
-    assert found["accuracy_by"]["tool use"]["used none"]["accuracy"] == 0.0
-    assert found["format"]["well_formed"] == 1.0
-    assert analyse([]) == {}
+    assert (found.episodes, found.tool_rate, found.calls_histogram) == (12, 0.75, {0: 3, 1: 9})
+    assert found.mix == {"crop": 3, "numerical": 3, "mark": 0, "other": 3, "image_search": 0, "search": 0}
+    assert found.code == CodeUse(calls=9, succeeded=pytest.approx(8 / 9), errors={"NameError": 1}, placeholders=3)
+    assert found.accuracy_by["first call"]["crop"].accuracy == 1.0
+    assert found.accuracy_by["tool use"]["used none"].accuracy == 0.0
+    assert found.well_formed == 1.0
+    assert analyse([]) is None
 
 
 # ---- two runs ----
@@ -209,7 +211,10 @@ def test_runs_over_different_items_say_what_they_share(tmp_path, capsys):
 def test_adaptiveness_of_a_model_that_always_calls_is_one_half():
     def rows(right, calls, samples):
         return [
-            {"item_id": str(n), "sample": s, "category": "", "correct": right(n), "score": float(right(n)), "tool_calls": calls(n)}
+            ScoreRow(
+                item_id=str(n), sample=s, correct=right(n), score=float(right(n)), decided_by="rule:x",
+                calls=(CallFacts(tool="python", kind="crop"),) * calls(n),
+            )
             for n in range(10) for s in range(samples)
         ]  # fmt: skip
 
@@ -232,15 +237,6 @@ def test_a_second_judge_is_compared_with_the_first(tmp_path):
     make_run(tmp_path / "rules", lambda item, _: episode(item.gold), benchmark="simplevqa")
     with pytest.raises(RunMismatch, match="no judge decided anything"):
         asyncio.run(rejudge(tmp_path / "rules", settings, sample=5))
-
-
-def test_a_run_of_before_a_setting_was_renamed_is_read_under_the_new_name(tmp_path):
-    make_run(tmp_path / "run", lambda item, _: episode(item.gold), image_max_pixels=100_000)
-    path = tmp_path / "run/run.json"
-    path.write_text(path.read_text().replace('"image_max_pixels"', '"max_pixels"'))
-    assert saved_settings(tmp_path / "run").image_max_pixels == 100_000
-    write_run_report(tmp_path / "run", tmp_path / "run/report.html")
-    assert "100000" in (tmp_path / "run/report.html").read_text()
 
 
 # ---- reports ----
@@ -288,7 +284,7 @@ def test_a_leaderboard_marks_what_cannot_be_compared(tmp_path, capsys):
     assert [entry.score for entry in entries] == ["100.0\u00a0%", "0.0\u00a0%"]
     assert all("12 of 191 items" in entry.marks for entry in entries)
     text = (tmp_path / "out/leaderboard.md").read_text()
-    assert "vstar: scoring profile differs: deepeyesv2-fork; vlmevalkit" in text
+    assert 'vstar: profile differs: "deepeyesv2-fork"; "vlmevalkit"' in text
     assert "published: DeepEyesV2-7B" in (tmp_path / "out/leaderboard.html").read_text()
     leaderboard_main([str(tmp_path / "runs")])
     assert "| V* |" in capsys.readouterr().out
@@ -337,7 +333,7 @@ def evaluate_file(tmp_path, path, out):
             str(tmp_path / out),
         ]
     )
-    return json.loads((tmp_path / out / "summary.json").read_text())
+    return read_summary(tmp_path / out)
 
 
 @pytest.mark.parametrize("form", ["vlmevalkit", "lmms-eval"])
@@ -348,8 +344,8 @@ def test_a_prediction_file_of_another_harness_is_scored_as_the_run_it_came_from(
         lines = [line for line in path.read_text().splitlines() if json.loads(line)["doc"]["index"] != "3"]
         path.write_text("\n".join(lines) + "\n")
     theirs = evaluate_file(tmp_path, path, "scored")
-    assert theirs["scores"] == ours["scores"]
-    assert theirs["decided_by"] == ours["decided_by"]
+    assert theirs.scores == ours.scores
+    assert theirs.decided_by == ours.decided_by
 
 
 def test_a_prediction_file_of_another_benchmark_or_one_that_was_cut_off_is_refused(tmp_path):

@@ -75,13 +75,13 @@ def test_calls_are_counted_with_repeats_placeholders_and_errors():
     assert [call.repeated for call in calls] == [False, True, False, False, False]
     assert [call.error for call in calls] == ["", "", "NameError", "", "malformed"]
     facts = episode_facts(made)
-    assert (facts["tool_calls"], facts["tool_errors"], facts["images_seen"], facts["turns"]) == (5, 2, 1, 7)
-    assert facts["reply_tokens"] == 49
-    assert facts["calls"][0][3] is True
+    assert (facts.tool_calls, facts.tool_errors, facts.images_seen, facts.turns) == (5, 2, 1, 7)
+    assert facts.reply_tokens == 49
+    assert facts.calls[0].placeholder is True
 
 
 def test_format_violations_are_told_by_rule():
     facts = episode_facts(episode(turn(Malformed(""), text="hm"), end=StopReason.NO_ACTION, answer=None))
-    assert facts["format_errors"] == ["unbalanced <think>", "no single answer"]
+    assert facts.format_errors == ("unbalanced <think>", "no single answer")
     fine = episode_facts(episode(turn(FinalAnswer("a"), text="<think>t</think><answer>a</answer>")))
-    assert fine["format_errors"] == []
+    assert fine.format_errors == ()
