@@ -52,6 +52,8 @@ def candidates_rule(answer: str, gold: str, question: str) -> bool | None:
     offered, alternatives = candidates(answer)
     if not offered:
         return None
+    if len(offered) == 2 and gold == ".".join(offered):
+        return None  # 3, 5 may be 3.5
     verdicts = [_typed(item, gold, alternatives=alternatives) for item in offered]
     return None if None in verdicts or all(verdicts) else False
 
@@ -136,7 +138,8 @@ def _same_item(gold: str, answer: str) -> bool | None:
         decided = rule(answer, gold, "")
         if decided is not None:
             return decided
-    return maths_rule(answer, gold, _no_proof)
+    # With names y = 2, x = 1 may be told in any order, without them 2, 1 may not.
+    return maths_rule(answer, gold, _no_proof) if ("=" in gold) == ("=" in answer) else None
 
 
 def lists_candidates(answer: str, gold: str | Sequence[str]) -> bool:

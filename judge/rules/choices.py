@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 _MAX_CHARS = 160
-_MAX_WORDS = 14
+_MAX_WORDS = 10
 _BARE = re.compile(r"(?:(?:the )?(?:option|choice) )?[(\[<{]?([A-Za-z])[)\]>}]?[.:)]?", re.IGNORECASE)
 _GOLD = re.compile(r"[(\[]?([A-Z])[)\]]?[.:)]?")
 _WITH_TEXT = re.compile(r"(?:\(([A-Z])\)|\[([A-Z])\]|([A-Z])[.):、])[.:]? ?(?=\S)(.*)")
@@ -25,7 +25,11 @@ no not nor none neither never wait wrong incorrect false right correct true actu
 although though because since so as if unless except either both all any maybe perhaps possibly probably sorry hmm oops
 correction change is are was were be answer option choice guess think sure unsure uncertain unknown than then also too
 other another cannot nicht nein kein keine falsch oder ist pas non faux ou est ni falso incorrecto incorrecta mal es
-sino sbagliato errato nao não errado не нет неверно или
+sino sbagliato errato nao não errado не нет неверно или scratch strike nope mistake mistaken error apologies again
+cancel ignore disregard unlikely doubt doubtful impossible hardly ruled excluded eliminated invalid untrue kidding
+joking could would might may should must only alternatively alternative otherwise versus vs equally depends questionable
+likely second thought reconsider revised really seems looks appears possible certain certainly nevermind mind skip pass
+here there this that it these those
 """
 """In English and some other languages; with any of them the text behind a letter is for a judge."""
 _TAKES_BACK = frozenset(_WORDS_THAT_TAKE_BACK.split())

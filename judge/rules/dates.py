@@ -90,7 +90,7 @@ class Time:
 
 
 def time_rule(answer: str, gold: str, question: str) -> bool | None:
-    """Decide between times of day; 3:00 may be 3:00 PM, and 1:20 may be a ratio."""
+    """Decide between times of day; 3:00 may be 3:00 PM, 1:20 a ratio, and 21:19 a score."""
     expected = read_time(gold)
     if expected is None:
         return None
@@ -105,7 +105,8 @@ def time_rule(answer: str, gold: str, question: str) -> bool | None:
         return None
     said = {expected.half, given.half} & {"a", "p"}
     in_proportion = expected.minute > 0 and expected.hour * given.minute == given.hour * expected.minute
-    if not said and (in_proportion or expected.second is not None):
+    swapped = (expected.hour, expected.minute) == (given.minute, given.hour)
+    if not said and (in_proportion or swapped or expected.second is not None):
         return None
     return False
 

@@ -94,10 +94,11 @@ def list_rule(answer: str, gold: str, same: Same) -> bool | None:
 
 
 def _may_be_told_without(expected: Listed, given: Listed) -> bool:
-    """[a, b] and {a, b} may be told without brackets; (a, b) without them may be an interval or a point."""
-    return {expected.enclosure, given.enclosure} in ({"", "["}, {"", "{"}) and (
-        given.enclosure != "{" or expected.enclosure == "{"
-    )
+    """[a, b, c] and a set may be told without brackets; (a, b) and [1, 2] may be an interval or a point."""
+    pair = {expected.enclosure, given.enclosure}
+    if pair == {"", "["}:
+        return len(expected.items) != 2 or _all_plain(expected.items) is None
+    return pair == {"", "{"} and expected.enclosure == "{"
 
 
 def _matched(expected: Sequence[str], given: Sequence[str], same: Same) -> list[tuple[str, str]] | None:
@@ -117,11 +118,7 @@ def _all_plain(items: Sequence[str]) -> list[Number] | None:
     """The items as plain numbers, if all are."""
     found = [read_quantity(item) for item in items]
     numbers = [quantity.number for quantity in found if quantity is not None and not quantity.units]
-    plain = [
-        number
-        for number in numbers
-        if number.form in ("integer", "decimal") and not is_padded(number.text.partition(".")[0])
-    ]
+    plain = [number for number in numbers if number.form in ("integer", "decimal") and not is_padded(number)]
     return plain if len(plain) == len(items) else None
 
 

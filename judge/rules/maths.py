@@ -14,6 +14,7 @@ from typing import Any
 
 from judge import maths
 from judge.rules.formulas import Formula, Tree, read_formula
+from judge.rules.numbers import Number, is_padded
 from judge.rules.quantities import Quantity, read_quantity
 from judge.rules.surds import NotExact, NoValue, as_fraction
 from judge.rules.values import exact, is_rational, names, number, points
@@ -61,6 +62,8 @@ def maths_rule(answer: str, gold: str, prove: Prover) -> bool | None:
     given = _side(answer)
     if given is None:
         return None
+    if expected[1] is not None and given[1] is not None:
+        return None  # two numbers, of which the number rule was not sure
     one, two = expected[0], given[0]
     if bool(one.relation) == bool(two.relation):
         return _compare(expected, given, prove) if not one.relation else _same_relation(one, two, prove)
@@ -77,7 +80,7 @@ Side = tuple[Formula, Quantity | None]
 def _side(text: str) -> Side | None:
     """A text as a formula; None for what may also be a range, a score, a size, or has a unit."""
     quantity = read_quantity(text)
-    if quantity is not None and quantity.units:
+    if quantity is not None and (quantity.units or is_padded(quantity.number) or _may_be_a_score(quantity.number)):
         return None
     formula = read_formula(text)
     if formula is None:
@@ -85,6 +88,10 @@ def _side(text: str) -> Side | None:
     if not formula.sure and (quantity is None or formula.relation):
         return None
     return formula, quantity
+
+
+def _may_be_a_score(number: Number) -> bool:
+    return number.form == "slash" and Fraction(number.value).denominator != number.below
 
 
 def _is_variable(tree: Tree) -> bool:
@@ -108,9 +115,9 @@ def _compare(gold: Side, answer: Side, prove: Prover) -> bool | None:
     (one, expected), (two, given) = gold, answer
     trees = [_as_tree(one, expected), _as_tree(two, given)]
     place = max((side.number.last_place for side in (expected, given) if side is not None), default=Fraction(0))
-    # 42! may be a number told with emphasis.
+    # 42! may be told with emphasis, and 42² may have a footnote.
     for tree, other in (trees, trees[::-1]):
-        if tree[0] == "factorial" and tree[1] == other:
+        if tree[0] in ("factorial", "pow") and tree[1] == other:
             return None
     return _compare_trees(trees[0], trees[1], prove, place)
 

@@ -187,7 +187,7 @@ def _surely_equal(gold: Number, answer: Number) -> bool | None:
     if gold.text == answer.text:
         return True
     forms = {gold.form, answer.form}
-    if forms == {"integer"} and (is_padded(gold.text) or is_padded(answer.text)):
+    if is_padded(gold) or is_padded(answer):
         return None  # 007 is not 7
     if "slash" in forms:
         slash = gold if gold.form == "slash" else answer
@@ -196,8 +196,11 @@ def _surely_equal(gold: Number, answer: Number) -> bool | None:
     return True
 
 
-def is_padded(digits: str) -> bool:
-    return len(digits) > 1 and digits[0] == "0"
+def is_padded(number: Number) -> bool:
+    """Whether it begins with a zero that a number does not need, as an identifier may."""
+    return (
+        len(number.text) > 1 and number.text[0] == "0" and number.text[1].isdigit() and number.form in ("integer", "decimal")
+    )
 
 
 def may_be_versions(gold: Number, answer: Number) -> bool:
@@ -227,4 +230,4 @@ def _slash_may_mean_more(gold: Number, answer: Number) -> bool:
     above = slash.value * slash.below
     if other.form == "slash":
         return other.value * other.below == slash.below and above == other.below
-    return other.value in (above, slash.below)
+    return other.value in (above, slash.below) or other.text == slash.text.replace("/", ".")

@@ -6,6 +6,7 @@ import pytest
 from judge.client import Judge, JudgeSettings
 from judge.maths import MathsProcess
 from judge.rules import Rules
+from judge.rules.maths import maths_rule
 from judge.verdict import Outcome
 
 RIGHT = [
@@ -125,6 +126,24 @@ def test_a_hostile_text_costs_at_most_a_second(kind, gold):
     for answer, wanted in ((LONG[kind], gold), (gold, LONG[kind])):
         Rules().judge(answer, wanted, question=LONG[kind])
     assert time.process_time() - started < 2.0
+
+
+def test_roots_and_functions_that_agree_to_40_digits_are_right_once_math_verify_proves_it():
+    process = MathsProcess(timeout_s=60.0)
+    asked = []
+
+    def prove(gold, answer):
+        asked.append((gold, answer))
+        return process.equal(gold, answer)
+
+    for gold, answer in ((r"\sqrt[3]{16}", r"2\sqrt[3]{2}"), (r"2\ln(2)", r"\ln(4)"), (r"\sqrt{3+2\sqrt{2}}", r"1+\sqrt{2}")):
+        assert maths_rule(answer, gold, prove) is True
+        assert maths_rule(answer, gold, lambda *_: False) is None
+    assert len(asked) == 3
+    for gold, answer in ((r"e^{\pi\sqrt{163}}", "262537412640768744"), (r"\sqrt{2}+10^{-60}", r"\sqrt{2}"), (r"\sqrt{x^2}", "x")):
+        assert maths_rule(answer, gold, prove) is not True
+    assert len(asked) == 3
+    process.close()
 
 
 async def test_formulas_do_not_hold_up_other_verdicts():
