@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 _BRIEF = (
     "benchmark", "headline", "headline_score", "scores", "items", "episodes", "not_evaluated", "tool_rate", "profile",
-    "judge",
+    "judge", "rules", "rules_before",
 )  # fmt: skip
 """What a terminal shows of a summary."""
 

@@ -88,8 +88,8 @@ def _asked_otherwise(a: Provenance, b: Provenance) -> Iterator[str]:
 
 
 def _scored_otherwise(a: RunSummary, b: RunSummary) -> Iterator[str]:
-    for name, x, y in (("profile", a.profile, b.profile), ("judge", a.judge, b.judge), ("parity", a.parity, b.parity)):
-        if x != y:
+    for name in ("profile", "judge", "parity", "rules"):
+        if (x := getattr(a, name)) != (y := getattr(b, name)):
             yield f"{name}: {x} against {y}; score both alike"
 
 

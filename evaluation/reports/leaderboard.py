@@ -76,7 +76,7 @@ def read_entry(directory: Path) -> Entry:
         marks.append("needs a judge, had none")
     if benchmark.note:
         marks.append(benchmark.note)
-    scoring = {"data_md5": provenance.data_md5, "profile": summary.profile, "parity": summary.parity, "judge": summary.judge}
+    scoring = {name: getattr(summary, name) for name in ("profile", "parity", "judge", "rules")}
     return Entry(
         directory=str(directory),
         benchmark=settings.benchmark,
@@ -86,7 +86,7 @@ def read_entry(directory: Path) -> Entry:
         tool_rate=percent(summary.tool_rate),
         marks=tuple(marks),
         carries=dict(carried(provenance, summary)),
-        compared={**settings.compared, **scoring},
+        compared={**settings.compared, "data_md5": provenance.data_md5, **scoring},
     )
 
 

@@ -78,6 +78,7 @@ def carried(provenance: Provenance, summary: RunSummary) -> list[tuple[str, str]
         ("data", f"{settings.data}, md5 {provenance.data_md5 or 'none'}"),
         ("items", f"{summary.items}{'' if settings.limit is None else f', the first {settings.limit}'}"),
         ("scoring profile", summary.profile + (", parity" if summary.parity else "")),
+        ("rules of the judge", summary.rules + (f", before {summary.rules_before}" if summary.rules_before else "")),
         ("judge", f"{summary.judge}, decided {percent(judged)}, {summary.judge_tokens:,} tokens"),
         ("judge prompts", ", ".join(f"{k} {v[:12]}" for k, v in summary.judge_prompts.items()) or "none used"),
         ("episodes not evaluated", str(summary.not_evaluated)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 from agent.episode import Episode
@@ -16,10 +16,11 @@ from evaluation.runs.files import RunMismatch
 from evaluation.runs.folder import Latest, is_empty, prediction_of, read_items
 from evaluation.runs.provenance import read_provenance
 from evaluation.runs.rows import EpisodeFacts, ScoreRow, write_scores
-from evaluation.runs.summary import RunSummary, write_summary
+from evaluation.runs.summary import RunSummary, read_summary, write_summary
 from evaluation.runs.tool_use import episode_facts
 from evaluation.scoring.grader import Grade, Grader
 from evaluation.statistics import pass_at_k, totals
+from judge.rules import RULES_VERSION
 
 _PREDICTION_CHARS, _EXTRACTED_CHARS, _FAILURE_CHARS = 2000, 500, 200
 
@@ -63,8 +64,20 @@ async def score(directory: Path, benchmark: Benchmark, grader: Grader, *, max_in
     ordered = [rows[key] for key in work]
     write_scores(directory, ordered)
     summary = summarise(ordered, items, benchmark, grader, samples=samples, unreadable_lines=episodes.unreadable)
+    summary = replace(summary, rules_before=_rules_before(directory))
     write_summary(directory, summary)
     return summary
+
+
+def _rules_before(directory: Path) -> str | None:
+    """The version of the rules of the scoring that is replaced, if it is another; else what that scoring says of its own."""
+    if not (directory / "summary.json").exists():
+        return None
+    try:
+        before = read_summary(directory)
+    except RunMismatch:
+        return None  # a scoring that nobody can read any more
+    return before.rules if before.rules != RULES_VERSION else before.rules_before
 
 
 _FACTS = tuple(one.name for one in fields(EpisodeFacts))
@@ -147,6 +160,7 @@ def summarise(
         stop_reasons=dict(sorted(Counter(str(row.stop_reason) for row in rows).items())),
         failures=dict(Counter(row.failure[:_FAILURE_CHARS] for row in rows if row.failure).most_common(5)),
         unreadable_lines=unreadable_lines,
+        rules=RULES_VERSION,
     )
 
 

@@ -55,6 +55,10 @@ class RunSummary(Totals):
     """The five reasons of most outages -> episodes."""
     unreadable_lines: int = 0
     """Lines of episodes.jsonl that were left out, for they cannot be read."""
+    rules: str = "1"
+    """`judge.rules.RULES_VERSION` of this scoring; summaries that do not name it were scored under 1."""
+    rules_before: str | None = None
+    """Under which rules the run was scored before, if under others."""
 
 
 _SUMMARY = TypeAdapter(RunSummary)

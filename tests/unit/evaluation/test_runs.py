@@ -31,6 +31,7 @@ from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import load_profile
 from evaluation.smoke.lookalikes import write_lookalike
 from judge.client import Judge, JudgeSettings
+from judge.rules import RULES_VERSION
 from tests.recorded_runs import CROP, episode, make_run, right_or, stub
 
 
@@ -75,6 +76,21 @@ def test_scoring_again_needs_no_file_and_no_model_and_asks_a_judge_nothing_twice
     second = asyncio.run(score(tmp_path / "run", load_benchmark("mathvista"), Grader(load_profile("vlmevalkit"), again)))
     assert len(asked) == count
     assert second.scores == first.scores
+
+
+def test_a_run_that_is_scored_again_says_under_which_rules_it_was_scored_before_and_now(tmp_path):
+    run = tmp_path / "run"
+    make_run(run, lambda item, _: episode("about one"))
+    assert (read_summary(run).rules, read_summary(run).rules_before) == (RULES_VERSION, None)
+    older = json.loads((run / "summary.json").read_text())
+    del older["rules"], older["rules_before"]
+    (run / "summary.json").write_text(json.dumps(older))
+    assert read_summary(run).rules == "1"
+    for _ in range(2):  # once more changes nothing
+        asyncio.run(score(run, load_benchmark(older["benchmark"]), Grader(load_profile(older["profile"]), stub(lambda _: "1"))))
+        assert (read_summary(run).rules, read_summary(run).rules_before) == (RULES_VERSION, "1")
+    write_run_report(run, run / "report.html")
+    assert f"{RULES_VERSION}, before 1" in (run / "report.html").read_text()
 
 
 def test_a_benchmark_that_needs_a_judge_and_has_none_is_not_evaluated_and_says_so(tmp_path):
