@@ -56,8 +56,12 @@ class Engine:
     async def generate(self, *, request_id: str, prompt_ids: Any, sampling_params: Any, image_data: Any, **_: Any) -> Any:
         from verl.workers.rollout.replica import TokenOutput
 
+        from reinforcement_learning.verl_adapter.image_store import run_store
+
         said = self.sessions.setdefault(request_id, list(self.replies[len(self.sessions) % len(self.replies)])).pop(0)
-        self.seen.append({"text": self.tokenizer.decode(prompt_ids), "images": len(image_data or [])})
+        files = [hashlib.sha256(run_store().get(ref.name)).hexdigest() for ref in image_data or []]
+        bounds = {name: sampling_params[name] for name in ("max_tokens", "stop", "include_stop_str_in_output")}
+        self.seen.append({"text": self.tokenizer.decode(prompt_ids), "images": len(files), "files": files, **bounds})
         if isinstance(said, dict) and "raise" in said:
             raise ValueError(said["raise"])
         if isinstance(said, dict) and "hang" in said:
@@ -107,7 +111,8 @@ async def play(model: str, directory: Path, scenario: dict[str, Any]) -> dict[st
         FakeSandbox([ExecuteResult.model_validate(cell) for cell in scenario.get("cells", [])]),
     )
     workers.tq = verl_loop.tq = queue
-    setup.SandboxClient = lambda *args, **kwargs: sandbox
+    if not scenario.get("real_sandbox"):
+        setup.SandboxClient = lambda *args, **kwargs: sandbox
     config = configuration(model, directory, scenario.get("agent", {}), scenario.get("rollout", {}))
     worker = workers.EpisodeWorker(config, None)
     worker.llm_client = engine = Engine(worker.tokenizer, scenario["replies"])
