@@ -161,14 +161,12 @@ def sent(messages):
 def read(messages, processor):
     """The text of a request as the model's own template makes it, an image being one placeholder."""
     begun = messages[-1]["role"] == "assistant"
-    plain = [
-        {"role": message["role"], "content": [{"type": "text", "text": message["content"]}]}
-        if isinstance(message["content"], str)
-        else message
-        for message in messages
-    ]
-    for message in plain:
-        message["content"] = [{"type": "image"} if part["type"] == "image_url" else part for part in message["content"]]
+    plain = []
+    for message in messages:
+        parts = message["content"]
+        parts = [{"type": "text", "text": parts}] if isinstance(parts, str) else parts
+        kept = [{"type": "image"} if part["type"] == "image_url" else part for part in parts]
+        plain.append({"role": message["role"], "content": kept})
     text = processor.apply_chat_template(plain[:-1] if begun else plain, tokenize=False, add_generation_prompt=True)
     return text + (messages[-1]["content"][0]["text"] if begun else "")
 
