@@ -41,9 +41,8 @@ def episode(answer, *, code=None, failure="", error="", finish="stop", num_token
 def make_run(directory, make, *, benchmark="vstar", count=12, judge=None, samples=1, profile="vlmevalkit", **settings):
     """A scored run; `make(item, sample)` gives an episode, or None for one that was not run."""
     data = write_lookalike(benchmark, directory.parent / "data", count=count)
-    given = RunSettings(
-        benchmark=benchmark, data=str(data), model="m", prompt="deepeyesv2_code", samples=samples, **settings
-    )
+    settings = {"prompt": "deepeyesv2_code"} | settings
+    given = RunSettings(benchmark=benchmark, data=str(data), model="m", samples=samples, **settings)
     one = load_benchmark(benchmark)
     open_run(directory, given, one, data)
     writer = TrajectoryWriter(directory)

@@ -18,18 +18,12 @@ from deepeyes.chat import parser as chat_parser
 from evaluation.run import _parser as evaluation_parser
 from reinforcement_learning.recipe import RECIPES, load_recipe
 from tests.conftest import ROOT
+from tests.other_settings import OTHER_VALUES
 
 NAMES = tuple(AgentSettings.model_fields)
 AMBIGUOUS = {"prompt", "primer", "search", "tools", "max_calls", "max_in_flight", "image_search"}
 """Names that other things have too: a judge's prompt, a budget of a search provider."""
 ROOMS = ("agent", "code_sandbox", "judge", "reinforcement_learning", "evaluation", "data", "serving", "viewer", "deepeyes")
-OTHER_VALUES = {
-    "prompt": "think", "primer": "x", "tools": ("python",), "image_max_pixels": 50_000, "max_observation_images": 20,
-    "max_observation_chars": 100, "max_turns": 3, "max_reply_tokens": 7, "max_episode_tokens": 8, "episode_deadline_s": 9.5,
-    "reply_deadline_s": 10.5, "tool_deadline_s": 11.5, "max_calls": {"search": 2}, "python_timeout_s": 12.5, "max_hits": 4,
-    "page_chars": 200, "any_image": True, "search": {"provider": "serper"}, "image_search": {"provider": "local_images"},
-    "sandbox_urls": ("http://a:1", "http://b:2"), "sandbox_wait_s": 13.5, "max_sandbox_calls": 5, "max_in_flight": {"policy": 6},
-}  # fmt: skip
 
 
 def declared(path):

@@ -1,0 +1,134 @@
+"""Settings of a run: all are recorded, shown and compared one by one; a run of other settings is not gone on with."""
+
+import json
+
+import pytest
+
+from agent.settings import OLD_NAMES, AgentSettings
+from evaluation.analysis.compare import compare_runs
+from evaluation.benchmarks import load_benchmark
+from evaluation.reports.leaderboard import conflicts, read_entry
+from evaluation.reports.run_page import provenance, write_run_report
+from evaluation.run import main as run_main
+from evaluation.run import saved_settings
+from evaluation.runs.folder import RunMismatch, open_run, read_json, read_run
+from evaluation.runs.settings import RunSettings
+from evaluation.smoke.lookalikes import write_lookalike
+from tests.conftest import ROOT
+from tests.other_settings import OTHER_VALUES
+from tests.recorded_runs import episode, make_run
+
+COMPARED = [name for name in AgentSettings.model_fields if name not in AgentSettings.PLACES]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "plain"
+    make_run(directory, lambda item, _: episode(item.gold))
+    return directory
+
+
+@pytest.mark.parametrize("name", [*COMPARED, "temperature", "top_p"])
+def test_each_setting_in_which_two_runs_differ_is_named_and_no_other(plain, tmp_path, name):
+    value = OTHER_VALUES.get(name, 0.5)
+    make_run(tmp_path / "other", lambda item, _: episode(item.gold), **{name: value})
+    warnings = [warning.partition(":")[0] for warning in compare_runs(plain, tmp_path / "other").warnings]
+    changed_wording = name in ("prompt", "python_timeout_s")
+    assert warnings == [name] + ["prompt_sha256"] * changed_wording
+    notes = conflicts([read_entry(plain), read_entry(tmp_path / "other")])
+    assert [note.split(" differs")[0] for note in notes] == [f"vstar: {name}"]
+
+
+def test_where_and_how_much_at_once_is_no_difference(plain, tmp_path):
+    places = {name: OTHER_VALUES[name] for name in AgentSettings.PLACES}
+    make_run(tmp_path / "other", lambda item, _: episode(item.gold), **places)
+    assert compare_runs(plain, tmp_path / "other").warnings == ()
+    assert not places.keys() & read_run(tmp_path / "other").keys()
+
+
+def test_a_run_compared_with_itself_without_tools_is_no_warning(plain, tmp_path):
+    make_run(tmp_path / "off", lambda item, _: episode(item.gold), mode="think")
+    assert compare_runs(plain, tmp_path / "off").warnings == ()
+
+
+def test_the_report_lists_every_setting_under_its_name(plain):
+    rows = dict(provenance(read_run(plain), read_json(plain / "summary.json")))
+    assert set(COMPARED) <= rows.keys()
+    assert rows["image_max_pixels"] == str(AgentSettings().image_max_pixels)
+    assert (rows["max_observation_images"], rows["max_calls"]) == ("10", '{"image_search": 1}')
+
+
+def test_the_report_says_what_was_in_force_in_a_mode_without_tools(tmp_path):
+    make_run(tmp_path / "off", lambda item, _: episode(item.gold), mode="direct", primer="<think>")
+    rows = dict(provenance(read_run(tmp_path / "off"), read_json(tmp_path / "off/summary.json")))
+    assert (rows["prompt"], rows["tools"], rows["primer"]) == ("direct", "none", "none")
+
+
+# ---- going on with a run ----
+
+
+def reopen(directory, **changed):
+    data = directory.parent / "data/VStarBench.tsv"
+    known = {name: value for name, value in read_run(directory).items() if name in RunSettings.model_fields}
+    return open_run(directory, RunSettings(**known | changed), load_benchmark("vstar"), data)
+
+
+@pytest.fixture
+def run(tmp_path):
+    make_run(tmp_path / "run", lambda item, _: episode(item.gold))
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_a_run_is_not_gone_on_with_under_another_setting(run, name):
+    assert reopen(run) == 12
+    with pytest.raises(RunMismatch, match=f"holds another run .*{name}: "):
+        reopen(run, **{name: OTHER_VALUES[name]})
+
+
+def test_a_run_goes_on_with_other_servers(run):
+    assert reopen(run, **{name: OTHER_VALUES[name] for name in AgentSettings.PLACES}) == 12
+
+
+def rewritten(directory, change):
+    path = directory / "run.json"
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(("old", "new"), [pair for pair in OLD_NAMES.items() if pair[1] not in AgentSettings.PLACES])
+def test_a_run_of_before_a_setting_was_renamed_is_shown_and_scored_but_not_gone_on_with(run, old, new):
+    def change(record):
+        record[old] = record.pop(new)
+
+    rewritten(run, change)
+    assert read_run(run)[new] == getattr(saved_settings(run), new)
+    run_main(["--out", str(run), "--stage", "score", "--profile", "deepeyesv2-fork"])
+    write_run_report(run, run / "report.html")
+    with pytest.raises(RunMismatch, match=f"{old} is called {new} now.*can be scored and looked at, but not gone on with"):
+        reopen(run)
+
+
+def test_a_run_of_before_a_setting_was_recorded_is_shown_and_scored_but_not_gone_on_with(run, plain):
+    rewritten(run, lambda record: record.pop("max_observation_images"))
+    assert saved_settings(run).max_observation_images == 10
+    assert compare_runs(run, plain).warnings == ()
+    run_main(["--out", str(run), "--stage", "report"])
+    with pytest.raises(RunMismatch, match="of before max_observation_images was recorded"):
+        reopen(run)
+
+
+def test_the_published_evaluation_is_one_option_away(tmp_path):
+    from evaluation.run import _parser, settings_from
+
+    data = write_lookalike("vstar", tmp_path)
+    options = _parser().parse_args(
+        ["--out", "x", "--model", "m", "--settings", str(ROOT / "evaluation/recipes/published.yaml"), "--max-turns", "5"]
+    )
+    found = settings_from(options, "vstar", data)
+    assert (found.primer, found.image_max_pixels, found.python_timeout_s, found.max_turns) == ("", None, 60, 5)
+    ours = settings_from(_parser().parse_args(["--out", "x", "--model", "m"]), "vstar", data)
+    assert (ours.primer, ours.tools, ours.prompt) == ("<think>", ("python",), "deepeyesv2_code")
+    served_elsewhere = _parser().parse_args(["--out", "x", "--model", "m", "--dialect", "openai"])
+    assert settings_from(served_elsewhere, "vstar", data).primer == "", "such a server cannot go on with a reply"
