@@ -168,7 +168,7 @@ def read(messages, processor):
         kept = [{"type": "image"} if part["type"] == "image_url" else part for part in parts]
         plain.append({"role": message["role"], "content": kept})
     text = processor.apply_chat_template(plain[:-1] if begun else plain, tokenize=False, add_generation_prompt=True)
-    return text + (messages[-1]["content"][0]["text"] if begun else "")
+    return text + (plain[-1]["content"][0]["text"] if begun else "")
 
 
 def test_chat_and_evaluation_send_the_same_requests(played):
