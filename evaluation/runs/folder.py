@@ -30,7 +30,7 @@ from evaluation.benchmarks import Benchmark, Item
 from evaluation.errors import BenchmarkError
 from evaluation.runs.files import RunMismatch, read_lines, write_whole
 from evaluation.runs.provenance import VERSION as PROVENANCE_VERSION
-from evaluation.runs.provenance import Provenance, prompt_sha256, read_provenance, versions, write_provenance
+from evaluation.runs.provenance import Provenance, old_names, prompt_sha256, read_provenance, versions, write_provenance
 from evaluation.runs.settings import RunSettings
 from evaluation.scoring.grader import Prediction
 
@@ -106,9 +106,10 @@ def open_run(directory: Path, settings: RunSettings, benchmark: Benchmark, data:
 
 def _refuse_another(directory: Path, known: Provenance, settings: RunSettings) -> None:
     if known.version < PROVENANCE_VERSION:
+        renamed = "".join(f"; {old} is called {new} now" for old, new in old_names(directory).items())
         raise RunMismatch(
             f"{directory} holds a run whose record has version {known.version}, and this code goes on with version "
-            f"{PROVENANCE_VERSION}: it can be scored and looked at; give another --out"
+            f"{PROVENANCE_VERSION}: it can be scored and looked at; give another --out{renamed}"
         )
     if differs := known.differences(settings):
         raise RunMismatch(f"{directory} holds another run ({', '.join(differs)}); give another --out, or delete it")

@@ -90,6 +90,12 @@ def _of_version_1(saved: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in named.items() if name not in settings} | {"settings": settings, "version": 1}
 
 
+def old_names(directory: Path) -> dict[str, str]:
+    """Names of settings in a record of version 1 that are others now -> those."""
+    saved = json.loads(read_text(directory / "run.json"))
+    return {old: new for old, new in OLD_NAMES.items() if old in saved}
+
+
 def versions() -> dict[str, str]:
     """Of what takes part here."""
     found = {"python": platform.python_version()}

@@ -8,11 +8,12 @@ from agent.settings import OLD_NAMES, AgentSettings
 from evaluation.analysis.compare import compare_runs
 from evaluation.benchmarks import load_benchmark
 from evaluation.reports.leaderboard import conflicts, read_entry
-from evaluation.reports.run_page import provenance, write_run_report
+from evaluation.reports.run_page import carried, write_run_report
 from evaluation.run import main as run_main
-from evaluation.run import saved_settings
-from evaluation.runs.folder import RunMismatch, open_run, read_json, read_run
-from evaluation.runs.settings import RunSettings
+from evaluation.runs.files import RunMismatch
+from evaluation.runs.folder import open_run
+from evaluation.runs.provenance import read_provenance
+from evaluation.runs.summary import read_summary
 from evaluation.smoke.lookalikes import write_lookalike
 from tests.conftest import ROOT
 from tests.other_settings import OTHER_VALUES
@@ -43,7 +44,7 @@ def test_where_and_how_much_at_once_is_no_difference(plain, tmp_path):
     places = {name: OTHER_VALUES[name] for name in AgentSettings.PLACES}
     make_run(tmp_path / "other", lambda item, _: episode(item.gold), **places)
     assert compare_runs(plain, tmp_path / "other").warnings == ()
-    assert not places.keys() & read_run(tmp_path / "other").keys()
+    assert not places.keys() & json.loads((tmp_path / "other/run.json").read_text())["settings"].keys()
 
 
 def test_a_run_compared_with_itself_without_tools_is_no_warning(plain, tmp_path):
@@ -52,7 +53,7 @@ def test_a_run_compared_with_itself_without_tools_is_no_warning(plain, tmp_path)
 
 
 def test_the_report_lists_every_setting_under_its_name(plain):
-    rows = dict(provenance(read_run(plain), read_json(plain / "summary.json")))
+    rows = dict(carried(read_provenance(plain), read_summary(plain)))
     assert set(COMPARED) <= rows.keys()
     assert rows["image_max_pixels"] == str(AgentSettings().image_max_pixels)
     assert (rows["max_observation_images"], rows["max_calls"]) == ("10", '{"image_search": 1}')
@@ -60,7 +61,7 @@ def test_the_report_lists_every_setting_under_its_name(plain):
 
 def test_the_report_says_what_was_in_force_in_a_mode_without_tools(tmp_path):
     make_run(tmp_path / "off", lambda item, _: episode(item.gold), mode="direct", primer="<think>")
-    rows = dict(provenance(read_run(tmp_path / "off"), read_json(tmp_path / "off/summary.json")))
+    rows = dict(carried(read_provenance(tmp_path / "off"), read_summary(tmp_path / "off")))
     assert (rows["prompt"], rows["tools"], rows["primer"]) == ("direct", "none", "none")
 
 
@@ -69,8 +70,8 @@ def test_the_report_says_what_was_in_force_in_a_mode_without_tools(tmp_path):
 
 def reopen(directory, **changed):
     data = directory.parent / "data/VStarBench.tsv"
-    known = {name: value for name, value in read_run(directory).items() if name in RunSettings.model_fields}
-    return open_run(directory, RunSettings(**known | changed), load_benchmark("vstar"), data)
+    settings = read_provenance(directory).settings.model_copy(update=changed)
+    return open_run(directory, settings, load_benchmark("vstar"), data)
 
 
 @pytest.fixture
@@ -91,8 +92,11 @@ def test_a_run_goes_on_with_other_servers(run):
 
 
 def rewritten(directory, change):
+    """As before records had versions: the settings beside the rest."""
     path = directory / "run.json"
-    record = json.loads(path.read_text())
+    saved = json.loads(path.read_text())
+    del saved["version"]
+    record = saved.pop("settings") | saved
     change(record)
     path.write_text(json.dumps(record))
 
@@ -100,23 +104,29 @@ def rewritten(directory, change):
 @pytest.mark.parametrize(("old", "new"), [pair for pair in OLD_NAMES.items() if pair[1] not in AgentSettings.PLACES])
 def test_a_run_of_before_a_setting_was_renamed_is_shown_and_scored_but_not_gone_on_with(run, old, new):
     def change(record):
-        record[old] = record.pop(new)
+        record[old] = OTHER_VALUES[new]
+        del record[new]
 
     rewritten(run, change)
-    assert read_run(run)[new] == getattr(saved_settings(run), new)
+    assert getattr(read_provenance(run).settings, new) == OTHER_VALUES[new]
     run_main(["--out", str(run), "--stage", "score", "--profile", "deepeyesv2-fork"])
     write_run_report(run, run / "report.html")
-    with pytest.raises(RunMismatch, match=f"{old} is called {new} now.*can be scored and looked at, but not gone on with"):
+    with pytest.raises(RunMismatch, match=f"can be scored and looked at; .*{old} is called {new} now"):
         reopen(run)
 
 
-def test_a_run_of_before_a_setting_was_recorded_is_shown_and_scored_but_not_gone_on_with(run, plain):
+def test_a_run_of_before_a_setting_was_recorded_has_its_default(run, plain):
     rewritten(run, lambda record: record.pop("max_observation_images"))
-    assert saved_settings(run).max_observation_images == 10
+    assert read_provenance(run).settings.max_observation_images == 10
     assert compare_runs(run, plain).warnings == ()
     run_main(["--out", str(run), "--stage", "report"])
-    with pytest.raises(RunMismatch, match="of before max_observation_images was recorded"):
-        reopen(run)
+
+
+def test_an_old_name_in_todays_record_is_refused_with_the_new_one(run):
+    path = run / "run.json"
+    path.write_text(path.read_text().replace('"image_max_pixels"', '"max_pixels"'))
+    with pytest.raises(RunMismatch, match="max_pixels is called image_max_pixels now"):
+        read_provenance(run)
 
 
 def test_the_published_evaluation_is_one_option_away(tmp_path):
