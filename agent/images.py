@@ -8,20 +8,22 @@ processor has nothing left to resize. Pixels are decoded only where they are nee
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import math
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 from weakref import WeakValueDictionary
 
 from PIL import Image
 
+from agent.image_sizes import MAX_ASPECT, nearest_size, observation_size, smart_resize
 from code_sandbox.pictures import BROKEN, orientation, upright_rgb, upright_size
 
-MIN_SIDE_PX = 32
-MAX_ASPECT = 200
-SQUEEZED_ASPECT = 150
 MAX_DECODED_PIXELS = 178_956_970
 """An image that claims more is not decoded: in RGB it would take more than half a GiB. Pillow's own bound."""
 
@@ -29,6 +31,8 @@ _KEPT_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
 """What model servers read. An MPO is a JPEG, with further pictures behind its end."""
 _JPEG_END = b"\xff\xd9"
 _SETTLING_ROUNDS = 16
+_EXAMPLES = ((1024, 768), (1920, 1080))
+"""(width_px, height_px) of the images that a rule is told by."""
 
 
 class UnreadableImage(ValueError):
@@ -42,7 +46,6 @@ class _Header:
     mime: str
     size: tuple[int, int]
     is_plain: bool
-    """Whether all who read the file see the same: upright RGB in a common format, one frame, nothing transparent."""
 
 
 @dataclass(frozen=True)
@@ -91,15 +94,20 @@ class ImageFile:
         """
         return self._header.size
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether all who read the file see the same: upright RGB in a common format, one frame, nothing transparent.
+
+        Raises:
+            UnreadableImage: No image.
+        """
+        return self._header.is_plain
+
     @cached_property
     def _header(self) -> _Header:
-        with _opened(self.data) as image:
+        with self._opened() as image:
             mime = "image/jpeg" if image.format == "MPO" else Image.MIME.get(image.format or "", "application/octet-stream")
-            try:
-                size = upright_size(image)
-            except BROKEN as error:
-                raise self._broken(error) from error
-            return _Header(mime, size, _is_plain(image))
+            return _Header(mime, upright_size(image), _is_plain(image))
 
     def pil(self) -> Image.Image:
         """Decode to upright RGB on white: the pixels that every other reader of this image gets.
@@ -107,11 +115,22 @@ class ImageFile:
         Raises:
             UnreadableImage: No image, or a broken one.
         """
-        with _opened(self.data) as image:
-            try:
-                return upright_rgb(image)
-            except BROKEN as error:
-                raise self._broken(error) from error
+        with self._opened() as image:
+            return upright_rgb(image)
+
+    def check(self) -> None:
+        """Read all of the file; of a JPEG an eighth of each side is decoded, which takes a third of the time of `pil`.
+
+        Raises:
+            UnreadableImage: No image, or a broken one.
+        """
+        if not self.is_plain:
+            self.pil()
+            return
+        with self._opened() as image:
+            if self.mime == "image/jpeg":
+                image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+            image.load()
 
     def upright(self) -> ImageFile:
         """This image at its own size, such that any reader sees what `pil` gives; a file that needs nothing is kept.
@@ -122,14 +141,10 @@ class ImageFile:
         Raises:
             UnreadableImage: No image, or a broken one.
         """
-        if not self._header.is_plain:
+        if not self.is_plain:
             return ImageFile.from_pil(self.pil())
         if not self._seems_whole():
-            with _opened(self.data) as image:
-                try:
-                    image.load()
-                except BROKEN as error:
-                    raise self._broken(error) from error
+            self.check()
         return self
 
     def data_uri(self) -> str:
@@ -144,28 +159,29 @@ class ImageFile:
     def _seems_whole(self) -> bool:
         if self.mime == "image/jpeg":
             return self.data.rstrip(b"\0").endswith(_JPEG_END)
-        with _opened(self.data) as image:
-            try:
+        try:
+            with self._opened() as image:
                 image.verify()
-            except BROKEN:
-                return False
-            return self.mime == "image/png"
+        except UnreadableImage:
+            return False
+        return self.mime == "image/png"
 
-    def _broken(self, error: Exception) -> UnreadableImage:
-        return UnreadableImage(f"the image ({len(self.data):,} bytes) is broken: {error or type(error).__name__}")
-
-
-def _opened(data: bytes) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(data))
-    except BROKEN as error:
-        raise UnreadableImage(f"{len(data):,} bytes are no image: {error}") from error
-    width_px, height_px = image.size
-    if width_px * height_px > MAX_DECODED_PIXELS:
-        raise UnreadableImage(
-            f"the image has {width_px}x{height_px} pixels; at most {MAX_DECODED_PIXELS:,} are decoded, so make it smaller"
-        )
-    return image
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[Image.Image]:
+        """The file, opened; whatever its decoder raises becomes one type of error."""
+        try:
+            with Image.open(io.BytesIO(self.data)) as image:
+                if image.width * image.height > MAX_DECODED_PIXELS:
+                    raise UnreadableImage(
+                        f"the image has {image.width}x{image.height} pixels; at most {MAX_DECODED_PIXELS:,} are decoded, so "
+                        "make it smaller"
+                    )
+                yield image
+        except UnreadableImage:
+            raise
+        except BROKEN as error:
+            what = str(error) or type(error).__name__
+            raise UnreadableImage(f"{len(self.data):,} bytes are no image, or a broken one: {what}") from error
 
 
 def _is_plain(image: Image.Image) -> bool:
@@ -182,40 +198,6 @@ def _is_plain(image: Image.Image) -> bool:
 _SHARED: WeakValueDictionary[str, ImageFile] = WeakValueDictionary()
 
 
-def smart_resize(width_px: int, height_px: int, *, factor_px: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """The size that the image processor of a Qwen-VL model gives an image; the same in Qwen2-VL, 2.5 and 3.
-
-    Args:
-        width_px: At least 1.
-        height_px: At least 1; neither side more than 200 times the other.
-        factor_px: What both sides are to be multiples of.
-        min_pixels: Width times height, at least.
-        max_pixels: Width times height, at most.
-
-    Returns:
-        (width_px, height_px).
-
-    Raises:
-        ValueError: The aspect is above 200.
-
-    Source: transformers 5.5.4, models/qwen2_vl/image_processing_qwen2_vl.py, smart_resize; it too rounds halves to even.
-    """
-    if max(width_px, height_px) / min(width_px, height_px) > MAX_ASPECT:
-        raise ValueError(f"an image of {width_px}x{height_px} px has an aspect above {MAX_ASPECT}")
-    wide, high = round(width_px / factor_px) * factor_px, round(height_px / factor_px) * factor_px
-    if wide * high > max_pixels:
-        shrink_by = math.sqrt(width_px * height_px / max_pixels)
-        wide, high = (max(factor_px, _floor(side_px / shrink_by, factor_px)) for side_px in (width_px, height_px))
-    elif wide * high < min_pixels:
-        grow_by = math.sqrt(min_pixels / (width_px * height_px))
-        wide, high = (math.ceil(side_px * grow_by / factor_px) * factor_px for side_px in (width_px, height_px))
-    return wide, high
-
-
-def _floor(side_px: float, factor_px: int) -> int:
-    return math.floor(side_px / factor_px) * factor_px
-
-
 @dataclass(frozen=True, slots=True)
 class ImageRule:
     """How large a model family is shown an image. What was fitted once is left as it is, by this and by its processor."""
@@ -229,12 +211,34 @@ class ImageRule:
 
     def __post_init__(self) -> None:
         if self.factor_px < 1 or self.min_pixels < 1:
-            raise ValueError(f"{self} must have positive numbers")
+            raise ValueError(f"{self!r} must have positive numbers")
         if self.max_pixels // self.factor_px**2 < -(-self.min_pixels // self.factor_px**2):
             raise ValueError(
                 f"no image of whole {self.factor_px}x{self.factor_px} px patches has between {self.min_pixels:,} and "
                 f"{self.max_pixels:,} pixels; set image_max_pixels higher"
             )
+
+    @classmethod
+    def of_processor(cls, image_processor: Any) -> ImageRule:
+        """How a model's own image processor resizes.
+
+        Args:
+            image_processor: Of transformers; Qwen's have `patch_size`, `merge_size` and `size`.
+        """
+        size = image_processor.size
+        return cls(
+            factor_px=int(image_processor.patch_size) * int(image_processor.merge_size),
+            min_pixels=int(size["shortest_edge"]),
+            max_pixels=int(size["longest_edge"]),
+        )
+
+    def __str__(self) -> str:
+        shown = (f"{wide}x{high} as {self._told(wide, high)}" for wide, high in _EXAMPLES)
+        return f"images have {self.min_pixels:,} to {self.max_pixels:,} pixels: {'; '.join(shown)}"
+
+    def _told(self, width_px: int, height_px: int) -> str:
+        wide, high = self.size(width_px, height_px)
+        return f"{wide}x{high}, {self.num_tokens(width_px, height_px):,} tokens"
 
     def limited(self, image_max_pixels: int | None) -> ImageRule:
         """The rule with at most so many pixels; None leaves it to the family.
@@ -260,24 +264,38 @@ class ImageRule:
         Raises:
             ValueError: A side is 0.
         """
-        if min(width_px, height_px) > 0 and self._is_fixed(width_px, height_px):
+        if min(width_px, height_px) > 0 and self.is_fixed(width_px, height_px):
             return width_px, height_px
         size = fitted = observation_size(width_px, height_px)
         for _ in range(_SETTLING_ROUNDS):
-            size = self._within_aspect(
-                *smart_resize(*size, factor_px=self.factor_px, min_pixels=self.min_pixels, max_pixels=self.max_pixels)
-            )
-            if self._is_fixed(*size):
+            size = self._within_aspect(*smart_resize(*size, **self._limits))
+            if self.is_fixed(*size):
                 return size
-        return self._nearest(*fitted)
+        return nearest_size(*fitted, **self._limits)
+
+    def is_fixed(self, width_px: int, height_px: int) -> bool:
+        """Whether an image of this size is shown as it is."""
+        on_grid = width_px % self.factor_px == 0 and height_px % self.factor_px == 0
+        shaped = max(width_px, height_px) <= MAX_ASPECT * min(width_px, height_px)
+        return on_grid and shaped and self.min_pixels <= width_px * height_px <= self.max_pixels
 
     def num_tokens(self, width_px: int, height_px: int) -> int:
         """Placeholders that stand for an upright image of this size."""
         wide, high = self.size(width_px, height_px)
         return wide * high // self.factor_px**2
 
+    def keeps(self, image: ImageFile) -> bool:
+        """Whether `apply` gives back the image itself, if it is whole; from the header alone.
+
+        Raises:
+            UnreadableImage: No image.
+        """
+        return image.is_plain and self.size(*image.size) == image.size
+
     def apply(self, image: ImageFile) -> ImageFile:
         """The image as models of the family see it: upright RGB of the right size. Blocks while it decodes.
+
+        Asked again for an image while somebody holds what came of it, it gives the same object and decodes nothing.
 
         Returns:
             The image itself where nothing had to change (the header tells); otherwise a PNG without metadata.
@@ -285,66 +303,55 @@ class ImageRule:
         Raises:
             UnreadableImage: No image, or a broken one.
         """
-        size = self.size(*image.size)
-        if size == image.size:
+        if self.keeps(image):
             return image.upright()
-        return ImageFile.from_pil(image.pil().resize(size, Image.Resampling.BICUBIC))
+        size, key = self.size(*image.size), (image.sha256, self)
+        with _FITTING[hash(key) % len(_FITTING)]:
+            shown = _FITTED.get(key)
+            if shown is None:
+                pixels = image.pil()
+                if pixels.size != size:
+                    pixels = pixels.resize(size, Image.Resampling.BICUBIC)
+                shown = _FITTED.setdefault(key, ImageFile.from_pil(pixels))
+            return shown
 
-    def _is_fixed(self, width_px: int, height_px: int) -> bool:
-        on_grid = width_px % self.factor_px == 0 and height_px % self.factor_px == 0
-        shaped = max(width_px, height_px) <= MAX_ASPECT * min(width_px, height_px)
-        return on_grid and shaped and self.min_pixels <= width_px * height_px <= self.max_pixels
+    def clash_with(self, processor: ImageRule) -> str:
+        """Why a model's own processor would resize again what this rule has fitted; empty if it would not.
+
+        Args:
+            processor: What the model's `preprocessor_config.json` says.
+        """
+        if self.factor_px != processor.factor_px:
+            return (
+                f"the model's processor cuts patches of {processor.factor_px} px and its family is said to take "
+                f"{self.factor_px}; is it a model of another family?"
+            )
+        if self.max_pixels > processor.max_pixels:
+            return (
+                f"images are shown with up to {self.max_pixels:,} pixels, and the model's processor shrinks what has more "
+                f"than {processor.max_pixels:,}; set image_max_pixels to {processor.max_pixels}"
+            )
+        if self.min_pixels < processor.min_pixels:
+            return (
+                f"images are shown with {self.min_pixels:,} pixels or more, and the model's processor enlarges what has "
+                f"less than {processor.min_pixels:,}"
+            )
+        return ""
 
     def _within_aspect(self, width_px: int, height_px: int) -> tuple[int, int]:
         longest_px = MAX_ASPECT * min(width_px, height_px)
         return min(width_px, longest_px), min(height_px, longest_px)
 
-    def _nearest(self, width_px: int, height_px: int) -> tuple[int, int]:
-        """The size within the limits whose shape is nearest; for limits so close that smart_resize goes to and fro."""
-        least, most = -(-self.min_pixels // self.factor_px**2), self.max_pixels // self.factor_px**2
-        wanted = width_px / height_px
-        found: list[tuple[float, int, int, int]] = []
-        for rows in range(1, most + 1):
-            fewest = max(-(-least // rows), -(-rows // MAX_ASPECT))
-            columns = max(fewest, min(round(rows * wanted), most // rows, MAX_ASPECT * rows))
-            if rows * columns <= most:
-                found.append((abs(math.log(columns / rows / wanted)), -rows * columns, columns, rows))
-        _, _, columns, rows = min(found)
-        return columns * self.factor_px, rows * self.factor_px
+    @property
+    def _limits(self) -> dict[str, int]:
+        return {"factor_px": self.factor_px, "min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
 
 
+_FITTED: WeakValueDictionary[tuple[str, ImageRule], ImageFile] = WeakValueDictionary()
+# The rollouts of a group want the same image at the same moment: one of them decodes it.
+_FITTING = tuple(threading.Lock() for _ in range(64))
 QWEN2_VL_RULE = ImageRule(factor_px=28, min_pixels=3136, max_pixels=12_845_056)
 """Qwen2-VL and 2.5: patches of 14 px, merged two by two. Source: Qwen2.5-VL-7B-Instruct, preprocessor_config.json."""
-
-
-def observation_size(width_px: int, height_px: int) -> tuple[int, int]:
-    """The size to which an image of extreme shape is brought before it is put on the grid.
-
-    An aspect above 200 has its long side squeezed to min(150, ratio / 2) times the short one; then a side under 32 px
-    is brought up to 32 px with the other in proportion.
-
-    Args:
-        width_px: At least 1.
-        height_px: At least 1.
-
-    Returns:
-        (width_px, height_px); unchanged for ordinary images.
-
-    Raises:
-        ValueError: A side is 0.
-
-    Source: DeepEyesV2 0373e6e, envs/deepeyesv2/deepeyesv2.py:367-398 (maybe_resize_image).
-    """
-    if min(width_px, height_px) < 1:
-        raise ValueError(f"an image of {width_px}x{height_px} px has no pixels")
-    aspect = max(width_px, height_px) / min(width_px, height_px)
-    if aspect > MAX_ASPECT:
-        long_px = int(min(SQUEEZED_ASPECT, aspect / 2) * min(width_px, height_px))
-        width_px, height_px = (long_px, height_px) if width_px > height_px else (width_px, long_px)
-    if min(width_px, height_px) < MIN_SIDE_PX:
-        scale = MIN_SIDE_PX / min(width_px, height_px)
-        width_px, height_px = math.ceil(width_px * scale), math.ceil(height_px * scale)
-    return width_px, height_px
 
 
 def preview(image: ImageFile, max_pixels: int) -> ImageFile:

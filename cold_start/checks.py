@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.recipes import RecipeError, shared_value
-from cold_start import image_sizes, machine
+from cold_start import machine
 from cold_start.checkpoints import is_finished, latest_checkpoint
+from cold_start.images import COPY_BYTES_A_PIXEL
 from cold_start.launch import Launch, batch_hint, plan_launch
 from cold_start.llama_factory import Pipeline, argument_problems
 from cold_start.prepare_data import (
@@ -136,7 +137,7 @@ def _data(report: Report, recipe: Recipe, output_dir: Path, *, usable: bool) -> 
 
     pipeline = load()
     num_workers = len(os.sched_getaffinity(0))
-    report.attempt("images", lambda: _images(pipeline, int(settings["image_max_pixels"])))
+    report.attempt("images", lambda: _images(pipeline))
     examined = examine_data(recipe.cold_start, settings, load_encoder=load, num_workers=num_workers)
     dropped = cache_directory() / f"{examined.fingerprint}.dropped.jsonl"
     problems = examined.problems
@@ -167,10 +168,16 @@ def trained_on(num_conversations: int, settings: Mapping[str, Any]) -> str:
     return f"{num_conversations:,} conversations"
 
 
-def _images(pipeline: Pipeline, max_pixels: int) -> str:
-    limits = image_sizes.ProcessorLimits(*pipeline.processor_limits)
-    shared = int(shared_value("image_max_pixels"))
-    return "\n".join(image_sizes.describe(pipeline.image_tokens, max_pixels, shared, limits))
+def _images(pipeline: Pipeline) -> str:
+    if clash := pipeline.rule.clash_with(pipeline.processor_rule):
+        raise RecipeError(clash)
+    text, shared = str(pipeline.rule), int(shared_value("image_max_pixels"))
+    if pipeline.rule.max_pixels == min(shared, pipeline.processor_rule.max_pixels):
+        return text
+    return (
+        f"{text}\nagent/shared.yaml says {shared:,} pixels: RL and evaluation of this model want agent.image_max_pixels and "
+        f"--image-max-pixels of {pipeline.rule.max_pixels:,} too"
+    )
 
 
 def _disk(report: Report, settings: Mapping[str, Any], output_dir: Path) -> str:
@@ -180,7 +187,10 @@ def _disk(report: Report, settings: Mapping[str, Any], output_dir: Path) -> str:
     if report.facts is not None and report.launch is not None:
         used = min(report.facts.num_conversations, int(settings.get("max_samples") or report.facts.num_conversations))
         steps = machine.num_steps(used, settings, report.launch)
-    text = machine.check_disk(output_dir, size, settings, steps)
+    copies = 0
+    if report.examined is not None and prepared_copy(output_dir / "data") is None:
+        copies = round(report.examined.copied_pixels * COPY_BYTES_A_PIXEL)
+    text = machine.check_disk(output_dir, size, settings, steps, copies=copies)
     return f"{text}; {steps:,} steps" if steps else text
 
 

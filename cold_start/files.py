@@ -10,16 +10,21 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, texts: Iterable[str]) -> None:
-    """Write a file under another name, force it to the disk, and rename it into place.
+    """Write a file of text under another name, force it to the disk, and rename it into place.
 
     Raises:
         OSError: It cannot be written; what was there before is as it was.
     """
+    write_bytes_atomically(path, (text.encode() for text in texts))
+
+
+def write_bytes_atomically(path: Path, parts: Iterable[bytes]) -> None:
+    """As `write_atomically`, of bytes."""
     # Process ids repeat between the machines that share a disk.
     partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(texts)
+        with partial.open("wb") as file:
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

@@ -1,8 +1,8 @@
 """LLaMA-Factory's own code, asked before it is started: its arguments, its converter, its template, its image sizes.
 
-Everything here runs on a CPU: pixels are decoded to see that a file is whole, but resizing and the processor work on
-sizes. Source of what is called: LLaMA-Factory 0.9.5, hparams/parser.py, data/{converter,mm_plugin,template}.py,
-data/processor/supervised.py.
+Everything here runs on a CPU: pixels are decoded to see that a file is whole, but the processor works on sizes, which are
+those of the prepared copies (`cold_start.images`). Source of what is called: LLaMA-Factory 0.9.5, hparams/parser.py,
+data/{converter,mm_plugin,template}.py, data/processor/supervised.py.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from agent.images import ImageFile, ImageRule
 from cold_start.check_data import CleanConversation
+from cold_start.images import image_rule
 
 DATASET = "deepeyes"
 CATALOGUE: dict[str, Any] = {
@@ -38,8 +41,6 @@ CATALOGUE: dict[str, Any] = {
 }
 """LLaMA-Factory's dataset_info.json for a prepared copy."""
 _NO_CUTOFF = 1 << 40
-# Of these modes Pillow resizes and converts every image to RGB; others are resized for real to see whether it can.
-_PLAIN_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"})
 # Settings that only a GPU takes; everything else is judged without one.
 _GPU_ONLY = ("deepspeed", "fp16", "tf32", "pure_bf16", "resume_from_checkpoint", "fsdp", "fsdp_config", "torch_compile")
 
@@ -136,6 +137,8 @@ class Encoded:
     """Without a cutoff."""
     problem: str | None = None
     """Why it cannot be trained on."""
+    copied_pixels: int = 0
+    """Of those of its images that are written anew."""
 
 
 class Pipeline:
@@ -166,6 +169,7 @@ class Pipeline:
             raise OSError(f"{settings['model_name_or_path']} has no processor (preprocessor_config.json and chat template)")
         processor = _SizingProcessor(module["processor"])
         self.cutoff_len = int(data_args.cutoff_len)
+        self.rule = image_rule(settings)
         self._converter = SharegptDatasetConverter(get_dataset_list([DATASET], CATALOGUE)[0], data_args)
         self._plugin = template.mm_plugin
         self._processor = processor
@@ -181,34 +185,25 @@ class Pipeline:
         )
 
     @property
-    def processor_limits(self) -> tuple[int, int]:
-        """(min_pixels, max_pixels) of the model's own processor."""
-        size = self._processor.image_processor.size
-        return int(size["shortest_edge"]), int(size["longest_edge"])
-
-    def image_tokens(self, width_px: int, height_px: int) -> tuple[int, int, int]:
-        """What an RGB image becomes: (width_px, height_px, number of tokens).
-
-        LLaMA-Factory resizes to `image_max_pixels` in proportion, then the model's processor to whole patches.
-        """
-        image = _Sized((width_px, height_px), "RGB")
-        limits = {
-            "image_max_pixels": self._processor.image_max_pixels,
-            "image_min_pixels": self._processor.image_min_pixels,
-        }
-        (shown,) = self._plugin._regularize_images([image], **limits)["images"]
-        return (*self._processor.image_processor.resized(shown.width, shown.height), self._num_tokens([image]))
+    def processor_rule(self) -> ImageRule:
+        """How the model's own processor would resize."""
+        return ImageRule.of_processor(self._processor.image_processor)
 
     def encode(self, conversation: CleanConversation) -> Encoded:
         """What LLaMA-Factory makes of a conversation; whatever it raises is the conversation's problem, never ours."""
         images: list[Image.Image] = []
+        copied_pixels = 0
         for path in conversation.images:
             try:
-                images.append(_decoded(path))
-            except Exception as error:  # noqa: BLE001 - decoders raise what they like
+                image = ImageFile(Path(path).read_bytes())
+                image.check()
+            except (OSError, ValueError) as error:
                 return Encoded(problem=f"image {path} cannot be read: {_short(str(error) or type(error).__name__)}")
+            size = self.rule.size(*image.size)
+            copied_pixels += 0 if self.rule.keeps(image) else size[0] * size[1]
+            images.append(_Sized(size))
         try:
-            return self._encode(conversation, images)
+            return dataclasses.replace(self._encode(conversation, images), copied_pixels=copied_pixels)
         except Exception as error:  # noqa: BLE001 - it would end the training of all other conversations
             return Encoded(problem=f"LLaMA-Factory raises {type(error).__name__}: {_short(str(error))}")
 
@@ -236,20 +231,14 @@ class Pipeline:
 
 
 class _Sized(Image.Image):
-    """An image of which only size and mode are known: resizing it costs nothing."""
+    """An RGB image of which only the size is known."""
 
-    def __init__(self, size: tuple[int, int], mode: str) -> None:
+    def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._size, self._mode = size, mode
+        self._size, self._mode = size, "RGB"
 
-    def resize(self, size: Any, *_: Any, **__: Any) -> _Sized:
-        width_px, height_px = size
-        if min(width_px, height_px) < 1:
-            raise ValueError("height and width must be > 0")  # as Pillow has it
-        return _Sized((width_px, height_px), self.mode)
-
-    def convert(self, mode: str | None = None, *_: Any, **__: Any) -> _Sized:  # type: ignore[override]
-        return _Sized(self.size, mode or self.mode)
+    def resize(self, size: Any, *_: Any, **__: Any) -> Image.Image:
+        raise ValueError(f"it would resize an image from {self.size} to {size}, which is at its size already")
 
 
 class _SizingProcessor:
@@ -275,33 +264,6 @@ class _SizingImageProcessor:
 
         patches = [self._image_processor.get_number_of_image_patches(i.height, i.width, {}) for i in images]
         return {"image_grid_thw": torch.tensor([[1, 1, number] for number in patches])}
-
-    def resized(self, width_px: int, height_px: int) -> tuple[int, int]:
-        from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
-
-        size = self._image_processor.size
-        factor = self._image_processor.patch_size * self._image_processor.merge_size
-        limits = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
-        height, width = smart_resize(height_px, width_px, factor, **limits)
-        return width, height
-
-
-def _decoded(path: str) -> Image.Image:
-    """Read all of a file, and give back its size, or the image itself where its mode is an unusual one."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(path) as image:
-            size = image.size
-            if image.format == "JPEG":
-                # All of the stream is still read, but an eighth of each side decoded: a third of the time.
-                image.draft(None, (max(1, size[0] // 8), max(1, size[1] // 8)))
-            image.load()
-            if image.mode in _PLAIN_MODES:
-                return _Sized(size, image.mode)
-        with Image.open(path) as image:
-            image.load()
-            loaded: Image.Image = image.copy()
-            return loaded
 
 
 def _short(text: str, limit: int = 240) -> str:

@@ -228,8 +228,17 @@ def num_steps(num_conversations: int, settings: Mapping[str, Any], launch: Launc
     return math.ceil(steps_per_epoch * float(settings.get("num_train_epochs", 3.0)))
 
 
-def check_disk(output_dir: Path, size: ModelSize | None, settings: Mapping[str, Any], steps: int | None) -> str:
-    """There is room for the checkpoints that are kept, the one being written, and the final model.
+def check_disk(
+    output_dir: Path, size: ModelSize | None, settings: Mapping[str, Any], steps: int | None, *, copies: int = 0
+) -> str:
+    """There is room for the checkpoints that are kept, the one being written, the final model, and copies of images.
+
+    Args:
+        output_dir: Of the run.
+        size: Of the model; None if it is not here.
+        settings: `llamafactory:` of a recipe.
+        steps: Of the whole training; None if they are not known.
+        copies: Bytes that the images take as the model sees them.
 
     Raises:
         RecipeError: There is not.
@@ -250,8 +259,9 @@ def check_disk(output_dir: Path, size: ModelSize | None, settings: Mapping[str, 
     at_once = kept + 1 if saves > kept else kept
     # Of a run that goes on, checkpoints that are there already will make room.
     there = sum(file.stat().st_size for file in output_dir.glob("checkpoint-*/**/*") if file.is_file())
-    needed = max(0, int(at_once * one) - there) + 4 * size.total
-    text = f"a checkpoint takes {_shown(one)}, {int(at_once)} at once; needed {_shown(needed)}, free {_shown(free)}"
+    needed = max(0, int(at_once * one) - there) + 4 * size.total + copies
+    images = f", images {_shown(copies)}" if copies else ""
+    text = f"a checkpoint takes {_shown(one)}, {int(at_once)} at once{images}; needed {_shown(needed)}, free {_shown(free)}"
     if needed > free:
         raise RecipeError(f"{text}. Free some, set output_dir=…, a smaller save_total_limit, or save_only_model=true")
     return text

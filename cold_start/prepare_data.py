@@ -1,4 +1,4 @@
-"""Write a checked copy of the conversations with absolute image paths, and LLaMA-Factory's catalogue beside it."""
+"""Write a checked copy of the conversations, their images as the model sees them, and LLaMA-Factory's catalogue."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.images import ImageRule
 from agent.recipes import RecipeError
 from cold_start import verdicts
 from cold_start.check_data import CleanConversation, Problem, clean
 from cold_start.files import write_atomically
+from cold_start.images import write_images
 from cold_start.llama_factory import CATALOGUE, DATASET
 from cold_start.recipe import DataSettings
 from cold_start.verdicts import Encoder, Source, Verdict
@@ -49,6 +51,11 @@ class Examined:
         ]
 
     @property
+    def copied_pixels(self) -> int:
+        """Of the images that are written anew; one that several conversations share counts for each."""
+        return sum(verdict.copied_pixels for found in self.verdicts for verdict in found if not verdict.reasons)
+
+    @property
     def num_tokens(self) -> list[int]:
         """Of the conversations that are kept."""
         return [verdict.num_tokens for found in self.verdicts for verdict in found if not verdict.reasons]
@@ -63,6 +70,8 @@ class Prepared:
     num_left_out: int
     num_escaped: int
     """Messages in which a special token was escaped."""
+    num_images: int
+    """Images that were written anew, because the model is shown them otherwise than they are."""
     content_sha256: str
     """Of the conversations that are trained on, their images by name: the same wherever the copy lies."""
 
@@ -176,11 +185,20 @@ def prepared_copy(directory: Path) -> Prepared | None:
     return prepared if (directory / f"{DATASET}.json").is_file() else None
 
 
-def write_copy(examined: Examined, directory: Path) -> Prepared:
-    """Write `dropped.jsonl`, `deepeyes.json` and last `dataset_info.json`, each renamed into place; the sources stay.
+def write_copy(examined: Examined, directory: Path, rule: ImageRule) -> Prepared:
+    """Write `images/`, `dropped.jsonl`, `deepeyes.json` and last `dataset_info.json`, each file renamed into place.
 
-    Several nodes may do this at once on a shared disk: from the same data they write the same bytes, a reader sees a
-    whole file at every moment, and a copy that is already there is left alone.
+    The sources stay. Several nodes may do this at once on a shared disk: from the same data they write the same bytes, a
+    reader sees a whole file at every moment, and a copy that is already there is left alone.
+
+    Args:
+        examined: The conversations.
+        directory: Made if missing.
+        rule: What the model sees of an image.
+
+    Raises:
+        RecipeError: An image cannot be read any more.
+        OSError: The disk is full.
     """
     there = prepared_copy(directory)
     if there is not None and there.fingerprint == examined.fingerprint:
@@ -188,18 +206,25 @@ def write_copy(examined: Examined, directory: Path) -> Prepared:
     directory.mkdir(parents=True, exist_ok=True)
     write_dropped(examined.problems, directory / "dropped.jsonl")
     num_escaped = sum(conversation.num_escaped for conversation in examined.kept())
-    write_atomically(directory / f"{DATASET}.json", _json_list(examined.kept()))
+    paths = (path for conversation in examined.kept() for path in conversation.images)
+    copies = write_images(paths, directory / "images", rule)
+    write_atomically(directory / f"{DATASET}.json", _json_list(examined.kept(), copies))
     prepared = Prepared(
-        examined.fingerprint, len(examined.num_tokens), len(examined.problems), num_escaped, content_sha256(examined)
+        fingerprint=examined.fingerprint,
+        num_kept=len(examined.num_tokens),
+        num_left_out=len(examined.problems),
+        num_escaped=num_escaped,
+        num_images=sum(source != copy for source, copy in copies.items()),
+        content_sha256=content_sha256(examined),
     )
     write_atomically(directory / "dataset_info.json", [json.dumps(CATALOGUE | {_PREPARED: asdict(prepared)}, indent=1)])
     return prepared
 
 
-def _json_list(conversations: Iterator[CleanConversation]) -> Iterator[str]:
+def _json_list(conversations: Iterator[CleanConversation], copies: Mapping[str, str]) -> Iterator[str]:
     separator = "["
     for conversation in conversations:
-        row = {"messages": conversation.messages, "images": conversation.images}
+        row = {"messages": conversation.messages, "images": [copies[path] for path in conversation.images]}
         yield separator + json.dumps(row, ensure_ascii=False)
         separator = ",\n"
     yield "]\n"

@@ -19,6 +19,7 @@ from agent.recipes import RecipeError
 from cold_start.checkpoints import is_finished, latest_checkpoint, set_aside_incomplete
 from cold_start.checks import Check, Report, check_recipe, finished_as_asked, trained_on
 from cold_start.files import write_atomically
+from cold_start.images import image_rule
 from cold_start.launch import launch_environment
 from cold_start.llama_factory import DATASET
 from cold_start.prepare_data import write_copy
@@ -129,7 +130,7 @@ def _start(recipe: Recipe, output_dir: Path, report: Report) -> None:
     assert examined is not None
     assert facts is not None
     output_dir.mkdir(parents=True, exist_ok=True)
-    prepared = write_copy(examined, output_dir / "data")
+    prepared = write_copy(examined, output_dir / "data", image_rule(recipe.llamafactory))
     settings = resolve(recipe, output_dir)
     checkpoint = settings.get("resume_from_checkpoint")
     # Nodes that share the disk write the same files; what is moved is moved by the first.
@@ -143,7 +144,8 @@ def _start(recipe: Recipe, output_dir: Path, report: Report) -> None:
     versions = {name: importlib.metadata.version(name) for name in ("llamafactory", "transformers", "torch")}
     write_atomically(output_dir / "versions.json", [json.dumps(versions, indent=1)])
     dropped = f"{prepared.num_left_out:,} left out (see {output_dir / 'data' / 'dropped.jsonl'})"
-    print(f"cold start: {trained_on(prepared.num_kept, settings)}, {dropped}")
+    copied = f"{prepared.num_images:,} images written as the model sees them"
+    print(f"cold start: {trained_on(prepared.num_kept, settings)}, {dropped}; {copied}")
     if checkpoint:
         print(f"cold start: resuming from {checkpoint}")
     sys.stdout.flush()

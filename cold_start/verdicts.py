@@ -18,7 +18,7 @@ from cold_start.check_data import CleanConversation, clean, conversation_problem
 from cold_start.files import write_atomically
 from cold_start.llama_factory import Encoded
 
-RULES_VERSION = 1
+RULES_VERSION = 2
 """Raised when a rule changes, so that no older verdict is believed."""
 _CHUNK = 64
 # Below this many, starting processes takes longer than the work.
@@ -59,6 +59,8 @@ class Verdict:
     """As LLaMA-Factory encodes it; 0 if it did not come to that."""
     reasons: tuple[str, ...] = ()
     """Why it is left out; none if it is trained on."""
+    copied_pixels: int = 0
+    """Of those of its images that are written anew."""
 
 
 def examine(conversation: Any, images_directory: Path, encoder: Encoder) -> Verdict:
@@ -69,7 +71,7 @@ def examine(conversation: Any, images_directory: Path, encoder: Encoder) -> Verd
         encoded = encoder.encode(clean(conversation, images_directory))
     except Exception as error:  # noqa: BLE001 - one conversation of 65,807 must not end the preparation
         return Verdict(reasons=(f"it cannot be examined: {type(error).__name__}: {str(error)[:200]}",))
-    return Verdict(encoded.num_tokens, (encoded.problem,) if encoded.problem else ())
+    return Verdict(encoded.num_tokens, (encoded.problem,) if encoded.problem else (), encoded.copied_pixels)
 
 
 def examine_all(sources: Sequence[Source], encoder: Encoder, num_workers: int) -> list[list[Verdict]]:
@@ -190,7 +192,7 @@ def remembered(key: str) -> list[list[Verdict]] | None:
     """Verdicts that an earlier start came to under this fingerprint."""
     try:
         rows = json.loads((cache_directory() / f"{key}.json").read_text(encoding="utf-8"))
-        return [[Verdict(row["num_tokens"], tuple(row["reasons"])) for row in source] for source in rows]
+        return [[Verdict(**row | {"reasons": tuple(row["reasons"])}) for row in source] for source in rows]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

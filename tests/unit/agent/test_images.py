@@ -1,6 +1,7 @@
 import io
 import random
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -92,6 +93,16 @@ def test_an_image_is_scaled_from_its_own_pixels_once():
     shown = QWEN2_VL_RULE.apply(ImageFile(turned(photo, 8, "PNG"))).pil()
     assert shown.size == (616, 420)
     assert shown.tobytes() == photo.resize((616, 420), Image.Resampling.BICUBIC).tobytes()
+
+
+def test_all_who_show_an_image_at_a_time_have_one_copy_that_was_made_once(decoded):
+    data = encoded(drawn(613, 412), "JPEG")
+    with ThreadPoolExecutor(8) as pool:
+        shown = list(pool.map(lambda _: QWEN2_VL_RULE.apply(ImageFile(bytes(bytearray(data)))), range(32)))
+    assert decoded == ["JPEG"]
+    assert len({id(image) for image in shown}) == 1
+    other = QWEN2_VL_RULE.limited(100_000).apply(ImageFile(data))
+    assert other.size != shown[0].size
 
 
 @given(st.integers(0, 65_535), st.integers(0, 65_535))
@@ -189,6 +200,18 @@ def test_a_shown_size_is_within_the_limits_on_the_grid_and_as_it_is_when_shown_a
     assert max(wide, high) <= 200 * min(wide, high)
     assert rule.size(wide, high) == (wide, high)
     assert rule.size(height, width) == (high, wide) or rule.max_pixels < 4 * rule.min_pixels
+
+
+def test_a_processor_that_would_resize_again_is_told_with_what_to_set():
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
+
+    processor = Qwen2VLImageProcessor(min_pixels=3136, max_pixels=12_544)
+    own = ImageRule.of_processor(processor)
+    assert own == ImageRule(28, 3136, 12_544)
+    assert "set image_max_pixels to 12544" in QWEN2_VL_RULE.clash_with(own)
+    assert QWEN2_VL_RULE.limited(12_544).clash_with(own) == QWEN2_VL_RULE.limited(9000).clash_with(own) == ""
+    assert "a model of another family" in ImageRule(32, 65_536, 70_000).clash_with(own)
+    assert "enlarges what has less than 3,136" in ImageRule(28, 784, 12_544).clash_with(own)
 
 
 def test_a_limit_that_no_image_can_keep_is_refused_with_its_name():

@@ -71,7 +71,8 @@ def write_rows(directory, rows):
 
 
 def prepare(data, directory, pipeline, toy):
-    return write_copy(examine_data(data, settings_for(toy / "models/base"), load_encoder=lambda: pipeline), directory)
+    settings = settings_for(toy / "models/base")
+    return write_copy(examine_data(data, settings, load_encoder=lambda: pipeline), directory, pipeline.rule)
 
 
 def test_the_copy_has_absolute_paths_and_the_source_is_untouched(images, tmp_path, pipeline, toy):
@@ -98,7 +99,7 @@ def test_a_second_start_examines_nothing_again(images, tmp_path, pipeline, toy):
         raise AssertionError("examined again")
 
     again = examine_data(data, settings_for(toy / "models/base", learning_rate=1.0), load_encoder=never)
-    assert write_copy(again, tmp_path / "elsewhere") == first
+    assert write_copy(again, tmp_path / "elsewhere", pipeline.rule) == first
 
 
 @pytest.mark.parametrize("change", ["file", "image", "cutoff", "tokenizer", "image gone"])
@@ -148,11 +149,11 @@ def test_all_broken_and_missing_files_are_named(tmp_path):
         read_sources(DataSettings(files=("/none/*.json", "/nor/this")))
 
 
-def _prepare_often(examined, directory, rounds):
+def _prepare_often(examined, directory, rule, rounds):
     for number in range(rounds):
         if number % 2:
             (directory / "dataset_info.json").unlink(missing_ok=True)
-        write_copy(examined, directory)
+        write_copy(examined, directory, rule)
 
 
 def test_several_nodes_prepare_at_once_and_a_reader_always_sees_a_whole_copy(images, tmp_path, pipeline, toy):
@@ -160,7 +161,7 @@ def test_several_nodes_prepare_at_once_and_a_reader_always_sees_a_whole_copy(ima
     examined = examine_data(data, settings_for(toy / "models/base"), load_encoder=lambda: pipeline)
     directory = tmp_path / "out"
     context = multiprocessing.get_context("fork")
-    preparers = [context.Process(target=_prepare_often, args=(examined, directory, 30)) for _ in range(2)]
+    preparers = [context.Process(target=_prepare_often, args=(examined, directory, pipeline.rule, 30)) for _ in range(2)]
     for preparer in preparers:
         preparer.start()
     reads = 0

@@ -12,16 +12,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent.images import ImageFile, shrink
 from agent.recipes import RecipeError
 from cold_start import machine, train
 from cold_start.checks import trained_on
-from cold_start.image_sizes import EXAMPLES, ProcessorLimits, describe, in_evaluation, in_rl
 from cold_start.launch import Launch, batch_hint, launch_environment, plan_launch
 from cold_start.machine import ModelSize, checkpoint_bytes, num_steps
 from cold_start.recipe import RECIPES, load_recipe
 from cold_start.run_state import RunFacts, record
-from tests.conftest import ROOT, png
+from tests.conftest import ROOT
 from tests.unit.cold_start.test_checkpoints import write_checkpoint
 
 # Importing LLaMA-Factory takes half a minute.
@@ -411,30 +409,29 @@ def test_a_disk_that_the_checkpoints_do_not_fit_is_refused(tmp_path):
         machine.check_disk(tmp_path / "new", ModelSize(8 * 10**13, 7 * 10**13), settings, 1545)
 
 
-def test_an_image_is_counted_in_rl_and_evaluation_as_it_is_shown_there(large_pipeline):
-    from reinforcement_learning.verl_adapter.images import QwenImageSizer
-
-    processor = large_pipeline._processor._processor
-    limits = ProcessorLimits(*large_pipeline.processor_limits)
-    for width, height in (*EXAMPLES, (300, 200), (3000, 4000), (640, 480)):
-        for max_pixels in (262_144, None):
-            image = ImageFile(png(width, height))
-            _, tokens = QwenImageSizer(processor, max_pixels=max_pixels)(image)
-            assert in_rl(width, height, max_pixels, limits).num_tokens == tokens
-            grid = processor.image_processor(images=[shrink(image, max_pixels).pil()], return_tensors="pt")[
-                "image_grid_thw"
-            ][0]
-            assert in_evaluation(width, height, max_pixels, limits).num_tokens == int(grid.prod()) // 4
+def test_what_images_become_is_said_once_for_cold_start_rl_and_evaluation(run, capsys):
+    output, _ = dry_run(capsys, "tiny_cpu")
+    assert "images have 3,136 to 12,544 pixels: 1024x768 as 112x84, 12 tokens; 1920x1080 as 140x84, 15 tokens" in output
+    output, stop = dry_run(capsys, "tiny_cpu", "image_max_pixels=6272")
+    assert "RL and evaluation of this model want agent.image_max_pixels and --image-max-pixels of 6,272 too" in output
+    assert stop is None
 
 
-def test_the_sizes_of_the_audit_are_said(large_pipeline):
-    limits = ProcessorLimits(*large_pipeline.processor_limits)
-    lines = describe(large_pipeline.image_tokens, 262_144, 262_144, limits)
-    assert lines == [
-        "1024x768: cold start 588x448 px, 336 tokens; RL 588x420 px, 315 tokens; evaluation 588x448 px, 336 tokens",
-        "1920x1080: cold start 672x392 px, 336 tokens; RL 672x364 px, 312 tokens; evaluation 672x392 px, 336 tokens",
-    ]
-    assert "agent.image_max_pixels" in describe(large_pipeline.image_tokens, 500_000, 262_144, limits)[-1]
+def test_a_limit_above_that_of_the_models_own_processor_is_refused_with_the_one_to_set(run, capsys):
+    output, stop = dry_run(capsys, "tiny_cpu", "image_max_pixels=262144")
+    assert "the model's processor shrinks what has more than 12,544; set image_max_pixels to 12544" in output
+    assert "not ready" in stop
+    output, stop = dry_run(capsys, "tiny_cpu", "image_max_pixels=1000")
+    assert "image_max_pixels is 1,000; models of this family are shown at least 3,136" in output
+    assert "not ready" in stop
+
+
+def test_a_disk_that_copies_of_images_do_not_fit_is_refused(tmp_path):
+    settings = load_recipe("tiny_cpu").llamafactory
+    size = ModelSize(1000, 1000)
+    assert ", images 4 MB;" in machine.check_disk(tmp_path / "new", size, settings, 400, copies=4_000_000)
+    with pytest.raises(RecipeError, match="images 1,000,000 GB"):
+        machine.check_disk(tmp_path / "new", size, settings, 400, copies=10**15)
 
 
 def test_nothing_of_the_check_is_left_in_the_environment(run, capsys):

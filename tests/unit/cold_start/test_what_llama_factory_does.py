@@ -7,12 +7,16 @@ import random
 import pytest
 from PIL import Image
 
+from agent.images import QWEN2_VL_RULE, ImageFile
 from agent.messages import escape
+from agent.recipes import RecipeError
+from cold_start.images import write_images
 from cold_start.llama_factory import Pipeline
 from cold_start.prepare_data import examine_data, write_copy
 from cold_start.recipe import DataSettings
 from cold_start.verdicts import Source, examine, examine_all
 from tests.conftest import png
+from tests.pictures import pictures
 from tests.unit.cold_start.conftest import GOOD, changed, settings_for, write_unchecked
 
 # It leaves the files of broken images open.
@@ -60,7 +64,6 @@ CASES = {
     "content a list": (with_messages(("user", [{"type": "text"}]), ANSWER), "message 0 has no text `content`"),
     "no messages": ({"messages": [], "images": []}, "it has no `messages`"),
     "image token in an answer": (changed(assistant="<answer><|image_pad|></answer>"), "turn 1 holds <|image_pad|>"),
-    "no pixels left": (changed(images=["line.png"]), "height and width must be > 0"),
     "cut inside an image": (
         changed(user="x" * 480 + "<image>q", images=["a.png"]),
         "cutoff_len 512 would cut it inside an image, which ends training",
@@ -72,7 +75,6 @@ CASES = {
 def files(images):
     (images / "cut.png").write_bytes(png(300, 200)[:-300])
     (images / "cut.jpg").write_bytes(jpeg(300, 200)[:-2000])
-    Image.new("L", (40_000, 1)).save(images / "line.png")
     return images
 
 
@@ -150,14 +152,14 @@ def test_what_is_kept_llama_factory_trains_on_whole_and_nothing_else(seed, tmp_p
         load_encoder=lambda: pipelines.append(Pipeline(settings)) or pipelines[0],
     )
     assert 40 < len(examined.num_tokens) < 110
-    prepared = write_copy(examined, tmp_path / "copy")
+    prepared = write_copy(examined, tmp_path / "copy", pipelines[0].rule)
     examples = llama_factory(tmp_path / "copy", settings)
     assert [len(example["input_ids"]) for example in examples] == examined.num_tokens
     assert len(examples) == prepared.num_kept
     assert max(examined.num_tokens) <= 300
     for example, conversation in zip(examples, examined.kept(), strict=True):
         images = [Image.open(path) for path in conversation.images]
-        real = sum(pipelines[0].image_tokens(*image.size)[2] for image in images)
+        real = sum(pipelines[0].rule.num_tokens(*image.size) for image in images)
         assert example["input_ids"].count(pipelines[0]._image_token_id) == real
 
 
@@ -174,44 +176,49 @@ def test_a_conversation_as_long_as_the_cutoff_is_kept_and_one_token_more_is_not(
         assert bool(verdict.reasons) == (spare < 0)
 
 
-def test_sizes_without_pixels_are_those_with_pixels(large_pipeline):
+def test_images_of_every_kind_and_shape_are_trained_on_as_the_rule_shows_them(
+    tmp_path, large_images_model, large_pipeline, llama_factory
+):
     from llamafactory.data.mm_plugin import get_mm_plugin
 
+    files = {name: picture.data for name, picture in pictures(613, 412).items()}
+    sizes = [(1920, 1080), (124, 2680), (3000, 10), (5, 5), (1000, 27), (1, 1), (40_000, 1), (1, 40_000), (448, 448)]
+    files |= {f"{width}x{height}": png(width, height) for width, height in sizes}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    rows = [GOOD | {"images": [name]} for name in files]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    settings = settings_for(large_images_model, image_max_pixels=262_144, cutoff_len=2048)
+    examined = examine_data(
+        DataSettings(files=(str(tmp_path / "rows.json"),)), settings, load_encoder=lambda: large_pipeline
+    )
+    assert examined.problems == []
+    prepared = write_copy(examined, tmp_path / "copy", large_pipeline.rule)
+    assert prepared.num_images == len({data for name, data in files.items() if name != "448x448"})
+    examples = llama_factory(tmp_path / "copy", settings)
     plugin = get_mm_plugin("qwen2_vl", image_token="<|image_pad|>", video_token="<|video_pad|>")
-    processor = large_pipeline._processor._processor
-    rng = random.Random(5)
-    sizes = [(1920, 1080), (1024, 768), (124, 2680), (3000, 10), (5, 5), (1000, 27), (300, 13), (1, 1), (30_000, 1)]
-    sizes += [(rng.randrange(1, 3000), rng.randrange(1, 3000)) for _ in range(40)]
-    for width, height in sizes:
-        real = plugin._preprocess_image(Image.new("RGB", (width, height)), image_max_pixels=262_144, image_min_pixels=1024)
-        grid = processor.image_processor(images=[real], return_tensors="pt")["image_grid_thw"][0]
-        assert large_pipeline.image_tokens(width, height)[2] == int(grid.prod()) // 4, (width, height)
-    with pytest.raises(ValueError, match="height and width must be > 0"):
-        plugin._preprocess_image(Image.new("RGB", (300_000, 1)), image_max_pixels=262_144, image_min_pixels=1024)
-    with pytest.raises(ValueError, match="height and width must be > 0"):
-        large_pipeline.image_tokens(300_000, 1)
+    for data, example, num_tokens in zip(files.values(), examples, examined.num_tokens, strict=True):
+        (path,) = example["images"]
+        (seen,) = plugin._regularize_images([path], image_max_pixels=262_144, image_min_pixels=1024)["images"]
+        shown = large_pipeline.rule.apply(ImageFile(data))
+        assert (seen.mode, seen.size, seen.tobytes()) == ("RGB", shown.size, shown.pil().tobytes())
+        assert example["input_ids"].count(large_pipeline._image_token_id) == large_pipeline.rule.num_tokens(*shown.size)
+        assert len(example["input_ids"]) == num_tokens
 
 
-@pytest.mark.parametrize(
-    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "F", "I;16", "LAB", "PA"]
-)
-def test_an_image_of_any_mode_is_kept_exactly_if_llama_factory_takes_it(mode, tmp_path, pipeline, toy, llama_factory):
-    path = None
-    for suffix in ("png", "tiff", "jpg"):
-        try:
-            Image.new(mode, (400, 300)).save(tmp_path / f"x.{suffix}")
-        except (OSError, ValueError, KeyError):
-            continue
-        path = str(tmp_path / f"x.{suffix}")
-        break
-    assert path is not None, f"Pillow writes no file of mode {mode}"
-    try:
-        kept = len(
-            llama_factory(write_unchecked([GOOD | {"images": [path]}], tmp_path / "rows"), settings_for(toy / "models/base"))
-        )
-    except Exception:  # noqa: BLE001 - whatever it dies of
-        kept = 0
-    assert bool(examine(GOOD | {"images": [path]}, tmp_path, pipeline).reasons) == (not kept)
+def test_an_image_that_needs_nothing_is_read_where_it_lies_and_a_copy_is_made_once(images, tmp_path):
+    (images / "large.png").write_bytes(png(300, 200))
+    paths = [str(images / name) for name in ("a.png", "large.png", "large.png")]
+    rule = QWEN2_VL_RULE.limited(12_544)
+    copies = write_images(paths, tmp_path / "copies", rule)
+    (copy,) = (tmp_path / "copies").rglob("*.png")
+    assert copies == {paths[0]: paths[0], paths[1]: str(copy)}
+    before = copy.stat().st_mtime_ns
+    assert write_images(paths, tmp_path / "copies", rule) == copies
+    assert copy.stat().st_mtime_ns == before
+    (images / "large.png").write_bytes(b"oops")
+    with pytest.raises(RecipeError, match=r"large\.png has changed since it was looked at"):
+        write_images(paths, tmp_path / "copies", rule)
 
 
 @pytest.mark.parametrize(
