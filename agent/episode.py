@@ -19,7 +19,8 @@ from enum import StrEnum
 from typing import Literal
 
 from agent.errors import ContextFull, EpisodeFailure, PolicyUnavailable, ToolError, ToolUnavailable
-from agent.messages import Message
+from agent.images import QWEN2_VL_RULE, ImageRule
+from agent.messages import Message, shown_if_readable
 from agent.policy import Policy, Reply
 from agent.protocol import (
     Action,
@@ -187,6 +188,7 @@ async def run_episode(
     policy: Policy,
     tools: Mapping[str, Tool],
     settings: AgentSettings | None = None,
+    image_rule: ImageRule = QWEN2_VL_RULE,
     slots: Slots | None = None,
     episode_id: str | None = None,
 ) -> Episode:
@@ -197,6 +199,7 @@ async def run_episode(
         policy: A model that has seen nothing yet.
         tools: By the name the model calls them; closed at the end.
         settings: Of which the limits count here; the published ones by default.
+        image_rule: What the model sees of the images that tools give; those of the opening have been through it.
         slots: How many episodes may use the model and each tool at once; no bound by default.
         episode_id: For the record; random by default.
 
@@ -207,7 +210,9 @@ async def run_episode(
     episode = Episode(opening=tuple(opening), episode_id=episode_id or uuid.uuid4().hex)
     started = time.monotonic()
     try:
-        episode.end = await _Run(episode, policy, tools, settings, slots or Slots({}), started).play()
+        episode.end = await _Run(
+            episode, policy, tools, settings, image_rule, slots or Slots({}), started
+        ).play()
     except ContextFull:
         episode.end = StopReason.CONTEXT_FULL
     except EpisodeFailure as error:
@@ -233,6 +238,7 @@ class _Run:
         policy: Policy,
         tools: Mapping[str, Tool],
         settings: AgentSettings,
+        image_rule: ImageRule,
         slots: Slots,
         started: float,
     ) -> None:
@@ -240,6 +246,7 @@ class _Run:
         self._policy = policy
         self._tools = tools
         self._settings = settings
+        self._image_rule = image_rule
         self._slots = slots
         self._started = started
         self._succeeded: Counter[str] = Counter()
@@ -356,7 +363,10 @@ class _Run:
         finally:
             PROGRAM_LEFT_S.reset(token)
         self._succeeded[action.name] += 1
-        return self._bounded(result.observation), result.error, result.program_s
+        observation = self._bounded(result.observation)
+        if observation.images:
+            observation = await asyncio.to_thread(shown_if_readable, observation, self._image_rule)
+        return observation, result.error, result.program_s
 
     def _refusal(self, text: str) -> Message:
         return self._bounded(render_error_observation(text))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from agent.images import ImageFile
+from agent.images import ImageFile, ImageRule, UnreadableImage
 
 IMAGE_PLACEHOLDER = "<image>"
 Role = Literal["system", "user", "assistant"]
@@ -45,6 +45,29 @@ def escape(text: str) -> str:
     """Make foreign text harmless: no image placeholder, special token of the tokenizer or half surrogate is left in it."""
     text = text.encode("utf-8", "replace").decode()
     return _SPECIAL_TOKEN.sub(r"<| \1 |>", text).replace(IMAGE_PLACEHOLDER, "[image]")
+
+
+def shown(message: Message, rule: ImageRule) -> Message:
+    """The message with its images as a model sees them. Blocks while they are decoded.
+
+    Raises:
+        UnreadableImage: An image is none.
+    """
+    return replace(message, images=tuple(rule.apply(image) for image in message.images))
+
+
+def shown_if_readable(message: Message, rule: ImageRule) -> Message:
+    """As `shown`, but an image that cannot be read is left out, and the text says so in its place."""
+    texts = message.text.split(IMAGE_PLACEHOLDER)
+    text, images = texts[0], []
+    for image, behind in zip(message.images, texts[1:], strict=True):
+        try:
+            images.append(rule.apply(image))
+            text += IMAGE_PLACEHOLDER
+        except UnreadableImage as error:
+            text += escape(f"[an image was dropped: {error}]")
+        text += behind
+    return Message(message.role, text, tuple(images))
 
 
 def messages_from_rows(rows: Sequence[Mapping[str, Any]], images: Sequence[ImageFile]) -> tuple[Message, ...]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.episode import Episode, run_episode
-from agent.images import ImageFile, fit_observation, shrink
-from agent.messages import IMAGE_PLACEHOLDER, Message, escape
+from agent.images import QWEN2_VL_RULE, ImageFile, ImageRule
+from agent.messages import IMAGE_PLACEHOLDER, Message, escape, shown
 from agent.policy import Policy
 from agent.prompts import Prompt, load_prompt
 from agent.scheduling import Slots
@@ -50,27 +50,19 @@ def primer_of(settings: AgentSettings, *, can_prime: bool = True) -> str:
     return load_prompt(settings.prompt or _PUBLISHED_PROMPT, settings=settings).primer
 
 
-def shown(image: ImageFile, max_pixels: int | None = None) -> ImageFile:
-    """An image of the question as the model sees it; the tools get the file itself.
+def image_rule_of(settings: AgentSettings) -> ImageRule:
+    """What the model sees of an image, whether it comes with the question or from a tool.
 
     Raises:
-        UnreadableImage: It is none.
+        ValueError: `image_max_pixels` is less than models of the family are shown.
     """
-    fitted = shrink(fit_observation(image), max_pixels)
-    return image if fitted is image else ImageFile.shared(fitted.data)
+    return QWEN2_VL_RULE.limited(settings.image_max_pixels)
 
 
-def opening(messages: Sequence[Message], prompt: Prompt | None, *, max_pixels: int | None = None) -> tuple[Message, ...]:
-    """What the model reads first: the messages themselves, or the prompt around them if they bring no system message.
-
-    Raises:
-        UnreadableImage: An image is none.
-    """
-    messages = tuple(
-        replace(message, images=tuple(shown(image, max_pixels) for image in message.images)) for message in messages
-    )
+def opening(messages: Sequence[Message], prompt: Prompt | None) -> tuple[Message, ...]:
+    """What the model reads first: the messages themselves, or the prompt around them if they bring no system message."""
     if prompt is None or messages[0].role == "system":
-        return messages
+        return tuple(messages)
     last = replace(messages[-1], text=prompt.question(messages[-1].text))
     return (Message("system", prompt.system), *messages[:-1], last)
 
@@ -92,12 +84,15 @@ class AgentSetup:
     search: Search | None
     image_search: Search | None
     slots: Slots
-    max_pixels: int | None
-    """To which images are shrunk here; None where the policy does it."""
+    image_rule: ImageRule
 
     def opening(self, *messages: Message) -> tuple[Message, ...]:
-        """See the function of this name; decodes images, so call it in a thread where others wait."""
-        return opening(messages, self.prompt, max_pixels=self.max_pixels)
+        """See the function of this name; images are fitted, which decodes them: call it in a thread where others wait.
+
+        Raises:
+            UnreadableImage: An image is none.
+        """
+        return opening([shown(message, self.image_rule) for message in messages], self.prompt)
 
     def tools(self, images: Sequence[ImageFile], item_id: str = "") -> dict[str, Tool]:
         """One episode's tools.
@@ -142,7 +137,9 @@ class AgentSetup:
         tools = self.tools(images, item_id)
         if wrap is not None:
             tools = {name: wrap(tool) for name, tool in tools.items()}
-        return await run_episode(opening, policy=policy, tools=tools, settings=self.settings, slots=self.slots)
+        return await run_episode(
+            opening, policy=policy, tools=tools, settings=self.settings, image_rule=self.image_rule, slots=self.slots
+        )
 
     async def aclose(self) -> None:
         """Close connections and files."""
@@ -152,14 +149,13 @@ class AgentSetup:
 
 
 def open_setup(
-    settings: AgentSettings, *, can_prime: bool = True, shrinks: bool = True, sandbox: SandboxClient | None = None
+    settings: AgentSettings, *, can_prime: bool = True, sandbox: SandboxClient | None = None
 ) -> AgentSetup:
     """Open what the episodes of a process share.
 
     Args:
         settings: Of the agent.
         can_prime: See `primer_of`.
-        shrinks: Whether images are brought to `image_max_pixels` here, or by the policy.
         sandbox: Instead of the servers that the settings name, for tests.
 
     Raises:
@@ -179,7 +175,7 @@ def open_setup(
         search=open_search(settings.search),
         image_search=open_search(settings.image_search),
         slots=Slots(settings.max_in_flight),
-        max_pixels=settings.image_max_pixels if shrinks else None,
+        image_rule=image_rule_of(settings),
     )
 
 

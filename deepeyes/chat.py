@@ -116,7 +116,7 @@ async def play(
     """One question from its opening to its answer, shown as it happens."""
     policy = ShownPolicy(client, setup, console)
     shown = out / "shown" if out else None
-    opening = setup.opening(question(text, images))
+    opening = await asyncio.to_thread(setup.opening, question(text, images))
     return await setup.play(opening, policy, images=images, wrap=lambda tool: ShownTool(tool, console, shown))
 
 
@@ -158,7 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _read_image(path: Path) -> ImageFile:
     image = ImageFile(path.read_bytes())
     try:
-        image.pil()
+        image.check()
     except UnreadableImage as error:
         raise ValueError(f"{path} cannot be used: {error}") from error
     return image

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from PIL import Image, ImageDraw
 
@@ -65,61 +67,83 @@ def with_chunk(png: bytes, name: bytes, body: bytes, before: bytes) -> bytes:
 
 
 def pictures(width: int, height: int) -> dict[str, Picture]:
-    """By kind, all of one size when upright."""
+    """Of every kind, all of one size when upright."""
+    return {kind: make() for kind, make in _makers(width, height).items()}
+
+
+def picture(kind: str, width: int, height: int) -> Picture:
+    """One of them."""
+    return _makers(width, height)[kind]()
+
+
+def _makers(width: int, height: int) -> dict[str, Callable[[], Picture]]:
+    return _turned_ones(width, height) | _colours(width, height) | _frames(width, height)
+
+
+def _turned_ones(width: int, height: int) -> dict[str, Callable[[], Picture]]:
     image = drawn(width, height)
-    grey, palette = image.convert("L"), image.convert("P", palette=Image.Palette.ADAPTIVE)
-    clear = Image.new("RGBA", (width, height), (0, 0, 0, 0))
-    ImageDraw.Draw(clear).rectangle((0, 0, (width - 1) // 2, (height - 1) // 2), fill=(0, 0, 0, 255))
-    sixteen, level = Image.new("I;16", (width, height), 30_000), ((117,) * 3,) * 4
+    on_its_side = image.transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[0x0112] = 6
-    on_its_side = image.transpose(Image.Transpose.ROTATE_90)
     xmp = b'XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta tiff:Orientation="6"/>'
-    files = {
-        f"jpeg turned {turn}": Picture(turned(image, turn, "JPEG", quality=95, subsampling=0), QUARTERS, 3)
-        for turn in range(1, 9)
-    }
-    files |= {f"{kind} turned 6".lower(): Picture(turned(image, 6, kind), QUARTERS) for kind in ("PNG", "TIFF")}
-    files |= {
-        "webp turned 6": Picture(turned(image, 6, "WEBP", lossless=True), QUARTERS),
-        "png turned 6 behind its pixels": Picture(
+
+    def jpeg(turn: int) -> Picture:
+        return Picture(turned(image, turn, "JPEG", quality=95, subsampling=0), QUARTERS, 3)
+
+    return {f"jpeg turned {turn}": partial(jpeg, turn) for turn in range(1, 9)} | {
+        "png turned 6": lambda: Picture(turned(image, 6, "PNG"), QUARTERS),
+        "tiff turned 6": lambda: Picture(turned(image, 6, "TIFF"), QUARTERS),
+        "webp turned 6": lambda: Picture(turned(image, 6, "WEBP", lossless=True), QUARTERS),
+        "png turned 6 behind its pixels": lambda: Picture(
             with_chunk(encoded(on_its_side, "PNG"), b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"), b"IEND"), QUARTERS
         ),
-        "png turned 6 by xmp": Picture(with_chunk(encoded(on_its_side, "PNG"), b"iTXt", xmp, b"IDAT"), QUARTERS),
-        "png": Picture(encoded(image, "PNG"), QUARTERS),
-        "bmp": Picture(encoded(image, "BMP"), QUARTERS),
-        "tiff": Picture(encoded(image, "TIFF"), QUARTERS),
-        "mpo": Picture(encoded(image, "MPO", save_all=True, append_images=[clear.convert("RGB")], quality=95), QUARTERS, 6),
-        "colour as transparent": Picture(encoded(image, "PNG", transparency=RED), (WHITE, GREEN, BLUE, WHITE)),
-        "grey": Picture(encoded(grey, "PNG"), GREY_QUARTERS),
-        "grey jpeg": Picture(encoded(grey, "JPEG", quality=95), GREY_QUARTERS, 3),
-        "grey as transparent": Picture(encoded(grey, "PNG", transparency=29), (*GREY_QUARTERS[:2], WHITE, WHITE)),
-        "grey with alpha": Picture(encoded(clear.convert("LA"), "PNG"), ON_CLEAR),
-        "1 bit": Picture(encoded(clear.getchannel("A").convert("1"), "PNG"), (WHITE, BLACK, BLACK, BLACK)),
-        "cmyk jpeg": Picture(encoded(image.convert("CMYK"), "JPEG", quality=95, subsampling=0), QUARTERS, 3),
-        "cmyk tiff": Picture(encoded(image.convert("CMYK"), "TIFF"), QUARTERS),
-        "lab tiff": Picture(encoded(Image.new("LAB", (width, height), (128, 128, 128)), "TIFF"), ((119,) * 3,) * 4, 3),
-        "palette": Picture(encoded(palette, "PNG"), QUARTERS),
-        "palette with one transparent": Picture(
-            encoded(palette, "PNG", transparency=palette.getpixel((0, 0))), (WHITE, GREEN, BLUE, WHITE)
+        "png turned 6 by xmp": lambda: Picture(with_chunk(encoded(on_its_side, "PNG"), b"iTXt", xmp, b"IDAT"), QUARTERS),
+    }
+
+
+def _colours(width: int, height: int) -> dict[str, Callable[[], Picture]]:
+    image, size = drawn(width, height), (width, height)
+    grey, palette, cmyk = image.convert("L"), image.convert("P", palette=Image.Palette.ADAPTIVE), image.convert("CMYK")
+    clear = Image.new("RGBA", size, (0, 0, 0, 0))
+    ImageDraw.Draw(clear).rectangle((0, 0, (width - 1) // 2, (height - 1) // 2), fill=(0, 0, 0, 255))
+    sixteen, level, white = Image.new("I;16", size, 30_000), ((117,) * 3,) * 4, (WHITE,) * 4
+    first = palette.getpixel((0, 0))
+    return {
+        "png": lambda: Picture(encoded(image, "PNG"), QUARTERS),
+        "bmp": lambda: Picture(encoded(image, "BMP"), QUARTERS),
+        "tiff": lambda: Picture(encoded(image, "TIFF"), QUARTERS),
+        "colour as transparent": lambda: Picture(encoded(image, "PNG", transparency=RED), (WHITE, GREEN, BLUE, WHITE)),
+        "grey": lambda: Picture(encoded(grey, "PNG"), GREY_QUARTERS),
+        "grey jpeg": lambda: Picture(encoded(grey, "JPEG", quality=95), GREY_QUARTERS, 3),
+        "grey as transparent": lambda: Picture(encoded(grey, "PNG", transparency=29), (*GREY_QUARTERS[:2], WHITE, WHITE)),
+        "grey with alpha": lambda: Picture(encoded(clear.convert("LA"), "PNG"), ON_CLEAR),
+        "1 bit": lambda: Picture(encoded(clear.getchannel("A").convert("1"), "PNG"), (WHITE, BLACK, BLACK, BLACK)),
+        "cmyk jpeg": lambda: Picture(encoded(cmyk, "JPEG", quality=95, subsampling=0), QUARTERS, 3),
+        "cmyk tiff": lambda: Picture(encoded(cmyk, "TIFF"), QUARTERS),
+        "lab tiff": lambda: Picture(encoded(Image.new("LAB", size, (128, 128, 128)), "TIFF"), ((119,) * 3,) * 4, 3),
+        "palette": lambda: Picture(encoded(palette, "PNG"), QUARTERS),
+        "palette with one transparent": lambda: Picture(
+            encoded(palette, "PNG", transparency=first), (WHITE, GREEN, BLUE, WHITE)
         ),
-        "palette with alphas": Picture(encoded(palette, "PNG", transparency=bytes(256)), (WHITE,) * 4),
-        "alpha": Picture(encoded(clear, "PNG"), ON_CLEAR),
-        "webp with alpha": Picture(encoded(clear, "WEBP", lossless=True), ON_CLEAR),
-        "16 bit": Picture(encoded(sixteen, "PNG"), level),
-        "16 bit as transparent": Picture(encoded(sixteen, "PNG", transparency=30_000), (WHITE,) * 4),
-        "16 bit tiff": Picture(encoded(sixteen, "TIFF"), level),
-        "32 bit": Picture(encoded(Image.new("I", (width, height), 30_000), "TIFF"), level),
-        "floats to 1": Picture(encoded(Image.new("F", (width, height), 30_000 / 65_535), "TIFF"), level),
-        "floats to 255": Picture(encoded(Image.new("F", (width, height), 117.2), "TIFF"), level),
-        "gif with two frames": Picture(
-            encoded(palette, "GIF", save_all=True, append_images=[Image.new("P", (width, height))]), QUARTERS
-        ),
-        "png with two frames": Picture(
-            encoded(image, "PNG", save_all=True, append_images=[Image.new("RGB", (width, height))]), QUARTERS
-        ),
-        "webp with two frames": Picture(
-            encoded(image, "WEBP", save_all=True, append_images=[Image.new("RGB", (width, height))], lossless=True), QUARTERS
-        ),
-    }  # fmt: skip
-    return files
+        "palette with alphas": lambda: Picture(encoded(palette, "PNG", transparency=bytes(256)), white),
+        "alpha": lambda: Picture(encoded(clear, "PNG"), ON_CLEAR),
+        "webp with alpha": lambda: Picture(encoded(clear, "WEBP", lossless=True), ON_CLEAR),
+        "16 bit": lambda: Picture(encoded(sixteen, "PNG"), level),
+        "16 bit as transparent": lambda: Picture(encoded(sixteen, "PNG", transparency=30_000), white),
+        "16 bit tiff": lambda: Picture(encoded(sixteen, "TIFF"), level),
+        "32 bit": lambda: Picture(encoded(Image.new("I", size, 30_000), "TIFF"), level),
+        "floats to 1": lambda: Picture(encoded(Image.new("F", size, 30_000 / 65_535), "TIFF"), level),
+        "floats to 255": lambda: Picture(encoded(Image.new("F", size, 117.2), "TIFF"), level),
+    }
+
+
+def _frames(width: int, height: int) -> dict[str, Callable[[], Picture]]:
+    image = drawn(width, height)
+    palette, black = image.convert("P", palette=Image.Palette.ADAPTIVE), Image.new("RGB", (width, height))
+    more = {"save_all": True, "append_images": [black]}
+    return {
+        "mpo": lambda: Picture(encoded(image, "MPO", **more, quality=95), QUARTERS, 6),
+        "gif with two frames": lambda: Picture(encoded(palette, "GIF", **more), QUARTERS),
+        "png with two frames": lambda: Picture(encoded(image, "PNG", **more), QUARTERS),
+        "webp with two frames": lambda: Picture(encoded(image, "WEBP", **more, lossless=True), QUARTERS),
+    }

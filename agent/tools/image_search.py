@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.errors import ToolError
-from agent.images import ImageFile, UnreadableImage, fit_observation
+from agent.images import ImageFile, UnreadableImage
 from agent.protocol import render_image_search_observation
 from agent.search import ImageSearchProvider
 from agent.settings import AgentSettings
@@ -31,11 +31,11 @@ class ImageSearchTool:
         titles, images = [], []
         for hit in hits:
             try:
-                hit.thumbnail.pil()  # a picture that is cut off has a good header
-                images.append(fit_observation(hit.thumbnail))
-                titles.append(hit.title)
+                hit.thumbnail.check()
             except UnreadableImage:
                 continue
+            images.append(hit.thumbnail)
+            titles.append(hit.title)
         return ToolResult(render_image_search_observation(titles, images))
 
     async def _chosen(self, arguments: Mapping[str, Any]) -> tuple[ImageFile, str]:

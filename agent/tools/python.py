@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.errors import SandboxAway, ToolError, ToolUnavailable
-from agent.images import ImageFile, UnreadableImage, fit_observation
+from agent.images import ImageFile
 from agent.protocol import render_code_observation
 from agent.settings import AgentSettings
 from agent.tools import PROGRAM_LEFT_S, Sandbox, Session, Tool, ToolContext, ToolResult
 from code_sandbox.errors import SandboxError, SandboxRequestRefused
 from code_sandbox.wire import ExecuteResult
 
-_SHOW = "__import__('IPython.display').display.display(__import__('PIL.Image').Image.open({path!r}).convert('RGB'))"
+_SHOW = "__import__('IPython.display').display.display(__import__('PIL.Image').Image.open({path!r}))"
 """Leaves no name behind in the model's namespace."""
 
 
@@ -82,12 +82,7 @@ class PythonTool:
             error = "KernelDied"
         if result.state_lost:
             stderr.append("All variables are lost; the images are loaded again.")
-        images = []
-        for image in result.images:
-            try:
-                images.append(fit_observation(ImageFile(image.data)))
-            except UnreadableImage as problem:
-                stderr.append(f"[an image was dropped: {problem}]")
+        images = [ImageFile(image.data) for image in result.images]
         observation = render_code_observation(
             stdout=result.stdout.rstrip("\n"), stderr="\n".join(part for part in stderr if part), images=images
         )

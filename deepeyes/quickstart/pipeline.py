@@ -179,6 +179,9 @@ def _rl_steps() -> int:
 
 def _eval(context: Context) -> None:
     """The same episode loop as in training, against vLLM's OpenAI server, on questions that nothing else has used."""
+    from reinforcement_learning.recipe import load_recipe
+
+    image_max_pixels = load_recipe("tiny_cpu").agent.image_max_pixels
     items = len(_lines(context.directory / "data/benchmark.jsonl"))
     with context.sandbox() as url:
         for number, name in enumerate(_MODELS):
@@ -190,7 +193,7 @@ def _eval(context: Context) -> None:
             context.python(
                 "evaluation.run", "--benchmark", "tiles", "--data", str(context.directory / "data/benchmark.jsonl"),
                 "--model", str(context.directory / "models" / name), "--out", str(out),
-                "--max-turns", "2", "--max-reply-tokens", "112", "--cpu",
+                "--max-turns", "2", "--max-reply-tokens", "112", "--image-max-pixels", str(image_max_pixels), "--cpu",
                 log=f"eval_{name}", on_poll=poll, CODE_SANDBOX_URL=url,
             )  # fmt: skip
 

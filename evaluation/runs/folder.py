@@ -83,7 +83,7 @@ def open_run(directory: Path, settings: RunSettings, benchmark: Benchmark, data:
     for item in itertools.islice(benchmark.load(data), settings.limit):
         for image in item.read_images():
             try:
-                _ = image.size
+                image.check(quickly=True)
             except UnreadableImage as error:
                 raise BenchmarkError(f"{data}, item {item.item_id}: {error}") from error
         rows.append(item.to_json())

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.images import ImageRule
 from agent.recipes import RecipeError, shared_value
+from agent.setup import image_rule_of
 from reinforcement_learning.checks.verdicts import FileVerdicts, judge_file, settings_key, token_counter
 from reinforcement_learning.recipe import Recipe, verl_value
 from reinforcement_learning.row_errors import RowError
@@ -17,8 +17,6 @@ from reinforcement_learning.row_files import find_files
 from reinforcement_learning.rows import COLUMNS, RowOptions
 
 _NEEDED = ("data_source", "prompt", "reward_model")
-_PATCH_PX, _MIN_PIXELS, _MAX_PIXELS = 28, 3136, 12_845_056
-_SHOWN_SIZES = ((1024, 768), (1920, 1080))
 
 
 @dataclass(slots=True)
@@ -130,37 +128,30 @@ class _Values:
 
 
 def image_costs(recipe: Recipe) -> str:
-    """What two usual sizes take in tokens, in RL and at the cold start's limit.
+    """What two usual sizes become and take in tokens.
 
-    Source of the patch of 28 px: Qwen2.5-VL, 14 px patches merged two by two.
+    Raises:
+        RecipeError: The model's own processor would resize what the recipe lets through, or no image can be shown.
     """
-    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
-
-    def tokens(width_px: int, height_px: int, limit: int) -> int:
-        height, width = smart_resize(height_px, width_px, _PATCH_PX, min_pixels=_MIN_PIXELS, max_pixels=limit)
-        return int(height * width // _PATCH_PX**2)
-
-    limit, cold = recipe.agent.image_max_pixels, int(shared_value("image_max_pixels"))
-    in_rl = min(limit or sys.maxsize, _processor_pixels(Path(recipe.run.model)))
-    sizes = [
-        f"{width}x{height} takes {tokens(width, height, in_rl):,} tokens in RL, "
-        f"{tokens(width, height, cold):,} at the cold start's limit"
-        for width, height in _SHOWN_SIZES
-    ]
-    named = f"agent.image_max_pixels {limit:,}" if limit else f"agent.image_max_pixels not set (the model's {in_rl:,})"
-    return f"{named}, cold start {cold:,}: {'; '.join(sizes)}"
+    try:
+        rule = image_rule_of(recipe.agent)
+    except ValueError as error:
+        raise RecipeError(f"agent.image_max_pixels: {error}") from error
+    processor = _processor_rule(recipe.run.model)
+    if processor is not None and (clash := rule.clash_with(processor)):
+        raise RecipeError(f"agent.image_max_pixels: {clash}")
+    shared = int(shared_value("image_max_pixels"))
+    return f"{rule}; agent/shared.yaml, which cold start and evaluation go by, says {shared:,} pixels"
 
 
-def _processor_pixels(model: Path) -> int:
-    """The largest image that the model's own processor leaves as it is; Qwen2.5-VL's where there is none to read."""
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        try:
-            values = json.loads((model / name).read_text(encoding="utf-8"))
-            values = values.get("image_processor", values)
-            return int((values.get("size") or {}).get("longest_edge") or values["max_pixels"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
-    return _MAX_PIXELS
+def _processor_rule(model: str) -> ImageRule | None:
+    """How the model's own processor resizes; None where it is not on this machine."""
+    from transformers import AutoImageProcessor
+
+    try:
+        return ImageRule.of_processor(AutoImageProcessor.from_pretrained(model, local_files_only=True))
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
 
 
 def _compare_schemas(files: Sequence[str], options: RowOptions) -> list[str]:

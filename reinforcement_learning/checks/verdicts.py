@@ -1,4 +1,4 @@
-"""Every row looked at once, as the rollouts will see it: read, decoded, fitted, counted in tokens.
+"""Every row looked at once, as the rollouts will see it: read, decoded, counted in tokens.
 
 Threads, not processes: decoding, reading parquet and tokenising all run outside the interpreter's lock, and a single row
 group of many gigabytes is shared out among them too. Verdicts are kept in the cache of the user by checksum of the file and
@@ -12,9 +12,7 @@ import hashlib
 import json
 import os
 import re
-import struct
 import time
-import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,26 +21,22 @@ from pathlib import Path
 from typing import Any
 
 from agent.chat_formats import format_of
-from agent.images import MAX_ASPECT, ImageFile, UnreadableImage
+from agent.image_sizes import observation_size
+from agent.images import ImageFile, UnreadableImage
 from agent.messages import messages_from_rows
 from agent.settings import AgentSettings
-from agent.setup import opening, prompt_of, shown
+from agent.setup import image_rule_of, opening, prompt_of
 from reinforcement_learning.recipe import Recipe, verl_value
 from reinforcement_learning.rewards import load_reward
 from reinforcement_learning.row_errors import RowError
 from reinforcement_learning.row_files import cache_directory, file_checksum, read_groups, write_whole
 from reinforcement_learning.rows import RowContent, RowOptions, read_row
+from reinforcement_learning.verl_adapter.image_store import ImageRef
 
-_FORMAT = "1"
+_FORMAT = "2"
 _VERLS_PROMPT_LIMIT = 512
 _IN_FLIGHT_PER_THREAD = 4
 _SPECIAL = re.compile(r"<\|[A-Za-z0-9_]+\|>")
-_BROKEN = (
-    OSError, ValueError, SyntaxError, IndexError, KeyError, TypeError, OverflowError, ArithmeticError, AttributeError,
-    struct.error, zlib.error, EOFError,
-)  # fmt: skip
-"""What Pillow's decoders raise on files that are cut or wrong."""
-
 CountTokens = Callable[[RowContent, Sequence[ImageFile]], int]
 
 
@@ -145,19 +139,13 @@ def judge_row(content: RowContent, count_tokens: CountTokens | None, limit: int)
         load_reward(content.data_source)
     except LookupError as error:
         raise RowError("unknown data source", str(error)) from error
-    images, fitted = [], False
-    for number, data in enumerate(content.images, start=1):
-        image = ImageFile(data)
+    images, fitted = [ImageFile(data) for data in content.images], False
+    for number, image in enumerate(images, start=1):
         try:
-            image.pil()
-            as_shown = shown(image)
-        except _BROKEN as error:
-            reason = error if isinstance(error, UnreadableImage) else f"{type(error).__name__}: {error}"
-            raise RowError(
-                "image is broken", f"image {number} of {len(content.images)}: {reason}; replace the file"
-            ) from error
-        fitted |= as_shown is not image
-        images.append(as_shown)
+            image.check()
+            fitted |= observation_size(*image.size) != image.size
+        except UnreadableImage as error:
+            raise RowError("image is broken", f"image {number} of {len(images)}: {error}; replace the file") from error
     try:
         tokens = count_tokens(content, images) if count_tokens is not None else 0
     except ValueError as error:
@@ -177,7 +165,6 @@ def token_counter(recipe: Recipe) -> CountTokens | None:
     """Counts as rollouts do, with the model's own tokenizer and image sizes; None where it is not on this machine."""
     from transformers import AutoConfig, AutoProcessor
 
-    from reinforcement_learning.verl_adapter.images import QwenImageSizer
     from reinforcement_learning.verl_adapter.token_policy import count_prompt_tokens
 
     try:
@@ -190,12 +177,15 @@ def token_counter(recipe: Recipe) -> CountTokens | None:
 
     # Only for rows that need it: whether there is one is another check's business.
     prompt = functools.cache(lambda: prompt_of(recipe.agent))
+    rule = image_rule_of(recipe.agent)
+
+    def size_image(image: ImageFile) -> tuple[ImageRef, int]:
+        return ImageRef("", *rule.size(*image.size)), rule.num_tokens(*image.size)
 
     def count(content: RowContent, images: Sequence[ImageFile]) -> int:
         messages = messages_from_rows(content.messages, images)
         messages = opening(messages, None if messages[0].role == "system" else prompt())
-        sizer = QwenImageSizer(processor, max_pixels=recipe.agent.image_max_pixels)
-        return count_prompt_tokens(processor.tokenizer, chat_format, sizer, messages)
+        return count_prompt_tokens(processor.tokenizer, chat_format, size_image, messages)
 
     return count
 
@@ -206,7 +196,7 @@ def settings_key(recipe: Recipe, options: RowOptions) -> str:
     model = Path(recipe.run.model)
     files = ("tokenizer.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json")
     texts = [
-        _prompt_limit(recipe), MAX_ASPECT,
+        _prompt_limit(recipe),
         {name: getattr(agent, name) for name in AgentSettings.model_fields if name not in AgentSettings.PLACES},
         [options.prompt_key, options.image_key, list(options.image_roots)],
         [file_checksum(model / name) for name in files if (model / name).is_file()],

@@ -84,7 +84,6 @@ class EpisodeAgentLoop(AgentLoopBase):
         request_id = request_name(str(row.get("uid", "")), uuid4().hex)
         sizer = QwenImageSizer(
             self.processor,
-            max_pixels=settings.image_max_pixels,
             step=int(row.get("global_steps", 0)),
             known=row["image_names"],
         )

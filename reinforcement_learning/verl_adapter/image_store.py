@@ -40,7 +40,7 @@ class ImageMissing(EpisodeFailure):
 
 
 class ImageRef(NamedTuple):
-    """What the model sees of an image: which file, and at which size it reaches the model's own processor."""
+    """An image as the model sees it: its file, which the image rule has fitted, and its size."""
 
     name: str
     """As `ImageStore.put` gave it."""

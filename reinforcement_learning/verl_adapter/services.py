@@ -57,7 +57,7 @@ def services(settings_path: str) -> Services:
     """The services of this process, opened at first use."""
     settings = read_settings(settings_path)
     judge = Judge(JudgeSettings(**settings.judge.model_dump()))
-    setup = open_setup(settings, shrinks=False)
+    setup = open_setup(settings)
     return Services(
         settings=settings,
         setup=setup,

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from agent.episode import Episode, StopReason, run_episode
 from agent.errors import ContextFull, PolicyUnavailable, SandboxAway, ToolUnavailable
-from agent.images import ImageFile
+from agent.images import QWEN2_VL_RULE, ImageFile
 from agent.messages import Message
 from agent.policy import Reply
-from agent.protocol import FinalAnswer, render_error_observation
+from agent.protocol import FinalAnswer, render_code_observation, render_error_observation
 from agent.scheduling import Slots
 from agent.settings import AgentSettings
 from agent.testing import EchoTool, LostTool, ScriptedPolicy
@@ -389,3 +389,27 @@ def test_any_sequence_of_replies_and_results_ends_in_a_named_way_with_as_many_pl
         assert len(turn.observation.text) < 21_000
         assert "<|" not in turn.observation.text.replace("<| ", "")
         turn.observation.text.encode()
+
+
+class Shows:
+    """A tool that shows files as they are."""
+
+    def __init__(self, *files):
+        self._files = files
+
+    async def run(self, arguments):
+        return ToolResult(render_code_observation(stdout="", stderr="", images=list(map(ImageFile, self._files))))
+
+    async def close(self):
+        pass
+
+
+async def test_images_of_any_tool_are_shown_by_the_rule_and_one_that_cannot_be_read_leaves_a_mark():
+    rule = QWEN2_VL_RULE.limited(12_544)
+    tools = {"python": Shows(png(300, 200), b"oops", png(56, 56))}
+    episode = await run_episode(OPENING, policy=ScriptedPolicy(CODE, ANSWER), tools=tools, image_rule=rule)
+    observation = episode.turns[0].observation
+    assert observation.images == (rule.apply(ImageFile(png(300, 200))), ImageFile(png(56, 56)))
+    assert observation.images[0].size == (112, 84)
+    shown, behind = observation.text.split("[an image was dropped: 4 bytes are no image")
+    assert (shown.count("<image>"), behind.count("<image>")) == (1, 1)

@@ -41,7 +41,7 @@ def test_limits_of_the_recipe_reach_the_loop_the_tools_and_the_prompt(tmp_path, 
 
 
 def test_a_row_that_brings_its_own_prompt_keeps_it(tmp_path):
-    row = (Message("system", "mine"), Message("user", "<image>what?", (ImageFile(png(40, 40)),)))
+    row = (Message("system", "mine"), Message("user", "<image>what?", (ImageFile(png(56, 56)),)))
     made = built(tmp_path, tools=(), prompt="think")
     assert made.setup.opening(*row) == (row[0], row[1])
     bare = made.setup.opening(row[1])

@@ -159,6 +159,7 @@ def test_a_row_that_cannot_be_trained_on_is_left_out_and_listed(toy, tmp_path, c
         "verl.data.max_prompt_length=8192",
         "verl.actor_rollout_ref.rollout.max_model_len=32768",
         "verl.actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384",
+        "agent.image_max_pixels=null",
     ]
     model = tmp_path / "model"
     shutil.copytree(toy / "models/base", model)
@@ -240,6 +241,14 @@ def test_unchanged_files_are_not_looked_at_again_but_those_that_name_images_are(
     other = inspect(toy, tmp_path, "verl.data.max_prompt_length=1", files=[whole])
     assert {problem.kind for problem in other.train.dropped} == {"prompt is too long"}
     assert "no row of 8 can be trained on" in failures(other)["train data"]
+
+
+def test_what_images_become_is_said_and_a_limit_above_the_processors_is_refused_with_the_one_to_set(toy, tmp_path):
+    said = message(inspect(toy, tmp_path), "image tokens")
+    assert "1024x768 as 112x84, 12 tokens; 1920x1080 as 140x84, 15 tokens" in said
+    for limit in ("262144", "null"):
+        refused = failures(inspect(toy, tmp_path, f"agent.image_max_pixels={limit}"))["image tokens"]
+        assert "shrinks what has more than 12,544; set image_max_pixels to 12544" in refused
 
 
 def test_tokens_of_a_row_are_those_that_a_rollout_makes_of_it(toy, tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 from agent.chat_formats import format_of, transcript
 from agent.episode import StopReason, run_episode
 from agent.errors import ContextFull, EpisodeFailure
-from agent.images import ImageFile
+from agent.images import QWEN2_VL_RULE, ImageFile
 from agent.messages import Message
 from agent.policy import Reply
 from agent.settings import AgentSettings
@@ -26,7 +26,7 @@ from tests.conftest import png
 CODE = "<think>I need a closer look.</think>\n<code>\n```python\ndisplay(image_1)\n```\n</code>"
 FORMAT = format_of("qwen2_5_vl")
 ANSWER = "<think>The tile is red.</think>\n<answer>red</answer>"
-OPENING = (Message("system", "You are an agent."), Message("user", "<image>\nWhat colour?", (ImageFile(png(448, 448)),)))
+OPENING = (Message("system", "You are an agent."), Message("user", "<image>\nWhat colour?", (ImageFile(png(112, 112)),)))
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +110,7 @@ async def test_tokens_equal_the_chat_template_and_processor_on_the_whole_convers
         {"role": "user", "content": content},
     ]
     text = processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-    images = [Image.open(__import__("io").BytesIO(png(448, 448))), Image.open(__import__("io").BytesIO(png(112, 112)))]
+    images = [Image.open(__import__("io").BytesIO(png(112, 112))), Image.open(__import__("io").BytesIO(png(112, 112)))]
     expected = list(processor(text=[text], images=images)["input_ids"][0])
     expected += processor.tokenizer(primer, add_special_tokens=False)["input_ids"]
     assert engine.asked[1] == (expected, 2)
@@ -141,6 +141,7 @@ def test_mask_one_tokens_are_what_was_sampled_however_the_text_was_split(process
             policy=policy,
             tools={"python": tool(size, stdout="<image><|im_end|>é")},
             settings=AgentSettings(max_turns=turns + 1),
+            image_rule=QWEN2_VL_RULE.limited(12_544),
         )
         assert episode.replies == [CODE] * turns + [ANSWER]
         check(policy, engine, processor, episode)
@@ -149,17 +150,22 @@ def test_mask_one_tokens_are_what_was_sampled_however_the_text_was_split(process
 
 
 async def test_the_rollouts_of_a_group_name_their_image_alike(processor):
-    image, name = ImageFile(png(64, 64)), ImageFile(png(64, 64)).sha256
+    image, name = ImageFile(png(56, 84)), ImageFile(png(56, 84)).sha256
     known = {"step": 4, "known": [name]}
-    assert QwenImageSizer(processor, **known)(image)[0] == QwenImageSizer(processor, **known)(image)[0] == (name, 64, 64)
-    assert QwenImageSizer(processor, **known, max_pixels=3136)(image)[0] == (name, 56, 56)
-    other = ImageFile(png(65, 64))
-    assert QwenImageSizer(processor, **known)(other)[0] == (f"4/{other.sha256}", 65, 64)
+    assert QwenImageSizer(processor, **known)(image)[0] == QwenImageSizer(processor, **known)(image)[0] == (name, 56, 84)
+    other = ImageFile(png(84, 56))
+    assert QwenImageSizer(processor, **known)(other)[0] == (f"4/{other.sha256}", 84, 56)
 
 
 def test_an_image_is_counted_and_named_without_being_decoded(processor, monkeypatch):
     monkeypatch.setattr(ImageFile, "pil", None)
-    assert QwenImageSizer(processor, max_pixels=50_000)(ImageFile(png(448, 448)))[1] == 16
+    assert QwenImageSizer(processor)(ImageFile(png(112, 112)))[1] == 16
+
+
+@pytest.mark.parametrize("size", [(64, 56), (56, 28), (140, 112)])
+def test_an_image_that_the_processor_would_resize_is_refused_with_what_to_set(processor, size):
+    with pytest.raises(ValueError, match="would be resized by the model's own processor, .*set agent.image_max_pixels"):
+        QwenImageSizer(processor)(ImageFile(png(*size)))
 
 
 async def test_the_episodes_token_budget_bounds_the_next_reply(processor):
@@ -221,13 +227,11 @@ async def test_image_placeholders_can_never_be_sampled(processor):
 @settings(max_examples=30, deadline=None)
 @given(width=st.integers(1, 900), height=st.integers(1, 900))
 def test_image_tokens_are_counted_as_the_processor_counts_them(processor, width, height):
-    if max(width, height) / min(width, height) >= 200:
-        return
-    for limit in (None, 3136, 10_000):
-        image = ImageFile(png(width, height))
-        ref, count = QwenImageSizer(processor, max_pixels=limit)(image)
+    for limit in (3136, 10_000, 12_544):
+        image = QWEN2_VL_RULE.limited(limit).apply(ImageFile(png(width, height)))
+        ref, count = QwenImageSizer(processor)(image)
         pixels = pixels_of(image.data, ref)
         grid = processor.image_processor(images=[pixels], return_tensors="pt")["image_grid_thw"][0]
         assert int(grid.prod()) // 4 == count
         assert tuple(grid.tolist()) == QwenGrid(processor.image_processor).of(ref)
-        assert pixels.size == (ref.width_px, ref.height_px)
+        assert pixels.size == image.size

@@ -101,14 +101,14 @@ def test_vllm_takes_the_names_as_they_are_and_hashes_no_pixels(vllm_server, stor
     from vllm.multimodal.processing.inputs import ProcessorInputs
 
     made = server(vllm_server)
-    ref = ImageRef(store.put(png(64, 64)), 56, 56)
+    ref = ImageRef(store.put(png(56, 56)), 56, 56)
     asyncio.run(ask(made, [ref]))
     (prompt,) = made.engine.prompts
     items = MultiModalDataParser().parse_mm_data(prompt["multi_modal_data"])
     monkeypatch.setattr(MultiModalHasher, "hash_kwargs", None)
     inputs = ProcessorInputs([1], items, parse_mm_uuids(prompt["multi_modal_uuids"]))
     assert inputs.get_mm_hashes("model", "blake3") == {"image": [ref.key]}
-    assert items["image"].get(0).size == (56, 56), "at the size that the reference names"
+    assert items["image"].get(0).size == (56, 56)
 
 
 def test_text_and_images_of_others_pass_as_they_are(vllm_server, store):
@@ -122,7 +122,7 @@ def test_text_and_images_of_others_pass_as_they_are(vllm_server, store):
     assert all("multi_modal_uuids" not in prompt for prompt in made.engine.prompts)
 
 
-@pytest.mark.parametrize("data", [None, png(64, 64)[:-40]], ids=["missing", "broken"])
+@pytest.mark.parametrize("data", [None, png(64, 64)[:-40], png(64, 65)], ids=["missing", "broken", "of another size"])
 def test_an_image_that_cannot_be_had_is_our_outage_and_asks_nothing_of_the_engine(vllm_server, store, data):
     made = server(vllm_server)
     name = "3/" + "ab" * 32 if data is None else store.put(data, step=3)
