@@ -19,7 +19,7 @@ from enum import StrEnum
 from typing import Literal
 
 from agent.errors import ContextFull, EpisodeFailure, PolicyUnavailable, ToolError, ToolUnavailable
-from agent.images import QWEN2_VL_RULE, ImageRule
+from agent.images import ImageRule
 from agent.messages import Message, shown_if_readable
 from agent.policy import Policy, Reply
 from agent.protocol import (
@@ -188,7 +188,7 @@ async def run_episode(
     policy: Policy,
     tools: Mapping[str, Tool],
     settings: AgentSettings | None = None,
-    image_rule: ImageRule = QWEN2_VL_RULE,
+    image_rule: ImageRule | None = None,
     slots: Slots | None = None,
     episode_id: str | None = None,
 ) -> Episode:
@@ -199,7 +199,7 @@ async def run_episode(
         policy: A model that has seen nothing yet.
         tools: By the name the model calls them; closed at the end.
         settings: Of which the limits count here; the published ones by default.
-        image_rule: What the model sees of the images that tools give; those of the opening have been through it.
+        image_rule: What the model sees of the images that tools give, as those of the opening are; None leaves them alone.
         slots: How many episodes may use the model and each tool at once; no bound by default.
         episode_id: For the record; random by default.
 
@@ -238,7 +238,7 @@ class _Run:
         policy: Policy,
         tools: Mapping[str, Tool],
         settings: AgentSettings,
-        image_rule: ImageRule,
+        image_rule: ImageRule | None,
         slots: Slots,
         started: float,
     ) -> None:
@@ -364,7 +364,7 @@ class _Run:
             PROGRAM_LEFT_S.reset(token)
         self._succeeded[action.name] += 1
         observation = self._bounded(result.observation)
-        if observation.images:
+        if observation.images and self._image_rule is not None:
             observation = await asyncio.to_thread(shown_if_readable, observation, self._image_rule)
         return observation, result.error, result.program_s
 

@@ -316,29 +316,6 @@ class ImageRule:
                 shown = _FITTED.setdefault(key, ImageFile.from_pil(pixels))
             return shown
 
-    def clash_with(self, processor: ImageRule) -> str:
-        """Why a model's own processor would resize again what this rule has fitted; empty if it would not.
-
-        Args:
-            processor: What the model's `preprocessor_config.json` says.
-        """
-        if self.factor_px != processor.factor_px:
-            return (
-                f"the model's processor cuts patches of {processor.factor_px} px and its family is said to take "
-                f"{self.factor_px}; is it a model of another family?"
-            )
-        if self.max_pixels > processor.max_pixels:
-            return (
-                f"images are shown with up to {self.max_pixels:,} pixels, and the model's processor shrinks what has more "
-                f"than {processor.max_pixels:,}; set image_max_pixels to {processor.max_pixels}"
-            )
-        if self.min_pixels < processor.min_pixels:
-            return (
-                f"images are shown with {self.min_pixels:,} pixels or more, and the model's processor enlarges what has "
-                f"less than {processor.min_pixels:,}"
-            )
-        return ""
-
     def _within_aspect(self, width_px: int, height_px: int) -> tuple[int, int]:
         longest_px = MAX_ASPECT * min(width_px, height_px)
         return min(width_px, longest_px), min(height_px, longest_px)
@@ -351,8 +328,6 @@ class ImageRule:
 _FITTED: WeakValueDictionary[tuple[str, ImageRule], ImageFile] = WeakValueDictionary()
 # The rollouts of a group want the same image at the same moment: one of them decodes it.
 _FITTING = tuple(threading.Lock() for _ in range(64))
-QWEN2_VL_RULE = ImageRule(factor_px=28, min_pixels=3136, max_pixels=12_845_056)
-"""Qwen2-VL and 2.5: patches of 14 px, merged two by two. Source: Qwen2.5-VL-7B-Instruct, preprocessor_config.json."""
 
 
 def preview(image: ImageFile, max_pixels: int) -> ImageFile:

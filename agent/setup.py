@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from agent.chat_formats import image_rule_for
 from agent.episode import Episode, run_episode
-from agent.images import QWEN2_VL_RULE, ImageFile, ImageRule
+from agent.images import ImageFile, ImageRule
 from agent.messages import IMAGE_PLACEHOLDER, Message, escape, shown
 from agent.policy import Policy
 from agent.prompts import Prompt, load_prompt
@@ -50,15 +51,6 @@ def primer_of(settings: AgentSettings, *, can_prime: bool = True) -> str:
     return load_prompt(settings.prompt or _PUBLISHED_PROMPT, settings=settings).primer
 
 
-def image_rule_of(settings: AgentSettings) -> ImageRule:
-    """What the model sees of an image, whether it comes with the question or from a tool.
-
-    Raises:
-        ValueError: `image_max_pixels` is less than models of the family are shown.
-    """
-    return QWEN2_VL_RULE.limited(settings.image_max_pixels)
-
-
 def opening(messages: Sequence[Message], prompt: Prompt | None) -> tuple[Message, ...]:
     """What the model reads first: the messages themselves, or the prompt around them if they bring no system message."""
     if prompt is None or messages[0].role == "system":
@@ -85,6 +77,7 @@ class AgentSetup:
     image_search: Search | None
     slots: Slots
     image_rule: ImageRule
+    """What the model sees of images: the question's, here, and those of tools, in the loop."""
 
     def opening(self, *messages: Message) -> tuple[Message, ...]:
         """See the function of this name; images are fitted, which decodes them: call it in a thread where others wait.
@@ -149,12 +142,17 @@ class AgentSetup:
 
 
 def open_setup(
-    settings: AgentSettings, *, can_prime: bool = True, sandbox: SandboxClient | None = None
+    settings: AgentSettings,
+    *,
+    image_rule: ImageRule | None = None,
+    can_prime: bool = True,
+    sandbox: SandboxClient | None = None,
 ) -> AgentSetup:
     """Open what the episodes of a process share.
 
     Args:
         settings: Of the agent.
+        image_rule: Of the model, within `image_max_pixels`; None is that of a model of which nothing is known.
         can_prime: See `primer_of`.
         sandbox: Instead of the servers that the settings name, for tests.
 
@@ -175,7 +173,7 @@ def open_setup(
         search=open_search(settings.search),
         image_search=open_search(settings.image_search),
         slots=Slots(settings.max_in_flight),
-        image_rule=image_rule_of(settings),
+        image_rule=image_rule or image_rule_for("", settings.image_max_pixels),
     )
 
 

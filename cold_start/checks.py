@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent.images import ImageRule
 from agent.recipes import RecipeError, shared_value
 from cold_start import machine
 from cold_start.checkpoints import is_finished, latest_checkpoint
@@ -44,6 +45,8 @@ class Report:
     checks: list[Check] = field(default_factory=list)
     launch: Launch | None = None
     examined: Examined | None = None
+    rule: ImageRule | None = None
+    """What the model sees of an image."""
     facts: RunFacts | None = None
     changes: list[str] = field(default_factory=list)
     """In what a run that is there differs from this recipe."""
@@ -137,7 +140,8 @@ def _data(report: Report, recipe: Recipe, output_dir: Path, *, usable: bool) -> 
 
     pipeline = load()
     num_workers = len(os.sched_getaffinity(0))
-    report.attempt("images", lambda: _images(pipeline))
+    report.rule = pipeline.rule
+    report.attempt("images", lambda: _images(pipeline.rule))
     examined = examine_data(recipe.cold_start, settings, load_encoder=load, num_workers=num_workers)
     dropped = cache_directory() / f"{examined.fingerprint}.dropped.jsonl"
     problems = examined.problems
@@ -168,16 +172,9 @@ def trained_on(num_conversations: int, settings: Mapping[str, Any]) -> str:
     return f"{num_conversations:,} conversations"
 
 
-def _images(pipeline: Pipeline) -> str:
-    if clash := pipeline.rule.clash_with(pipeline.processor_rule):
-        raise RecipeError(clash)
-    text, shared = str(pipeline.rule), int(shared_value("image_max_pixels"))
-    if pipeline.rule.max_pixels == min(shared, pipeline.processor_rule.max_pixels):
-        return text
-    return (
-        f"{text}\nagent/shared.yaml says {shared:,} pixels: RL and evaluation of this model want agent.image_max_pixels and "
-        f"--image-max-pixels of {pipeline.rule.max_pixels:,} too"
-    )
+def _images(rule: ImageRule) -> str:
+    shared = int(shared_value("image_max_pixels"))
+    return f"{rule}; agent/shared.yaml, which RL and evaluation go by, says {shared:,} pixels"
 
 
 def _disk(report: Report, settings: Mapping[str, Any], output_dir: Path) -> str:

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from agent.images import QWEN2_VL_RULE, ImageFile, ImageRule, UnreadableImage
+from agent.images import ImageFile, ImageRule, UnreadableImage
 from agent.recipes import RecipeError
 from cold_start.files import write_bytes_atomically
 
 COPY_BYTES_A_PIXEL = 2.0
 """Of a photo as PNG without loss, at most; drawings take a third."""
-
-
-def image_rule(settings: Mapping[str, Any]) -> ImageRule:
-    """The rule of a cold start.
-
-    Args:
-        settings: `llamafactory:` of a recipe.
-
-    Raises:
-        ValueError: `image_max_pixels` is less than models of the family are shown.
-    """
-    return QWEN2_VL_RULE.limited(int(settings["image_max_pixels"]))
 
 
 def write_images(paths: Iterable[str], directory: Path, rule: ImageRule) -> dict[str, str]:

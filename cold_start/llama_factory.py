@@ -20,9 +20,9 @@ from typing import Any
 
 from PIL import Image
 
+from agent.chat_formats import format_of_template
 from agent.images import ImageFile, ImageRule
 from cold_start.check_data import CleanConversation
-from cold_start.images import image_rule
 
 DATASET = "deepeyes"
 CATALOGUE: dict[str, Any] = {
@@ -149,7 +149,8 @@ class Pipeline:
 
     Raises:
         OSError: The tokenizer or processor cannot be loaded.
-        ValueError: The template does not fit the model.
+        ValueError: The template does not fit the model, or no image can be shown within `image_max_pixels`.
+        UnknownFamily: Nobody here knows the template.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -169,7 +170,9 @@ class Pipeline:
             raise OSError(f"{settings['model_name_or_path']} has no processor (preprocessor_config.json and chat template)")
         processor = _SizingProcessor(module["processor"])
         self.cutoff_len = int(data_args.cutoff_len)
-        self.rule = image_rule(settings)
+        self.rule = format_of_template(str(settings["template"])).image_rule(
+            int(settings["image_max_pixels"]), ImageRule.of_processor(processor.image_processor)
+        )
         self._converter = SharegptDatasetConverter(get_dataset_list([DATASET], CATALOGUE)[0], data_args)
         self._plugin = template.mm_plugin
         self._processor = processor
@@ -183,11 +186,6 @@ class Pipeline:
             )
             for cutoff_len in (self.cutoff_len, _NO_CUTOFF)
         )
-
-    @property
-    def processor_rule(self) -> ImageRule:
-        """How the model's own processor would resize."""
-        return ImageRule.of_processor(self._processor.image_processor)
 
     def encode(self, conversation: CleanConversation) -> Encoded:
         """What LLaMA-Factory makes of a conversation; whatever it raises is the conversation's problem, never ours."""

@@ -19,7 +19,6 @@ from agent.recipes import RecipeError
 from cold_start.checkpoints import is_finished, latest_checkpoint, set_aside_incomplete
 from cold_start.checks import Check, Report, check_recipe, finished_as_asked, trained_on
 from cold_start.files import write_atomically
-from cold_start.images import image_rule
 from cold_start.launch import launch_environment
 from cold_start.llama_factory import DATASET
 from cold_start.prepare_data import write_copy
@@ -129,8 +128,9 @@ def _start(recipe: Recipe, output_dir: Path, report: Report) -> None:
     assert launch is not None
     assert examined is not None
     assert facts is not None
+    assert report.rule is not None
     output_dir.mkdir(parents=True, exist_ok=True)
-    prepared = write_copy(examined, output_dir / "data", image_rule(recipe.llamafactory))
+    prepared = write_copy(examined, output_dir / "data", report.rule)
     settings = resolve(recipe, output_dir)
     checkpoint = settings.get("resume_from_checkpoint")
     # Nodes that share the disk write the same files; what is moved is moved by the first.

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.syntax import Syntax
 
+from agent.chat_formats import image_rule_for
 from agent.episode import Episode
 from agent.images import ImageFile, UnreadableImage
 from agent.messages import Message
@@ -90,7 +91,8 @@ async def chat(options: argparse.Namespace) -> int:
         api_key=os.environ.get("OPENAI_API_KEY") or "EMPTY",
         dialect=options.dialect,
     )
-    setup = open_setup(settings, can_prime=server.can_prime)
+    rule = image_rule_for(server.model, settings.image_max_pixels)
+    setup = open_setup(settings, image_rule=rule, can_prime=server.can_prime)
     client = ChatClient(server)
     try:
         if not options.model:

@@ -14,6 +14,10 @@ from functools import partial
 
 from PIL import Image, ImageDraw
 
+from agent.chat_formats import format_of
+
+QWEN2_VL_RULE = format_of("qwen2_vl").image_rule()
+
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 128, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 QUARTERS = (RED, GREEN, BLUE, WHITE)
 GREY_QUARTERS = ((76,) * 3, (75,) * 3, (29,) * 3, WHITE)

@@ -7,6 +7,7 @@ here. How to add one: docs/adding_a_family.md.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
@@ -14,7 +15,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from agent.episode import Episode
 from agent.images import ImageRule
@@ -30,24 +30,6 @@ Turns = Sequence[tuple[str, str]]
 
 class UnknownFamily(LookupError):
     """No family here carries that model; the message lists those that there are."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessorFacts:
-    """What a model's own image processor does; a family's defaults give way to it."""
-
-    patch_px: int
-    merge: int
-    """Patches a side that become one token."""
-    min_pixels: int
-    max_pixels: int
-
-    @classmethod
-    def of(cls, image_processor: Any) -> ProcessorFacts:
-        """Of an image processor of Hugging Face's."""
-        size = image_processor.size
-        edges = int(size["shortest_edge"]), int(size["longest_edge"])
-        return cls(int(image_processor.patch_size), int(image_processor.merge_size), *edges)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,26 +97,23 @@ class ChatFormat(ABC):
         """Sides of a shown image are multiples of it."""
         return self.patch_px * self.merge
 
-    def image_rule(self, image_max_pixels: int | None = None, processor: ProcessorFacts | None = None) -> ImageRule:
+    def image_rule(self, image_max_pixels: int | None = None, processor: ImageRule | None = None) -> ImageRule:
         """How large images are shown.
 
         Args:
             image_max_pixels: Of a recipe or a command; None leaves it to the model.
-            processor: The model's own; None takes what is usual in the family.
+            processor: `ImageRule.of_processor` of the model's own; None takes what is usual in the family.
 
         Raises:
             ValueError: The processor is another family's, or the limit is under what is shown at least.
         """
-        limits = (self.min_pixels, self.max_pixels)
-        if processor is not None:
-            if processor.patch_px * processor.merge != self.factor_px:
-                raise ValueError(
-                    f"the model's processor has patches of {processor.patch_px} px, {processor.merge} a side to a token; "
-                    f"those of {self.name} are {self.patch_px} px and {self.merge}. Is its preprocessor_config.json of "
-                    "another model?"
-                )
-            limits = (processor.min_pixels, processor.max_pixels)
-        return ImageRule(self.factor_px, *limits).limited(image_max_pixels)
+        own = processor or ImageRule(self.factor_px, self.min_pixels, self.max_pixels)
+        if own.factor_px != self.factor_px:
+            raise ValueError(
+                f"the model's processor cuts images into squares of {own.factor_px} px, one to a token; those of "
+                f"{self.name} have {self.factor_px} px. Is its preprocessor_config.json of another model?"
+            )
+        return own.limited(image_max_pixels)
 
 
 @functools.cache
@@ -210,6 +189,40 @@ def format_of_hub_name(name: str) -> ChatFormat | None:
     fitting = [chat_format for chat_format in all_formats() if re.search(chat_format.hub_names, name, re.IGNORECASE)]
     thinks = "thinking" in name.lower()
     return next((chat_format for chat_format in fitting if bool(chat_format.primer) == thinks), next(iter(fitting), None))
+
+
+def image_rule_for(model: str, image_max_pixels: int | None) -> ImageRule:
+    """How large images are shown to a model of which we know the folder, or only what its server calls it.
+
+    Args:
+        model: A folder, whose own processor has the last word; a name on the hub; or any other name, which tells nothing and
+            is taken for a Qwen2.5-VL.
+        image_max_pixels: Of a recipe or a command; None leaves it to the model.
+
+    Raises:
+        ValueError: The limit is under what is shown at least.
+    """
+    folder, chat_format = Path(model), format_of_hub_name(model)
+    with contextlib.suppress(UnknownFamily, OSError, ValueError):
+        chat_format = format_of_folder(folder)
+    chat_format = chat_format or format_of("qwen2_5_vl")
+    return chat_format.image_rule(image_max_pixels, _processor_rule(folder, chat_format))
+
+
+def _processor_rule(folder: Path, chat_format: ChatFormat) -> ImageRule | None:
+    """How the processor of a model's folder resizes, in whichever file and form it stands; None if there is none."""
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        try:
+            found = json.loads((folder / name).read_text(encoding="utf-8"))
+            found = found.get("image_processor", found)
+            patch_px, merge = found.get("patch_size", chat_format.patch_px), found.get("merge_size", chat_format.merge)
+            size = found.get("size") or {}
+            least = size.get("shortest_edge") or found.get("min_pixels") or chat_format.min_pixels
+            most = size.get("longest_edge") or found.get("max_pixels") or chat_format.max_pixels
+            return ImageRule(int(patch_px) * int(merge), int(least), int(most))
+        except (OSError, ValueError, TypeError, AttributeError):
+            continue
+    return None
 
 
 def format_of_template(llama_factory_template: str) -> ChatFormat:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from agent.chat_formats import image_rule_for
 from agent.episode import Episode
 from agent.errors import ToolUnavailable
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
@@ -116,7 +117,8 @@ async def infer(
             top_p=settings.top_p,
         )
         client = ChatClient(chat, transport=fleet)
-        setup = open_setup(settings.agent, can_prime=chat.can_prime)
+        rule = image_rule_for(settings.model, settings.image_max_pixels)
+        setup = open_setup(settings.agent, image_rule=rule, can_prime=chat.can_prime)
         wrap = _Withheld if settings.mode == "agent-blind" else None
         count, stop = len(done), _Stop(fleet)
 

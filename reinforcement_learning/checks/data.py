@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.chat_formats import image_rule_for
 from agent.images import ImageRule
 from agent.recipes import RecipeError, shared_value
-from agent.setup import image_rule_of
-from reinforcement_learning.checks.verdicts import FileVerdicts, judge_file, settings_key, token_counter
+from reinforcement_learning.checks.verdicts import FileVerdicts, judge_file, model_here, settings_key, token_counter
 from reinforcement_learning.recipe import Recipe, verl_value
 from reinforcement_learning.row_errors import RowError
 from reinforcement_learning.row_files import find_files
@@ -131,27 +131,18 @@ def image_costs(recipe: Recipe) -> str:
     """What two usual sizes become and take in tokens.
 
     Raises:
-        RecipeError: The model's own processor would resize what the recipe lets through, or no image can be shown.
+        RecipeError: `agent.image_max_pixels` is less than the model is shown at least.
     """
+    limit, shared = recipe.agent.image_max_pixels, int(shared_value("image_max_pixels"))
+    model = model_here(recipe.run.model)
     try:
-        rule = image_rule_of(recipe.agent)
+        if model is None:
+            rule = image_rule_for(recipe.run.model, limit)
+        else:
+            rule = model[1].image_rule(limit, ImageRule.of_processor(model[0].image_processor))
     except ValueError as error:
         raise RecipeError(f"agent.image_max_pixels: {error}") from error
-    processor = _processor_rule(recipe.run.model)
-    if processor is not None and (clash := rule.clash_with(processor)):
-        raise RecipeError(f"agent.image_max_pixels: {clash}")
-    shared = int(shared_value("image_max_pixels"))
     return f"{rule}; agent/shared.yaml, which cold start and evaluation go by, says {shared:,} pixels"
-
-
-def _processor_rule(model: str) -> ImageRule | None:
-    """How the model's own processor resizes; None where it is not on this machine."""
-    from transformers import AutoImageProcessor
-
-    try:
-        return ImageRule.of_processor(AutoImageProcessor.from_pretrained(model, local_files_only=True))
-    except (OSError, ValueError, KeyError, AttributeError):
-        return None
 
 
 def _compare_schemas(files: Sequence[str], options: RowOptions) -> list[str]:

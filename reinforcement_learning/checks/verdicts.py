@@ -20,12 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.chat_formats import format_of
+from agent.chat_formats import ChatFormat, format_of
 from agent.image_sizes import observation_size
-from agent.images import ImageFile, UnreadableImage
+from agent.images import ImageFile, ImageRule, UnreadableImage
 from agent.messages import messages_from_rows
 from agent.settings import AgentSettings
-from agent.setup import image_rule_of, opening, prompt_of
+from agent.setup import opening, prompt_of
 from reinforcement_learning.recipe import Recipe, verl_value
 from reinforcement_learning.rewards import load_reward
 from reinforcement_learning.row_errors import RowError
@@ -163,21 +163,16 @@ def judge_row(content: RowContent, count_tokens: CountTokens | None, limit: int)
 
 def token_counter(recipe: Recipe) -> CountTokens | None:
     """Counts as rollouts do, with the model's own tokenizer and image sizes; None where it is not on this machine."""
-    from transformers import AutoConfig, AutoProcessor
-
     from reinforcement_learning.verl_adapter.token_policy import count_prompt_tokens
 
-    try:
-        # What is neither a folder nor in the hub's cache is not fetched for the sake of a check.
-        processor = AutoProcessor.from_pretrained(recipe.run.model, local_files_only=True)
-        model_type = AutoConfig.from_pretrained(recipe.run.model, local_files_only=True).model_type
-        chat_format = format_of(model_type, str(processor.tokenizer.chat_template or ""))
-    except (OSError, ValueError, LookupError):
+    model = model_here(recipe.run.model)
+    if model is None:
         return None
+    processor, chat_format = model
+    rule = chat_format.image_rule(recipe.agent.image_max_pixels, ImageRule.of_processor(processor.image_processor))
 
     # Only for rows that need it: whether there is one is another check's business.
     prompt = functools.cache(lambda: prompt_of(recipe.agent))
-    rule = image_rule_of(recipe.agent)
 
     def size_image(image: ImageFile) -> tuple[ImageRef, int]:
         return ImageRef("", *rule.size(*image.size)), rule.num_tokens(*image.size)
@@ -188,6 +183,20 @@ def token_counter(recipe: Recipe) -> CountTokens | None:
         return count_prompt_tokens(processor.tokenizer, chat_format, size_image, messages)
 
     return count
+
+
+@functools.cache
+def model_here(name: str) -> tuple[Any, ChatFormat] | None:
+    """The processor of a model, and its family's format; None where it is not on this machine, or of no family."""
+    from transformers import AutoConfig, AutoProcessor
+
+    try:
+        # What is neither a folder nor in the hub's cache is not fetched for the sake of a check.
+        processor = AutoProcessor.from_pretrained(name, local_files_only=True)
+        model_type = AutoConfig.from_pretrained(name, local_files_only=True).model_type
+        return processor, format_of(model_type, str(processor.tokenizer.chat_template or ""))
+    except (OSError, ValueError, LookupError):
+        return None
 
 
 def settings_key(recipe: Recipe, options: RowOptions) -> str:

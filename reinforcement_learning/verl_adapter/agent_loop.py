@@ -12,7 +12,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetr
 from agent.chat_formats import format_of
 from agent.episode import Episode
 from agent.errors import ContextFull, EpisodeFailure, PolicyUnavailable
-from agent.images import ImageFile
+from agent.images import ImageFile, ImageRule
 from agent.messages import Message, messages_from_rows
 from agent.protocol import STOP_STRINGS
 from reinforcement_learning.outages import Played
@@ -22,7 +22,7 @@ from reinforcement_learning.verl_adapter.image_store import ImageRef, run_store
 from reinforcement_learning.verl_adapter.images import QwenImageSizer, row_image
 from reinforcement_learning.verl_adapter.rollouts import CURRENT, EpisodeFailed, RolloutSoFar, reason_of
 from reinforcement_learning.verl_adapter.router import request_name
-from reinforcement_learning.verl_adapter.services import services
+from reinforcement_learning.verl_adapter.services import read_settings, services
 from reinforcement_learning.verl_adapter.token_policy import Sampled, TokenLimits, TokenPolicy
 
 _ABORTED = ("aborted", "abort")
@@ -36,7 +36,9 @@ class EpisodeAgentLoop(AgentLoopBase):
     def __init__(self, *args: Any, settings_path: str, hf_model_type: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, hf_model_type=hf_model_type, **kwargs)
         self._format = format_of(hf_model_type, str(self.tokenizer.chat_template or ""))
-        self._services = services(settings_path)
+        own = None if self.processor is None else ImageRule.of_processor(self.processor.image_processor)
+        rule = self._format.image_rule(read_settings(settings_path).image_max_pixels, own)
+        self._services = services(settings_path, rule)
         self._extra_fields: dict[str, Any] = {}
 
     async def run(self, sampling_params: dict[str, Any], priority: int = 0, **row: Any) -> AgentLoopOutput:

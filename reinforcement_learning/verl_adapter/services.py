@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.images import ImageRule
 from agent.recorder import Recorder
 from agent.setup import AgentSetup, open_setup
 from judge.client import Judge, JudgeSettings
@@ -53,11 +54,16 @@ def recorder(settings_path: str) -> Recorder | None:
 
 
 @functools.cache
-def services(settings_path: str) -> Services:
-    """The services of this process, opened at first use."""
+def services(settings_path: str, image_rule: ImageRule) -> Services:
+    """The services of this process, opened at first use.
+
+    Args:
+        settings_path: What the launcher wrote.
+        image_rule: What the model sees of an image.
+    """
     settings = read_settings(settings_path)
     judge = Judge(JudgeSettings(**settings.judge.model_dump()))
-    setup = open_setup(settings)
+    setup = open_setup(settings, image_rule=image_rule)
     return Services(
         settings=settings,
         setup=setup,

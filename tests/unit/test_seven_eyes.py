@@ -13,8 +13,9 @@ import httpx
 import pytest
 from PIL import Image
 
+from agent.chat_formats import format_of
 from agent.episode import run_episode
-from agent.images import QWEN2_VL_RULE, ImageFile
+from agent.images import ImageFile, ImageRule
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
 from agent.protocol import render_code_observation
 from agent.settings import AgentSettings
@@ -24,13 +25,12 @@ from code_sandbox.pictures import upright_rgb
 from code_sandbox.server.display import QuestionImage
 from cold_start.images import write_images
 from reinforcement_learning.verl_adapter.image_store import ImageStore
-from tests.pictures import picture, pictures
+from tests.pictures import QWEN2_VL_RULE, picture, pictures
 
 # Imports vLLM and LLaMA-Factory.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
 
 LIMIT = 262_144
-RULE = QWEN2_VL_RULE.limited(LIMIT)
 KINDS = sorted(pictures(4, 4))
 EXTREME = [(1, 1), (27, 31), (28, 28), (56, 56), (97, 311), (120, 80), (512, 512), (613, 412), (1024, 768), (1920, 1080),
            (124, 2680), (3000, 10), (10, 3000), (5600, 28), (29, 5800), (448, 588)]  # fmt: skip
@@ -41,100 +41,101 @@ def sizes(count):
     return EXTREME + [(rng.randrange(1, 900), rng.randrange(1, 900)) for _ in range(count - len(EXTREME))]
 
 
-CASES = [(kind, size) for number, size in enumerate(sizes(320)) for kind in [KINDS[number % len(KINDS)]]]
-"""320 sizes, and every kind at least six times."""
+CASES = [(KINDS[number % len(KINDS)], size) for number, size in enumerate(sizes(320))]
+"""320 sizes, and every kind at least eight times."""
+PARTS = [("qwen2_vl", part) for part in range(8)] + [("qwen3_vl", part) for part in (0, 4)]
 
 
-@pytest.fixture(scope="module")
-def image_processor():
-    from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
+class Eyes:
+    """Who looks at a file, and what each sees, as a Pillow image at the size of the model."""
 
-    return Qwen2VLImageProcessor(min_pixels=3136, max_pixels=12_845_056)
+    def __init__(self, family, root):
+        from llamafactory.data.mm_plugin import get_mm_plugin
+        from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
+        from vllm.multimodal.media.connector import MediaConnector
 
+        own = format_of(family)
+        # Of both families, by the files of their models; made only once for a test of pixels.
+        self.image_processor = Qwen2VLImageProcessor(
+            patch_size=own.patch_px, merge_size=own.merge, min_pixels=own.min_pixels, max_pixels=own.max_pixels
+        )
+        self.rule = own.image_rule(LIMIT, ImageRule.of_processor(self.image_processor))
+        self._plugin = get_mm_plugin(family, image_token=own.image_pad, video_token=own.video_pad)
+        self._processor = SimpleNamespace(image_processor=self.image_processor)
+        self._setup = open_setup(AgentSettings(tools=(), image_max_pixels=LIMIT), image_rule=self.rule)
+        self._store, self._connector, self._root = ImageStore(root / "store"), MediaConnector(), root
 
-@pytest.fixture(scope="module")
-def eyes(tmp_path_factory, image_processor):
-    """Who looks -> what is seen of a file, as a Pillow image at the size of the model."""
-    from llamafactory.data.mm_plugin import get_mm_plugin
-    from vllm.multimodal.media.connector import MediaConnector
-    from vllm.multimodal.parse import MultiModalDataParser
-
-    from reinforcement_learning.verl_adapter.images import QwenImageSizer, pixels_of, row_image
-
-    root = tmp_path_factory.mktemp("eyes")
-    store, connector = ImageStore(root / "store"), MediaConnector()
-    plugin = get_mm_plugin("qwen2_vl", image_token="<|image_pad|>", video_token="<|video_pad|>")
-    setup = open_setup(AgentSettings(tools=(), image_max_pixels=LIMIT))
-
-    processor = SimpleNamespace(image_processor=image_processor)
-
-    def shown(image):
-        (_, asked) = setup.opening(question("what?", [image]))
+    def shown(self, image):
+        (_, asked) = self._setup.opening(question("what?", [image]))
         return asked.images[0]
 
-    def server(data):
+    def ref(self, image):
+        """What the agent loop names to vLLM and to the trainer."""
+        from reinforcement_learning.verl_adapter.images import QwenImageSizer
+
+        sizer = QwenImageSizer(self._processor, step=3)
+        ref, num_tokens = sizer(self.shown(image))
+        asyncio.run(sizer.store(self._store))
+        assert num_tokens == ref.width_px * ref.height_px // self.rule.factor_px**2
+        return ref
+
+    def server(self, data):
         """Evaluation and chat send a data URI."""
-        return connector.fetch_image(shown(ImageFile(data)).data_uri())
+        return self._connector.fetch_image(self.shown(ImageFile(data)).data_uri())
 
-    def rollout(data):
-        """The agent loop names a file, and verl's server hands its pixels to vLLM."""
-        sizer = QwenImageSizer(processor, step=3)
-        ref, num_tokens = sizer(shown(row_image(store, store.put(data))))
-        asyncio.run(sizer.store(store))
-        image = pixels_of(store.get(ref.name), ref)
-        seen = MultiModalDataParser().parse_mm_data({"image": [image]})["image"].get(0)
-        assert num_tokens == seen.width * seen.height // 28**2
-        return seen
+    def rollout(self, data):
+        """verl's server hands the pixels of a named file to vLLM."""
+        from vllm.multimodal.parse import MultiModalDataParser
 
-    def cold_start(data):
+        from reinforcement_learning.verl_adapter.images import pixels_of, row_image
+
+        ref = self.ref(row_image(self._store, self._store.put(data)))
+        image = pixels_of(self._store.get(ref.name), ref)
+        return MultiModalDataParser().parse_mm_data({"image": [image]})["image"].get(0)
+
+    def trainer(self, data):
+        """`pixel_values` of a training rank."""
+        from reinforcement_learning.verl_adapter.pixels import PixelSource, pack_refs
+
+        return PixelSource(self.image_processor, self._store).pixel_values(pack_refs([self.ref(ImageFile(data))]))
+
+    def cold_start(self, data):
         """LLaMA-Factory reads the prepared copy by its path."""
-        path = root / "source"
+        path = self._root / "source"
         path.write_bytes(data)
-        (copy,) = write_images([str(path)], root / "copies", RULE).values()
-        (seen,) = plugin._regularize_images([copy], image_max_pixels=LIMIT, image_min_pixels=32 * 32)["images"]
+        (copy,) = write_images([str(path)], self._root / "copies", self.rule).values()
+        (seen,) = self._plugin._regularize_images([copy], image_max_pixels=LIMIT, image_min_pixels=32 * 32)["images"]
         return seen
 
-    def sandbox(data):
-        """`image_1` of `fork`, at the size of the model."""
-        path = root / "image_1"
+    def sandbox(self, data):
+        """`image_1` of both back-ends, brought to the size of the model."""
+        path = self._root / "image_1"
         path.write_bytes(data)
         with path.open("rb") as file, Image.open(path) as opened:
             whole = QuestionImage(file.fileno())
-            assert whole == upright_rgb(opened), "image_1 of the jupyter back-end"
-            size = RULE.size(*whole.size)
+            assert whole == upright_rgb(opened)
+            size = self.rule.size(*whole.size)
             return whole.copy() if size == whole.size else whole.resize(size, Image.Resampling.BICUBIC)
 
-    return {"server": server, "rollout": rollout, "cold start": cold_start, "sandbox": sandbox}
 
-
-@pytest.mark.parametrize("part", range(8))
-def test_all_eyes_see_the_same_pixels_of_any_kind_and_size_and_the_processor_changes_none(
-    eyes, image_processor, part, tmp_path
-):
+@pytest.mark.parametrize(("family", "part"), PARTS)
+def test_all_eyes_see_the_same_pixels_of_any_kind_and_size_and_the_processor_changes_none(family, part, tmp_path):
     import torch
 
-    from reinforcement_learning.verl_adapter.images import QwenImageSizer
-    from reinforcement_learning.verl_adapter.pixels import PixelSource, pack_refs
-
-    processor = SimpleNamespace(image_processor=image_processor)
-    source = PixelSource(image_processor, ImageStore(tmp_path))
+    eyes = Eyes(family, tmp_path)
     for kind, size in CASES[part::8]:
         data = picture(kind, *size).data
-        reference = RULE.apply(ImageFile(data)).pil()
-        assert reference.size == RULE.size(*size)
-        for name, eye in eyes.items():
+        reference = eyes.rule.apply(ImageFile(data)).pil()
+        assert reference.size == eyes.rule.size(*size)
+        for eye in (eyes.server, eyes.rollout, eyes.cold_start, eyes.sandbox):
             seen = eye(data)
-            assert (seen.mode, seen.size) == ("RGB", reference.size), (name, kind, size)
-            assert seen.tobytes() == reference.tobytes(), (name, kind, size)
-        # What the trainer makes of it, beside a processor that is told to resize nothing.
-        sizer = QwenImageSizer(processor, step=1)
-        ref, _ = sizer(RULE.apply(ImageFile(data)))
-        asyncio.run(sizer.store(source._store))
-        untouched = image_processor(images=[reference], do_resize=False, return_tensors="pt")
-        assert torch.equal(source.pixel_values(pack_refs([ref])), untouched["pixel_values"]), (kind, size)
-        resized = image_processor(images=[reference], return_tensors="pt")
-        assert torch.equal(resized["pixel_values"], untouched["pixel_values"])
-        assert torch.equal(resized["image_grid_thw"], untouched["image_grid_thw"])
+            assert (seen.mode, seen.size) == ("RGB", reference.size), (eye, kind, size)
+            assert seen.tobytes() == reference.tobytes(), (eye, kind, size)
+        untouched = eyes.image_processor(images=[reference], do_resize=False, return_tensors="pt")
+        again = eyes.image_processor(images=[reference], return_tensors="pt")
+        for found in (eyes.trainer(data), again["pixel_values"]):
+            assert torch.equal(found, untouched["pixel_values"]), (kind, size)
+        assert torch.equal(again["image_grid_thw"], untouched["image_grid_thw"])
 
 
 class Shows:
@@ -152,7 +153,7 @@ class Shows:
 
 @pytest.mark.parametrize("image_max_pixels", [LIMIT, None])
 async def test_what_is_sent_to_a_server_is_the_rules_with_and_without_a_limit_and_so_is_what_tools_show(
-    eyes, image_max_pixels
+    image_max_pixels,
 ):
     """Through the policy of evaluation and chat, to the body of the request, and out of it by vLLM's loader."""
     from vllm.multimodal.media.connector import MediaConnector

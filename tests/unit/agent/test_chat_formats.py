@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from agent import chat_formats
 from agent.chat_formats import (
-    ProcessorFacts,
     UnknownFamily,
     all_formats,
     chat_template_of,
@@ -17,8 +16,10 @@ from agent.chat_formats import (
     format_of_folder,
     format_of_hub_name,
     format_of_template,
+    image_rule_for,
     without_reply_end,
 )
+from agent.images import ImageRule
 from agent.messages import escape
 from tests.conftest import ROOT
 from tests.unit.test_repository import FILES
@@ -171,11 +172,31 @@ def test_an_unknown_family_is_refused_with_the_list_and_the_page():
 
 def test_a_processor_of_another_family_is_refused_and_its_limits_are_taken():
     talk = format_of("qwen3_vl")
-    rule = talk.image_rule(20_000, ProcessorFacts(16, 2, 4_096, 16_384))
+    rule = talk.image_rule(20_000, ImageRule(32, 4_096, 16_384))
     assert (rule.factor_px, rule.min_pixels, rule.max_pixels) == (32, 4_096, 16_384)
     assert talk.image_rule(100_000).max_pixels == 100_000
-    with pytest.raises(ValueError, match="patches of 14 px, 2 a side to a token; those of Qwen3-VL Instruct are 16 px"):
-        talk.image_rule(None, ProcessorFacts(14, 2, 4_096, 16_384))
+    with pytest.raises(ValueError, match="squares of 28 px, one to a token; those of Qwen3-VL Instruct have 32 px"):
+        talk.image_rule(None, ImageRule(28, 4_096, 16_384))
+
+
+@pytest.mark.parametrize("form", ["size", "pixels", "nested", "none"])
+def test_a_models_folder_has_the_last_word_about_its_images_and_a_name_has_its_familys(form, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3_vl"}))
+    own = {
+        "size": {"patch_size": 16, "merge_size": 2, "size": {"shortest_edge": 4096, "longest_edge": 16_384}},
+        "pixels": {"min_pixels": 4096, "max_pixels": 16_384},
+        "nested": {"image_processor": {"size": {"shortest_edge": 4096, "longest_edge": 16_384}}},
+    }
+    if form != "none":
+        name = "processor_config.json" if form == "nested" else "preprocessor_config.json"
+        (tmp_path / name).write_text(json.dumps(own[form]))
+    expected = ImageRule(32, 65_536, 1_003_520) if form == "none" else ImageRule(32, 4096, 16_384)
+    assert image_rule_for(str(tmp_path), 1_003_520) == expected
+    assert image_rule_for("Qwen/Qwen3-VL-8B-Instruct", 1_003_520) == ImageRule(32, 65_536, 1_003_520)
+    assert image_rule_for("Qwen/Qwen2.5-VL-7B-Instruct", None) == ImageRule(28, 3136, 12_845_056)
+    assert image_rule_for("gpt-x", 262_144) == image_rule_for("", 262_144) == ImageRule(28, 3136, 262_144)
+    with pytest.raises(ValueError, match="shown at least 65,536"):
+        image_rule_for("Qwen/Qwen3-VL-8B-Instruct", 10_000)
 
 
 @pytest.mark.slow

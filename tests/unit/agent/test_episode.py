@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from agent.episode import Episode, StopReason, run_episode
 from agent.errors import ContextFull, PolicyUnavailable, SandboxAway, ToolUnavailable
-from agent.images import QWEN2_VL_RULE, ImageFile
+from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
 from agent.protocol import FinalAnswer, render_code_observation, render_error_observation
@@ -20,6 +20,7 @@ from code_sandbox.errors import SandboxRequestRefused, SessionLost
 from code_sandbox.testing import FakeSandbox, FakeSession, LostSandbox
 from code_sandbox.wire import CellError, CellImage, ExecuteResult
 from tests.conftest import png
+from tests.pictures import QWEN2_VL_RULE
 
 OPENING = (Message("system", "s"), Message("user", "<image>q", (ImageFile(png()),)))
 CODE = "<think>t</think>\n<code>\n```python\n1\n```\n</code>"

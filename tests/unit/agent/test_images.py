@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL import ImageFile as PillowFile
 
-from agent.images import QWEN2_VL_RULE, ImageFile, ImageRule, UnreadableImage, observation_size, smart_resize
+from agent.images import ImageFile, ImageRule, UnreadableImage, observation_size, smart_resize
 from tests.conftest import png
-from tests.pictures import QUARTERS, drawn, encoded, pictures, quarters_of, turned
+from tests.pictures import QUARTERS, QWEN2_VL_RULE, drawn, encoded, pictures, quarters_of, turned
 
 KINDS = pictures(84, 56)
 RULES = {
@@ -202,16 +202,11 @@ def test_a_shown_size_is_within_the_limits_on_the_grid_and_as_it_is_when_shown_a
     assert rule.size(height, width) == (high, wide) or rule.max_pixels < 4 * rule.min_pixels
 
 
-def test_a_processor_that_would_resize_again_is_told_with_what_to_set():
+def test_the_rule_of_a_model_is_its_own_processors():
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
     processor = Qwen2VLImageProcessor(min_pixels=3136, max_pixels=12_544)
-    own = ImageRule.of_processor(processor)
-    assert own == ImageRule(28, 3136, 12_544)
-    assert "set image_max_pixels to 12544" in QWEN2_VL_RULE.clash_with(own)
-    assert QWEN2_VL_RULE.limited(12_544).clash_with(own) == QWEN2_VL_RULE.limited(9000).clash_with(own) == ""
-    assert "a model of another family" in ImageRule(32, 65_536, 70_000).clash_with(own)
-    assert "enlarges what has less than 3,136" in ImageRule(28, 784, 12_544).clash_with(own)
+    assert ImageRule.of_processor(processor) == RULES["the tiny model"]
 
 
 def test_a_limit_that_no_image_can_keep_is_refused_with_its_name():

@@ -7,7 +7,7 @@ import random
 import pytest
 from PIL import Image
 
-from agent.images import QWEN2_VL_RULE, ImageFile
+from agent.images import ImageFile
 from agent.messages import escape
 from agent.recipes import RecipeError
 from cold_start.images import write_images
@@ -16,7 +16,7 @@ from cold_start.prepare_data import examine_data, write_copy
 from cold_start.recipe import DataSettings
 from cold_start.verdicts import Source, examine, examine_all
 from tests.conftest import png
-from tests.pictures import pictures
+from tests.pictures import QWEN2_VL_RULE, pictures
 from tests.unit.cold_start.conftest import GOOD, changed, settings_for, write_unchecked
 
 # It leaves the files of broken images open.

@@ -10,11 +10,12 @@ from agent.messages import Message
 from reinforcement_learning.settings import RolloutSettings
 from reinforcement_learning.verl_adapter.services import services
 from tests.conftest import png
+from tests.pictures import QWEN2_VL_RULE
 
 
 def built(tmp_path, **block):
     (tmp_path / "settings.json").write_text(RolloutSettings(**block).model_dump_json())
-    return services(str(tmp_path / "settings.json"))
+    return services(str(tmp_path / "settings.json"), QWEN2_VL_RULE)
 
 
 @pytest.fixture

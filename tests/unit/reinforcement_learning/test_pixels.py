@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from agent.images import QWEN2_VL_RULE, ImageFile
+from agent.images import ImageFile
 from reinforcement_learning.verl_adapter.image_store import ImageMissing, ImageRef, ImageStore, run_store
+from tests.pictures import QWEN2_VL_RULE
 
 pytestmark = [
     pytest.mark.slow,

@@ -11,7 +11,7 @@ from PIL import Image
 from agent.chat_formats import format_of, transcript
 from agent.episode import StopReason, run_episode
 from agent.errors import ContextFull, EpisodeFailure
-from agent.images import QWEN2_VL_RULE, ImageFile
+from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
 from agent.settings import AgentSettings
@@ -22,6 +22,7 @@ from code_sandbox.wire import CellImage, ExecuteResult
 from reinforcement_learning.verl_adapter.images import QwenGrid, QwenImageSizer, pixels_of
 from reinforcement_learning.verl_adapter.token_policy import PromptTooLong, Sampled, TokenLimits, TokenPolicy
 from tests.conftest import png
+from tests.pictures import QWEN2_VL_RULE
 
 CODE = "<think>I need a closer look.</think>\n<code>\n```python\ndisplay(image_1)\n```\n</code>"
 FORMAT = format_of("qwen2_5_vl")
