@@ -121,7 +121,7 @@ def _disk(plan: Plan) -> Iterator[Row]:
     yield "recordings of a step", gigabytes(disk.recording_step)
     yield f"recordings of {plan.steps or PUBLISHED_STEPS:,} steps", gigabytes(disk.recordings)
     yield "the questions' images", gigabytes(disk.images)
-    yield "images of the last steps' tools", gigabytes(disk.step_images)
+    yield "images of the last steps, as shown", gigabytes(disk.step_images)
     yield "together", gigabytes(disk.total)
 
 

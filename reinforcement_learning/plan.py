@@ -39,6 +39,8 @@ _EXTRA_BYTES = 15_000
 _JUDGE_TOKENS = 500
 """The prompt of judge/prompts with question, gold and an answer of at most 300 characters, and a few tokens of reply."""
 
+_PNG_BYTES_PER_PX = 1.6
+"""Of a photo without loss, as images are shown; seen: 1.0 to 2.0."""
 _STORED_STEPS = 5
 """This one and the four before it; verl_adapter/image_store.py."""
 
@@ -105,7 +107,7 @@ class Disk:
     images: int
     """The questions' images, once."""
     step_images: int
-    """Those that tools made in the last steps, in the run's store of images, as large as they came."""
+    """Of the last steps, in the run's store of images: the questions' as they are shown, and those that tools made."""
 
     @property
     def total(self) -> int:
@@ -356,6 +358,7 @@ def _disk(
     record = recipe.agent.record
     every = record.every if record.enabled else 0
     step = recorded_bytes(assume, episodes=episodes, max_pixels=record.max_pixels) * record.share / every if every else 0
+    shown_px = min(assume.image_px, recipe.agent.image_max_pixels or assume.image_px)
     return Disk(
         checkpoint=checkpoint,
         checkpoints=kept * checkpoint,
@@ -365,6 +368,7 @@ def _disk(
         images=sum(file.stat().st_size for file in find_data(recipe.run.train_files)),
         step_images=round(
             _STORED_STEPS * episodes * assume.calls * assume.observation_images * assume.observation_image_bytes
+            + _STORED_STEPS * values("data.train_batch_size") * shown_px * _PNG_BYTES_PER_PX
         ),
     )
 
