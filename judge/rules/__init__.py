@@ -26,9 +26,10 @@ _MAY_BE_A_LIST = re.compile(r"[,;/|&\n]|\b(?:or|and)\b")
 _BULLETS = " \t-*•"
 _ALTERNATIVE = re.compile(r"\bor\b| / |\|")
 """A slash without spaces may be part of a name."""
+_PLAIN_LINE = re.compile(r"[\w .,'%°-]+")
 _MAX_CANDIDATE_WORDS = 3
-_MANY = 4
-"""So many items behind commas are no longer a place with its region and country."""
+_MANY, _MANY_LINES = 4, 3
+"""So many items behind commas are no longer a place with its region and country, and so many short lines no explanation."""
 
 Rule = Callable[[str, str, str], bool | None]
 """(answer, gold, question), both without marks of layout, -> right, wrong, or silent."""
@@ -148,18 +149,21 @@ def lists_candidates(answer: str, gold: str | Sequence[str]) -> bool:
     Stricter than a verdict, for rewards: «Paris or Rome» may be judged leniently, and a policy would learn to write it.
     """
     golds = [_readable(text) for text in ([gold] if isinstance(gold, str) else gold)]
-    if len(answer) > MAX_CHARS or any(_MAY_BE_A_LIST.search(text) for text in golds):
+    given = _readable(answer)
+    if len(answer) > MAX_CHARS or any(_MAY_BE_A_LIST.search(text) or given == text for text in golds):
         return False
-    lines = [peel(line.lstrip(_BULLETS)) for line in answer.splitlines() if line.strip(_BULLETS)]
-    given = peel(answer)
-    offered = tuple(dict.fromkeys(lines)) if len(lines) > 1 else candidates(given)[0]
+    lines = [line.strip(_BULLETS) for line in answer.splitlines() if line.strip(_BULLETS)]
+    if len(lines) > 1 and all(_PLAIN_LINE.fullmatch(line) for line in lines):
+        offered, alternatives, many = tuple(dict.fromkeys(map(peel, lines))), False, _MANY_LINES
+    else:
+        offered, alternatives, many = candidates(given)[0], _ALTERNATIVE.search(given) is not None, _MANY
     if len(offered) < 2 or max(len(item.split()) for item in offered) > _MAX_CANDIDATE_WORDS:
         return False
     right = [any(decide(peel(item), text, "", _no_proof)[1] for text in golds) for item in offered]
     if all(right):
         return False
     known = [_typed(item, text, alternatives=True) is not None for item in offered for text in golds]
-    return len(lines) > 1 or bool(_ALTERNATIVE.search(given)) or all(known) or (len(offered) >= _MANY and any(right))
+    return alternatives or all(known) or (len(offered) >= many and any(right))
 
 
 def may_take_long(answer: str | None, gold: str | Sequence[str]) -> bool:

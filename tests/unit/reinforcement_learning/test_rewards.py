@@ -150,7 +150,18 @@ async def test_an_answer_that_lists_candidates_earns_no_accuracy_whatever_the_ju
 
 
 @pytest.mark.parametrize(
-    "answer", ["red", "a red one", "Paris, France", "It is red, as far as I can see.", "AC/DC", "red (also called crimson)"]
+    "answer",
+    [
+        "red",
+        "a red one",
+        "Paris, France",
+        "It is red, as far as I can see.",
+        "AC/DC",
+        "red (also called crimson)",
+        "$$\nred\n$$",
+        "```\nred\n```",
+        "red\n\nExplanation",
+    ],
 )
 async def test_an_answer_that_explains_or_is_precise_is_judged(answer):
     reward = await load_reward("perception")(
