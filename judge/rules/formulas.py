@@ -38,6 +38,7 @@ exp det deg arg ln lg cm mm km kg mg ml ms ft yd mi lb oz hz
 _NO_NAMES = frozenset(_NOT_VARIABLES.split())
 """Words, functions and units that look like a product of variables."""
 _TIMES = {"*", "×", "·", "\\cdot", "\\times"}
+_CROSSES = {"×", "\\times"}
 _OVER = {"/", "÷", "\\div"}
 _RELATIONS = {
     "=": "=", "<": "<", ">": ">", "≤": "<=", "≥": ">=", "≠": "!=", "\\le": "<=", "\\leq": "<=", "\\leqslant": "<=",
@@ -80,6 +81,8 @@ def read_formula(text: str) -> Formula | None:
         parser.end()
     except NotAFormula:
         return None
+    if any(mark in _CROSSES for _, mark in tokens) and any(kind == "name" for kind, _ in tokens):
+        return None  # a product of vectors, or a size
     sure = any(kind in ("name", "command") and mark not in _TIMES | _OVER for kind, mark in tokens)
     return Formula(left, relation, right, sure or any(mark in ("^", "!", "√") for _, mark in tokens))
 
@@ -196,8 +199,10 @@ class _Parser:
 
     def _power(self, depth: int) -> Tree:
         tree = self._atom(depth)
-        if tree[0] == "name" and len(tree[1]) > 1 and tree[1].isalpha() and self._peek()[1] in ("^", "!"):
-            raise NotAFormula  # xy^2
+        behind = self._peek()[1]
+        long_name = tree[0] == "name" and len(tree[1]) > 1 and tree[1].isalpha()
+        if behind in ("^", "!") and (long_name or self._is_fraction_without_brackets(tree)):
+            raise NotAFormula  # xy^2, \\frac{1}{2}^2
         if self._peek()[1] == "^":
             self._take()
             tree = ("pow", tree, self._exponent(depth))
@@ -209,6 +214,9 @@ class _Parser:
             if self._peek()[1] in ("!", "^", "="):
                 raise NotAFormula  # a double factorial; a != b
         return tree
+
+    def _is_fraction_without_brackets(self, tree: Tree) -> bool:
+        return tree[0] == "div" and self._tokens[self._place - 1][1] != ")"
 
     def _exponent(self, depth: int) -> Tree:
         kind, mark = self._peek()
@@ -225,12 +233,11 @@ class _Parser:
             return ("neg", ("number", mark))
         if kind == "number" and "." not in mark:
             self._take()
-            if (
-                len(mark) > 1
-                and self._peek()[0] in ("name", "command")
-                and self._peek()[1] not in _TIMES | _OVER | set(_RELATIONS)
-            ):
+            behind = self._peek()
+            if len(mark) > 1 and behind[0] in ("name", "command") and behind[1] not in _TIMES | _OVER | set(_RELATIONS):
                 raise NotAFormula  # x^10y
+            if behind[1] == "/" and [kind for kind, _ in self._tokens[self._place + 1 : self._place + 2]] == ["number"]:
+                raise NotAFormula  # x^1/2
             return ("number", mark)
         if kind == "name" and len(mark) == 1:
             self._take()
@@ -323,6 +330,8 @@ class _Parser:
             self._take()
             if kind != "number":
                 raise NotAFormula
+            if self._peek()[0] in ("name", "command"):
+                raise NotAFormula  # √2x
             return ("root", ("number", "2"), ("number", mark))
         degree: Tree = ("number", "2")
         if self._peek()[1] == "[":
