@@ -35,7 +35,7 @@ from agent.protocol import FinalAnswer, ToolCall
 from agent.trajectory import TrajectoryWriter
 from evaluation.benchmarks import Item, load_benchmark
 from evaluation.reports.run_page import write_run_report
-from evaluation.runs.ask import infer
+from evaluation.runs.ask import ModelServers, infer
 from evaluation.runs.folder import facts_of, open_run
 from evaluation.runs.provenance import Provenance, prompt_sha256, write_provenance
 from evaluation.runs.score import score
@@ -131,7 +131,8 @@ async def _throughput(folder: Path, data: Path, name: str, mode: str, url: str, 
     base = f"{url}/direct/v1" if mode == "think" else f"{url}/v1"
     turns = 1 if mode == "think" else 2
     cpu, started = time.process_time(), time.perf_counter()
-    await infer(run, benchmark.load(data), settings, base_urls=[base], served_name="m", max_episodes=slots)
+    servers = ModelServers(base_urls=(base,), served_name="m", max_episodes=slots)
+    await infer(run, benchmark.load(data), settings, servers)
     took_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu
     limit_s = count * turns / slots
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10

@@ -7,8 +7,9 @@ import asyncio
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.syntax import Syntax
@@ -80,19 +81,33 @@ class ShownPolicy:
         return reply
 
 
-async def chat(options: argparse.Namespace) -> int:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChatOptions:
+    """One question, and whom to ask."""
+
+    question: str
+    settings: AgentSettings
+    base_url: str
+    images: tuple[Path, ...] = ()
+    model: str | None = None
+    """Name at the server; None is the first that it lists."""
+    dialect: Literal["vllm", "openai"] = "vllm"
+    out: Path | None = None
+    """Where the episode is recorded."""
+
+
+async def chat(options: ChatOptions) -> int:
     """Returns: exit status; 0 if the model answered."""
     console = Console()
-    images = tuple(_read_image(path) for path in options.image)
-    settings = chat_settings(options)
+    images = tuple(_read_image(path) for path in options.images)
     server = ChatSettings(
         base_url=options.base_url,
         model=options.model or "",
         api_key=os.environ.get("OPENAI_API_KEY") or "EMPTY",
         dialect=options.dialect,
     )
-    rule = image_rule_for(server.model, settings.image_max_pixels)
-    setup = open_setup(settings, image_rule=rule, can_prime=server.can_prime)
+    rule = image_rule_for(server.model, options.settings.image_max_pixels)
+    setup = open_setup(options.settings, image_rule=rule, can_prime=server.can_prime)
     client = ChatClient(server)
     try:
         if not options.model:
@@ -122,39 +137,50 @@ async def play(
     return await setup.play(opening, policy, images=images, wrap=lambda tool: ShownTool(tool, console, shown))
 
 
-def chat_settings(options: argparse.Namespace) -> AgentSettings:
-    """The agent that the options ask for; without `--tools`, with those tools that have a source.
+def chat_settings(given: Mapping[str, Any]) -> AgentSettings:
+    """The agent that was asked for; without `tools`, with those tools that have a source.
+
+    Args:
+        given: Settings by name.
 
     Raises:
         RecipeError: A setting is unknown, or cannot be.
     """
-    given = given_settings(options)
     settings: AgentSettings = settings_of(AgentSettings, given)
     return settings if "tools" in given else settings.model_copy(update={"tools": with_sources(settings.tools, given)})
 
 
-def parser() -> argparse.ArgumentParser:
-    """Of the command."""
-    found = argparse.ArgumentParser(prog="deepeyes chat", description="Ask a served model one question.")
-    found.add_argument("question")
-    found.add_argument("--image", type=Path, action="append", default=[])
-    found.add_argument("--model", help="name at the server; by default the first it lists")
-    found.add_argument(
+def parse(arguments: list[str] | None = None) -> ChatOptions:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="deepeyes chat", description="Ask a served model one question.")
+    parser.add_argument("question")
+    parser.add_argument("--image", type=Path, action="append", default=[])
+    parser.add_argument("--model", help="name at the server; by default the first it lists")
+    parser.add_argument(
         "--base-url", default="http://127.0.0.1:8001/v1", help="any OpenAI-compatible server; key: OPENAI_API_KEY"
     )
-    found.add_argument(
+    parser.add_argument(
         "--dialect", choices=("vllm", "openai"), default="vllm", help="`openai` for servers that are not vLLM"
     )
-    found.add_argument(
+    parser.add_argument(
         "--out", type=Path, help="record the episode here, for `deepeyes view`, with the images that were shown"
     )
-    add_agent_options(found, instead={"tools": "python, and search and image_search if they have a source"})
-    return found
+    add_agent_options(parser, instead={"tools": "python, and search and image_search if they have a source"})
+    options = parser.parse_args(arguments)
+    return ChatOptions(
+        question=options.question,
+        settings=chat_settings(given_settings(options)),
+        base_url=options.base_url,
+        images=tuple(options.image),
+        model=options.model,
+        dialect=options.dialect,
+        out=options.out,
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    sys.exit(asyncio.run(chat(parser().parse_args(arguments))))
+    sys.exit(asyncio.run(chat(parse(arguments))))
 
 
 def _read_image(path: Path) -> ImageFile:
@@ -166,7 +192,7 @@ def _read_image(path: Path) -> ImageFile:
     return image
 
 
-def _report(episode: Episode, console: Console, search: Search | None, options: argparse.Namespace) -> int:
+def _report(episode: Episode, console: Console, search: Search | None, options: ChatOptions) -> int:
     if options.out:
         TrajectoryWriter(options.out).write(episode, RolloutFacts(source="chat", question=options.question))
         console.print(f"recorded in {options.out}; look at it with: deepeyes view {options.out}", markup=False)

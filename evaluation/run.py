@@ -16,9 +16,10 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal, get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -30,12 +31,12 @@ from evaluation.benchmarks import benchmarks, load_benchmark
 from evaluation.errors import BenchmarkError
 from evaluation.exchange.predictions import import_predictions
 from evaluation.reports.run_page import write_run_report
-from evaluation.runs.ask import RunStopped, infer
+from evaluation.runs.ask import ModelServers, RunStopped, infer
 from evaluation.runs.files import RunMismatch
 from evaluation.runs.folder import finished, open_run, read_items
 from evaluation.runs.provenance import read_provenance
 from evaluation.runs.score import score
-from evaluation.runs.settings import MODES, RunSettings
+from evaluation.runs.settings import MODES, Mode, RunSettings
 from evaluation.runs.summary import RunSummary
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import PROFILES, load_profile
@@ -44,8 +45,58 @@ from serving.processes import ProgramFailed
 from serving.urls import split_urls
 from serving.vllm import serve_checkpoint
 
-STAGES = ("all", "infer", "score", "report")
+Stage = Literal["all", "infer", "score", "report"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 ERRORS = (BenchmarkError, RunMismatch, RunStopped, ProgramFailed, JudgeMisconfigured, LookupError, OSError, ValueError)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoringOptions:
+    """Whose rules, and who judges."""
+
+    profile: str = "vlmevalkit"
+    parity: bool = False
+    judge_base_urls: tuple[str, ...] = ()
+    """None: rules alone."""
+    judge_model: str = "judge"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelOptions:
+    """Which model, how it is asked, and who judges: what all benchmarks of a suite have in common."""
+
+    model: str | None
+    """A checkpoint's folder, or the served name."""
+    base_urls: tuple[str, ...] = ()
+    """None: vLLM is started for the checkpoint."""
+    dialect: Literal["vllm", "openai"] = "vllm"
+    mode: Mode = "agent"
+    temperature: float = 0.0
+    top_p: float = 1.0
+    samples: int = 1
+    seed: int | None = None
+    limit: int | None = None
+    max_episodes: int = 32
+    patience_s: float = 30.0
+    cpu: bool = False
+    agent: Mapping[str, object] = field(default_factory=dict)
+    """Settings of agent/settings.py that were given, by name."""
+    scoring: ScoringOptions = ScoringOptions()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOptions:
+    """One run."""
+
+    out: Path
+    asked: ModelOptions
+    stage: Stage = "all"
+    benchmark: str | None = None
+    data: Path | None = None
+    predictions: Path | None = None
+    """Answers of another harness, instead of asking."""
+    against: Path | None = None
+    """Another scored run, to stand beside this one in the report."""
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +133,38 @@ def add_scoring_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--judge-model", default="judge")
 
 
-def _parser() -> argparse.ArgumentParser:
+def model_options(options: argparse.Namespace) -> ModelOptions:
+    """What `add_model_options` added, as it was given.
+
+    Raises:
+        RecipeError: A file of settings is broken, or has a name that is no setting.
+        OSError: A file cannot be read.
+    """
+    return ModelOptions(
+        model=options.model,
+        base_urls=split_urls(options.base_url),
+        dialect=options.dialect,
+        mode=options.mode,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        samples=options.samples,
+        seed=options.seed,
+        limit=options.limit,
+        max_episodes=options.max_episodes,
+        patience_s=options.patience_s,
+        cpu=options.cpu,
+        agent=given_settings(options),
+        scoring=ScoringOptions(
+            profile=options.profile,
+            parity=options.parity,
+            judge_base_urls=split_urls(options.judge_base_url),
+            judge_model=options.judge_model,
+        ),
+    )
+
+
+def parse(arguments: list[str] | None = None) -> RunOptions:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="deepeyes eval", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -95,18 +177,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--against", type=Path, help="another scored run over the same items, shown beside it in the report")
     add_model_options(parser)
-    return parser
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
-    options = _parser().parse_args(arguments)
-    try:
-        summary = _run(options)
-    except ERRORS as error:
-        sys.exit(f"evaluation: {error}")
-    if summary is not None:
-        print(json.dumps({name: getattr(summary, name) for name in _BRIEF}, indent=1))
+    options = parser.parse_args(arguments)
+    return RunOptions(
+        out=options.out,
+        asked=model_options(options),
+        stage=options.stage,
+        benchmark=options.benchmark,
+        data=options.data,
+        predictions=options.predictions,
+        against=options.against,
+    )
 
 
 _BRIEF = (
@@ -116,28 +196,49 @@ _BRIEF = (
 """What a terminal shows of a summary."""
 
 
-def _run(options: argparse.Namespace) -> RunSummary | None:
-    if options.stage in ("score", "report") and (options.out / "run.json").exists():
-        settings = read_provenance(options.out).settings
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    try:
+        summary = run(parse(arguments))
+    except ERRORS as error:
+        sys.exit(f"evaluation: {error}")
+    if summary is not None:
+        print(json.dumps({name: getattr(summary, name) for name in _BRIEF}, indent=1))
+
+
+def run(options: RunOptions) -> RunSummary | None:
+    """Ask, score and report, as far as the stage says.
+
+    Returns:
+        The summary, if the run was scored.
+    """
+    out, stage = options.out, options.stage
+    if stage in ("score", "report") and (out / "run.json").exists():
+        settings = read_provenance(out).settings
     else:
-        missing = [name for name in ("benchmark", "data", "model") if getattr(options, name) is None]
-        if missing:
-            raise ValueError(f"--{', --'.join(missing)} is missing; only --stage score and report of a run do without")
-        settings = settings_from(options, options.benchmark, options.data)
-    if settings.predictions is not None and options.stage in ("all", "infer"):
-        benchmark, data = load_benchmark(settings.benchmark), Path(settings.data)
-        open_run(options.out, settings, benchmark, data)
-        import_predictions(options.out, read_items(options.out), Path(settings.predictions), benchmark=settings.benchmark)
-    elif options.stage in ("all", "infer"):
-        infer_run(options, settings)
-    summary = score_run(options, settings) if options.stage in ("all", "score") else None
-    if options.stage != "infer":
-        write_run_report(options.out, options.out / "report.html", against=options.against)
+        settings = _asked_settings(options)
+    if settings.predictions is not None and stage in ("all", "infer"):
+        open_run(out, settings, load_benchmark(settings.benchmark), Path(settings.data))
+        import_predictions(out, read_items(out), Path(settings.predictions), benchmark=settings.benchmark)
+    elif stage in ("all", "infer"):
+        infer_run(out, settings, options.asked)
+    summary = score_run(out, settings, options.asked.scoring) if stage in ("all", "score") else None
+    if stage != "infer":
+        write_run_report(out, out / "report.html", against=options.against)
     return summary
 
 
-def settings_from(options: argparse.Namespace, benchmark_name: str, data: Path) -> RunSettings:
-    """The settings that the options ask for.
+def _asked_settings(options: RunOptions) -> RunSettings:
+    wanted = {"benchmark": options.benchmark, "data": options.data, "model": options.asked.model}
+    if missing := [name for name, value in wanted.items() if value is None]:
+        raise ValueError(f"--{', --'.join(missing)} is missing; only --stage score and report of a run do without")
+    assert options.benchmark is not None
+    assert options.data is not None
+    return settings_for(options.asked, options.benchmark, options.data, predictions=options.predictions)
+
+
+def settings_for(asked: ModelOptions, benchmark_name: str, data: Path, *, predictions: Path | None = None) -> RunSettings:
+    """The settings of a run over one benchmark.
 
     Raises:
         LookupError: No such benchmark.
@@ -145,46 +246,38 @@ def settings_from(options: argparse.Namespace, benchmark_name: str, data: Path) 
     """
     benchmark = load_benchmark(benchmark_name)
     # A benchmark's tools without those that no source was named for; `run.json` and the report say which are left.
-    given = given_settings(options)
-    by_benchmark = {"prompt": benchmark.prompt, "tools": with_sources(benchmark.tools, given)}
-    own = {name: getattr(options, name) for name in ("model", "mode", "temperature", "top_p", "samples", "seed", "limit")}
-    predictions = getattr(options, "predictions", None)
+    by_benchmark = {"prompt": benchmark.prompt, "tools": with_sources(benchmark.tools, asked.agent)}
+    own = {name: getattr(asked, name) for name in ("model", "mode", "temperature", "top_p", "samples", "seed", "limit")}
     own |= {"benchmark": benchmark_name, "data": str(data), "predictions": str(predictions) if predictions else None}
-    settings: RunSettings = settings_of(RunSettings, by_benchmark | given | own)
-    return settings.model_copy(update={"primer": primer_of(settings, can_prime=options.dialect == "vllm")})
+    settings: RunSettings = settings_of(RunSettings, by_benchmark | dict(asked.agent) | own)
+    return settings.model_copy(update={"primer": primer_of(settings, can_prime=asked.dialect == "vllm")})
 
 
-def infer_run(options: argparse.Namespace, settings: RunSettings) -> None:
+def infer_run(out: Path, settings: RunSettings, asked: ModelOptions) -> None:
     """Open the run and ask what is missing."""
     benchmark, data = load_benchmark(settings.benchmark), Path(settings.data)
-    total = open_run(options.out, settings, benchmark, data) * settings.samples
-    if len(finished(options.out)) >= total:
+    total = open_run(out, settings, benchmark, data) * settings.samples
+    if len(finished(out)) >= total:
         return
     with contextlib.ExitStack() as stack:
-        served_name, urls = settings.model, list(split_urls(options.base_url))
+        served_name, urls = settings.model, asked.base_urls
         if not urls:
-            served_name = "policy"
-            checkpoint = Path(settings.model)
-            urls = [stack.enter_context(serve_checkpoint(checkpoint, log=options.out / "vllm.log", cpu=options.cpu))]
-        update = stack.enter_context(_progress(f"{settings.benchmark} ({settings.mode})", total))
-        asyncio.run(
-            infer(
-                options.out,
-                benchmark.load(data),
-                settings,
-                base_urls=urls,
-                served_name=served_name,
-                api_key=os.environ.get("OPENAI_API_KEY", "EMPTY"),
-                dialect=options.dialect,
-                max_episodes=options.max_episodes,
-                patience_s=options.patience_s,
-                on_done=update,
-            )
+            served_name, checkpoint = "policy", Path(settings.model)
+            urls = (stack.enter_context(serve_checkpoint(checkpoint, log=out / "vllm.log", cpu=asked.cpu)),)
+        servers = ModelServers(
+            base_urls=urls,
+            served_name=served_name,
+            api_key=os.environ.get("OPENAI_API_KEY", "EMPTY"),
+            dialect=asked.dialect,
+            max_episodes=asked.max_episodes,
+            patience_s=asked.patience_s,
         )
+        update = stack.enter_context(_progress(f"{settings.benchmark} ({settings.mode})", total))
+        asyncio.run(infer(out, benchmark.load(data), settings, servers, on_done=update))
 
 
 @contextlib.contextmanager
-def _progress(title: str, total: int) -> Iterator[Any]:
+def _progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
         TimeRemainingColumn(),
@@ -194,20 +287,15 @@ def _progress(title: str, total: int) -> Iterator[Any]:
         yield lambda count: progress.update(task, completed=count)
 
 
-def judge_settings(options: argparse.Namespace, cache: Path) -> JudgeSettings:
-    """Who judges; what was asked before comes from the cache."""
-    urls = split_urls(options.judge_base_url)
-    return JudgeSettings(base_urls=urls, model=options.judge_model, cache=str(cache) if urls else None)
-
-
-def score_run(options: argparse.Namespace, settings: RunSettings) -> RunSummary:
-    """Score what was committed."""
-    benchmark = load_benchmark(settings.benchmark)
+def score_run(out: Path, settings: RunSettings, scoring: ScoringOptions) -> RunSummary:
+    """Score what was committed; what a judge was asked before comes from its cache beside the run."""
+    benchmark, urls = load_benchmark(settings.benchmark), scoring.judge_base_urls
+    cache = str(out / "judge.sqlite") if urls else None
 
     async def graded() -> RunSummary:
-        judge = Judge(judge_settings(options, options.out / "judge.sqlite"))
+        judge = Judge(JudgeSettings(base_urls=urls, model=scoring.judge_model, cache=cache))
         try:
-            return await score(options.out, benchmark, Grader(load_profile(options.profile), judge, parity=options.parity))
+            return await score(out, benchmark, Grader(load_profile(scoring.profile), judge, parity=scoring.parity))
         finally:
             await judge.aclose()
 

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.data_folders import data_folder
 from evaluation.benchmarks import Benchmark, benchmarks, load_benchmark
 from evaluation.reports.leaderboard import write_leaderboard
 from evaluation.reports.run_page import headline, write_run_report
-from evaluation.run import ERRORS, add_model_options, infer_run, score_run, settings_from
+from evaluation.run import ERRORS, ModelOptions, add_model_options, infer_run, model_options, score_run, settings_for
 from evaluation.runs.folder import Latest
 from serving.vllm import serve_checkpoint
 
@@ -55,28 +55,68 @@ def find_data(benchmark: Benchmark, folder: Path) -> Path | None:
     return None
 
 
-def parser() -> argparse.ArgumentParser:
-    """Of the suite; evaluation/smoke/suite.py adds `smoke`."""
-    found = argparse.ArgumentParser(
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SuiteOptions:
+    """Several runs of one model."""
+
+    out: Path
+    """Folder of the runs."""
+    asked: ModelOptions
+    suite: str = "all"
+    benchmarks: tuple[str, ...] = ()
+    """Instead of a suite."""
+    data: Path | None = None
+    """Folder of the published files; None is `eval` of the data folder."""
+    skip_missing: bool = False
+    dry_run: bool = False
+    tokens_per_s: float = 2500.0
+    """That the servers write together, for the estimate."""
+    usd_per_million: tuple[float, float] = (0.0, 0.0)
+    """Tokens read and written, for the estimate."""
+
+    @property
+    def chosen(self) -> Sequence[str]:
+        """Names of benchmarks.
+
+        Raises:
+            LookupError: Unknown suite.
+        """
+        return self.benchmarks or names_of(self.suite)
+
+
+def parse(arguments: list[str] | None = None) -> SuiteOptions:
+    """The command line; evaluation/smoke/suite.py adds what `smoke` needs."""
+    parser = argparse.ArgumentParser(
         prog="run_benchmarks.sh", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    found.add_argument("--suite", default="all", choices=(*SUITES, "all", "smoke"))
-    found.add_argument("--benchmarks", help="comma-separated names instead of a suite")
-    found.add_argument("--data", type=Path, help="folder of the published files; by default datasets/eval")
-    found.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    found.add_argument("--skip-missing", action="store_true", help="leave out benchmarks whose file is not there")
-    found.add_argument("--dry-run", action="store_true", help="say what would be asked, and what it would cost; ask nothing")
-    found.add_argument(
+    parser.add_argument("--suite", default="all", choices=(*SUITES, "all", "smoke"))
+    parser.add_argument("--benchmarks", default="", help="comma-separated names instead of a suite")
+    parser.add_argument("--data", type=Path, help="folder of the published files; by default datasets/eval")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--skip-missing", action="store_true", help="leave out benchmarks whose file is not there")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be asked and what it would cost; ask nothing")
+    parser.add_argument(
         "--tokens-per-s", type=float, default=2500.0, help="that the servers write together, for the estimate"
     )
-    found.add_argument(
+    parser.add_argument(
         "--usd-per-million", type=float, nargs=2, default=(0.0, 0.0), metavar=("IN", "OUT"), help="for the estimate"
     )
-    add_model_options(found)
-    return found
+    add_model_options(parser)
+    options = parser.parse_args(arguments)
+    return SuiteOptions(
+        out=options.out,
+        asked=model_options(options),
+        suite=options.suite,
+        benchmarks=tuple(name.strip() for name in options.benchmarks.split(",") if name.strip()),
+        data=options.data,
+        skip_missing=options.skip_missing,
+        dry_run=options.dry_run,
+        tokens_per_s=options.tokens_per_s,
+        usd_per_million=tuple(options.usd_per_million),
+    )
 
 
-def main(options: argparse.Namespace, *, chosen: Sequence[str] | None = None) -> int:
+def run_suite(options: SuiteOptions) -> int:
     """Run the suite.
 
     Returns:
@@ -86,10 +126,8 @@ def main(options: argparse.Namespace, *, chosen: Sequence[str] | None = None) ->
         LookupError: An unknown benchmark or suite.
         ValueError: No model, or files are missing.
     """
-    if chosen is None:
-        chosen = [name.strip() for name in options.benchmarks.split(",")] if options.benchmarks else names_of(options.suite)
     folder = options.data or data_folder("eval")
-    files = {name: find_data(load_benchmark(name), folder) for name in chosen}
+    files = {name: find_data(load_benchmark(name), folder) for name in options.chosen}
     if options.dry_run:
         sys.stdout.write(estimate(files, options))
         return 0
@@ -99,63 +137,63 @@ def main(options: argparse.Namespace, *, chosen: Sequence[str] | None = None) ->
             f"no file in {folder} for {', '.join(missing)}; get them with `python -m data.fetch {missing[0]} …`, or "
             "leave them out with --skip-missing"
         )
-    if options.model is None:
+    if options.asked.model is None:
         raise ValueError("--model is missing: a checkpoint folder, or the served name with --base-url")
-    return _run_all({name: path for name, path in files.items() if path is not None}, options)
+    return _run_all({name: path for name, path in files.items() if path is not None}, options.out, options.asked)
 
 
-def _run_all(files: dict[str, Path], options: argparse.Namespace) -> int:
+def _run_all(files: Mapping[str, Path], folder: Path, asked: ModelOptions) -> int:
     failed: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
-        options = copy.copy(options)
-        served_name = options.model
-        if not options.base_url:
+        if not asked.base_urls:
             # One server for all benchmarks: loading a model takes longer than some of them.
-            log = options.out / "vllm.log"
-            options.base_url = stack.enter_context(
-                serve_checkpoint(Path(options.model), log=log, cpu=options.cpu, served_name=served_name)
-            )
+            model, log = str(asked.model), folder / "vllm.log"
+            url = stack.enter_context(serve_checkpoint(Path(model), log=log, cpu=asked.cpu, served_name=model))
+            asked = replace(asked, base_urls=(url,))
         for name, path in files.items():
-            one = copy.copy(options)
-            one.out = options.out / name
             try:
-                settings = settings_from(one, name, path)
-                infer_run(one, settings)
-                summary = score_run(one, settings)
-                write_run_report(one.out, one.out / "report.html")
+                said = _run_one(folder / name, asked, name, path)
             except ERRORS as error:
                 failed[name] = str(error)
                 sys.stderr.write(f"{name}: {error}\n")
                 continue
-            said = f"{name}: {headline(summary)} ({summary.headline}), {summary.not_evaluated} not evaluated\n"
             sys.stdout.write(said)
             sys.stdout.flush()
-    runs = [options.out / name for name in files if name not in failed]
+    runs = [folder / name for name in files if name not in failed]
     if runs:
-        write_leaderboard(runs, options.out)
-        sys.stdout.write(f"{options.out / 'leaderboard.html'}\n")
+        write_leaderboard(runs, folder)
+        sys.stdout.write(f"{folder / 'leaderboard.html'}\n")
     for name, reason in failed.items():
         sys.stdout.write(f"{name}: not done: {reason.splitlines()[0]}\n")
     return int(bool(failed))
 
 
-def estimate(files: dict[str, Path | None], options: argparse.Namespace) -> str:
+def _run_one(out: Path, asked: ModelOptions, name: str, data: Path) -> str:
+    """Ask, score and report one benchmark, and say in a line what came of it."""
+    settings = settings_for(asked, name, data)
+    infer_run(out, settings, asked)
+    summary = score_run(out, settings, asked.scoring)
+    write_run_report(out, out / "report.html")
+    return f"{name}: {headline(summary)} ({summary.headline}), {summary.not_evaluated} not evaluated\n"
+
+
+def estimate(files: Mapping[str, Path | None], options: SuiteOptions) -> str:
     """A table: items, replies, tokens, hours and money. Averages of episodes that are there already replace the published
     ones."""
     lines = [
         f"{'benchmark':22} {'file':12} {'items':>7} {'episodes':>9} {'M tokens out':>13} {'hours':>7} {'USD':>9}  judge"
     ]
-    hours_all = usd_all = 0.0
+    hours_all, usd_all, judged = 0.0, 0.0, bool(options.asked.scoring.judge_base_urls)
     for name, path in files.items():
         benchmark = load_benchmark(name)
-        items = min(benchmark.num_items, options.limit or benchmark.num_items)
-        episodes = items * options.samples
+        items = min(benchmark.num_items, options.asked.limit or benchmark.num_items)
+        episodes = items * options.asked.samples
         turns, tokens, prompt = _averages(options.out / name)
         out_tokens, in_tokens = episodes * tokens, episodes * turns * prompt
         hours = out_tokens / options.tokens_per_s / 3600
         usd = in_tokens / 1e6 * options.usd_per_million[0] + out_tokens / 1e6 * options.usd_per_million[1]
         hours_all, usd_all = hours_all + hours, usd_all + usd
-        judge = ("needed" if benchmark.needs_judge else "not needed") + ("" if options.judge_base_url else ", none given")
+        judge = ("needed" if benchmark.needs_judge else "not needed") + ("" if judged else ", none given")
         lines.append(
             f"{name:22} {'there' if path else 'missing':12} {items:7,} {episodes:9,} {out_tokens / 1e6:13.2f} {hours:7.2f} "
             f"{usd:9.2f}  {judge}"

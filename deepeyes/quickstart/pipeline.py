@@ -251,7 +251,21 @@ def _run_stage(stage: Stage, context: Context, console: Console) -> None:
     console.print(f"        [green]done in {elapsed:.0f} s[/]")
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuickstartOptions:
+    """What is run, and where."""
+
+    directory: Path
+    stage: str | None = None
+    """The one to run; None runs those that are not finished."""
+    clean: bool = False
+    base: str | None = None
+    """Whose architecture the tiny model has; None is what the run was begun with, or the default."""
+    judge: str = "rules"
+    seed: int = 0
+
+
+def _parse(arguments: list[str] | None) -> QuickstartOptions:
     parser = argparse.ArgumentParser(prog="quickstart.sh", description="The whole pipeline on a CPU.")
     parser.add_argument(
         "--stage", choices=[stage.name for stage in STAGES], help="run this stage only, even if it was finished"
@@ -270,7 +284,15 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         help="`vllm` also asks an LLM judge while RL runs (the tiny model behind real vLLM); what it says is only recorded",
     )
     parser.add_argument("--seed", type=int, default=0, help="of model, training and sampling")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    return QuickstartOptions(
+        directory=options.run.resolve(),
+        stage=options.stage,
+        clean=options.clean,
+        base=options.base,
+        judge=options.judge,
+        seed=options.seed,
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -281,14 +303,14 @@ def main(arguments: list[str] | None = None) -> None:
     # ignored, which Python would leave so.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    directory = options.run.resolve()
+    directory = options.directory
     if options.clean:
         shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True, exist_ok=True)
     os.environ["QUICKSTART_RUN"] = str(directory)
     try:
         _check_machine(directory)
-        passed = _run_all(options, directory, console)
+        passed = _run_all(options, console)
     except (ProgramFailed, OSError, ValueError) as error:
         console.print(f"[red]stopped:[/] {error}", markup=True, soft_wrap=True)
         console.print("The same command resumes here; logs are in", directory / "logs", soft_wrap=True)
@@ -299,7 +321,8 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(0 if passed else 2)
 
 
-def _run_all(options: argparse.Namespace, directory: Path, console: Console) -> bool:
+def _run_all(options: QuickstartOptions, console: Console) -> bool:
+    directory = options.directory
     stages = [stage for stage in STAGES if options.stage in (None, stage.name)]
     base = _base(options.base, directory)
     with Progress(

@@ -6,8 +6,8 @@ import asyncio
 import itertools
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,17 +73,75 @@ class _Stop:
         return bool(self.reason)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelServers:
+    """Who is asked, and how much at once; nothing of this changes a score."""
+
+    base_urls: tuple[str, ...]
+    """With `/v1`."""
+    served_name: str
+    """The model's name there."""
+    api_key: str = "EMPTY"
+    dialect: Literal["vllm", "openai"] = "vllm"
+    """Of agent/openai_chat.py."""
+    max_episodes: int = 32
+    """At once, and requests; fewer requests while servers refuse many."""
+    patience_s: float = 30.0
+    """How long to wait while no model server answers anybody."""
+
+    def __post_init__(self) -> None:
+        if not self.base_urls:
+            raise ValueError("no model server is named; give its base URL, with /v1")
+
+    def chat(self, settings: RunSettings) -> ChatSettings:
+        """How the first of them is asked; a fleet sends what is asked of it to any."""
+        return ChatSettings(
+            base_url=self.base_urls[0],
+            model=self.served_name,
+            api_key=self.api_key,
+            dialect=self.dialect,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+        )
+
+
+class _Asker:
+    """Plays one episode after the other and commits each."""
+
+    def __init__(self, directory: Path, settings: RunSettings, servers: ModelServers) -> None:
+        chat = servers.chat(settings)
+        self._settings, self._writer = settings, TrajectoryWriter(directory)
+        fleet = Fleet(servers.base_urls, max_in_flight=servers.max_episodes, inner=Pools(), patience_s=servers.patience_s)
+        self._client, self.stop = ChatClient(chat, transport=fleet), _Stop(fleet)
+        rule = image_rule_for(settings.model, settings.image_max_pixels)
+        self.setup = open_setup(settings.agent, image_rule=rule, can_prime=chat.can_prime)
+        self._wrap = _Withheld if settings.mode == "agent-blind" else None
+
+    async def ask(self, item: Item, sample: int) -> Episode:
+        """Play an item's episode, and write it down."""
+        images, settings = item.read_images(), self._settings
+        policy = ChatPolicy(
+            self._client,
+            max_reply_tokens=settings.max_reply_tokens,
+            primer=self.setup.primer,
+            seed=None if settings.seed is None else settings.seed + sample,
+        )
+        opening = await asyncio.to_thread(self.setup.opening, question(item.question, images))
+        episode = await self.setup.play(opening, policy, images=images, item_id=item.item_id, wrap=self._wrap)
+        self._writer.write(episode, facts_of(item, settings.benchmark, sample))
+        return episode
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+        await self.setup.aclose()
+
+
 async def infer(
     directory: Path,
     items: Iterable[Item],
     settings: RunSettings,
+    servers: ModelServers,
     *,
-    base_urls: Sequence[str],
-    served_name: str,
-    api_key: str = "EMPTY",
-    dialect: Literal["vllm", "openai"] = "vllm",
-    max_episodes: int = 32,
-    patience_s: float = 30.0,
     on_done: Callable[[int], None] | None = None,
 ) -> None:
     """Run the episodes that are still missing.
@@ -92,12 +150,7 @@ async def infer(
         directory: The run's folder, opened before.
         items: In order; read only as fast as they are needed.
         settings: Of the run.
-        base_urls: Of the model's servers, with `/v1`.
-        served_name: The model's name there.
-        api_key: Of the model's servers.
-        dialect: Of agent/openai_chat.py.
-        max_episodes: At once, and requests; fewer requests while servers refuse many.
-        patience_s: How long to wait while no model server answers anybody.
+        servers: Of the model.
         on_done: Called with the number of finished episodes after each.
 
     Raises:
@@ -106,43 +159,15 @@ async def infer(
     """
     with locked(directory):
         done = finished(directory)
-        writer = TrajectoryWriter(directory)
-        fleet = Fleet(base_urls, max_in_flight=max_episodes, inner=Pools(), patience_s=patience_s)
-        chat = ChatSettings(
-            base_url=base_urls[0],
-            model=served_name,
-            api_key=api_key,
-            dialect=dialect,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-        )
-        client = ChatClient(chat, transport=fleet)
-        rule = image_rule_for(settings.model, settings.image_max_pixels)
-        setup = open_setup(settings.agent, image_rule=rule, can_prime=chat.can_prime)
-        wrap = _Withheld if settings.mode == "agent-blind" else None
-        count, stop = len(done), _Stop(fleet)
+        count, asker = len(done), _Asker(directory, settings, servers)
 
         async def one(work: tuple[Item, int]) -> bool:
             nonlocal count
-            item, sample = work
-            images = item.read_images()
-            episode = await setup.play(
-                await asyncio.to_thread(setup.opening, question(item.question, images)),
-                ChatPolicy(
-                    client,
-                    max_reply_tokens=settings.max_reply_tokens,
-                    primer=setup.primer,
-                    seed=None if settings.seed is None else settings.seed + sample,
-                ),
-                images=images,
-                item_id=item.item_id,
-                wrap=wrap,
-            )
-            writer.write(episode, facts_of(item, settings.benchmark, sample))
+            episode = await asker.ask(*work)
             count += 1
             if on_done is not None:
                 on_done(count)
-            return not stop.look(episode)
+            return not asker.stop.look(episode)
 
         missing = (
             (item, sample)
@@ -151,14 +176,13 @@ async def infer(
             if EpisodeKey(item.item_id, sample) not in done
         )
         try:
-            if not await for_each(missing, one, max_in_flight=max_episodes):
-                raise RunStopped(f"the run was ended early; {count} episodes are recorded and kept: {stop.reason}")
+            if not await for_each(missing, one, max_in_flight=servers.max_episodes):
+                raise RunStopped(f"the run was ended early; {count} episodes are recorded and kept: {asker.stop.reason}")
         except ExceptionGroup as group:
             raise group.exceptions[0] from None  # what broke one episode's set-up is told by itself
         finally:
-            await _write_counters(directory, {"search": setup.search, "image_search": setup.image_search})
-            await client.aclose()
-            await setup.aclose()
+            await _write_counters(directory, {"search": asker.setup.search, "image_search": asker.setup.image_search})
+            await asker.aclose()
 
 
 async def _write_counters(directory: Path, sources: dict[str, Search | None]) -> None:

@@ -7,59 +7,57 @@ scores mean nothing.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import logging
-import os
 import sys
+from dataclasses import replace
 
 from evaluation import suite
 from evaluation.run import ERRORS
 from evaluation.smoke.lookalikes import lookalike_names, write_lookalike
 from evaluation.smoke.scripted_model import request_server, scripted_reply
+from evaluation.suite import SuiteOptions
 from serving import processes
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    options = suite.parser().parse_args(arguments)
     try:
-        sys.exit(_smoke(options) if options.suite == "smoke" else suite.main(options))
+        options = suite.parse(arguments)
+        sys.exit(_smoke(options) if options.suite == "smoke" else suite.run_suite(options))
     except ERRORS as error:
         sys.exit(f"run_benchmarks: {error}")
-    except processes.ProgramFailed as error:
-        sys.exit(f"run_benchmarks: {error}")
 
 
-def _smoke(options: argparse.Namespace) -> int:
-    options.data = options.out / "data"
+def _smoke(options: SuiteOptions) -> int:
+    data = options.out / "data"
     # Look-alikes are not the published files, as is meant: no warning that their checksums differ.
     logging.getLogger("evaluation.runs.folder").setLevel(logging.ERROR)
     for name in lookalike_names():
-        write_lookalike(name, options.data / name)
+        write_lookalike(name, data / name)
     pages = [{"title": "Colours", "text": "The colour red is the colour of stop signs.", "link": "https://example.org/red"}]
-    (options.data / "pages.jsonl").write_text("".join(json.dumps(page) + "\n" for page in pages), encoding="utf-8")
-    sources = options.data / "search.yaml"
-    sources.write_text(
-        f"search: {{provider: local, path: {options.data / 'pages.jsonl'}}}\n"
-        f"image_search: {{provider: local_images, path: {options.data / 'realx'}}}\n",
-        encoding="utf-8",
-    )
-    options.settings = [*options.settings, sources]
+    (data / "pages.jsonl").write_text("".join(json.dumps(page) + "\n" for page in pages), encoding="utf-8")
+    sources = {
+        "search": {"provider": "local", "path": str(data / "pages.jsonl")},
+        "image_search": {"provider": "local_images", "path": str(data / "realx")},
+    }
+    asked = replace(options.asked, agent={**sources, **options.asked.agent})
+    options = replace(options, data=data, benchmarks=options.benchmarks or tuple(lookalike_names()), asked=asked)
     if options.dry_run:
-        return suite.main(options, chosen=lookalike_names())
+        return suite.run_suite(options)
     with contextlib.ExitStack() as stack:
         stack.enter_context(processes.marked())
         logs = options.out / "logs"
         redis_url = stack.enter_context(processes.redis_server(logs))
         arguments = ("--max-sessions", "64", "--require-level", "0")
-        os.environ["CODE_SANDBOX_URL"] = stack.enter_context(processes.sandbox_server(logs, redis_url, arguments=arguments))
-        if options.model is None:
-            options.model = "scripted"
-            options.base_url = stack.enter_context(request_server(scripted_reply, models=("scripted", "judge")))
-            options.judge_base_url = options.judge_base_url or options.base_url
-        return suite.main(options, chosen=lookalike_names())
+        sandbox = stack.enter_context(processes.sandbox_server(logs, redis_url, arguments=arguments))
+        asked = replace(asked, agent={**asked.agent, "sandbox_urls": (sandbox,)})
+        if asked.model is None:
+            url = stack.enter_context(request_server(scripted_reply, models=("scripted", "judge")))
+            scoring = replace(asked.scoring, judge_base_urls=asked.scoring.judge_base_urls or (url,))
+            asked = replace(asked, model="scripted", base_urls=(url,), scoring=scoring)
+        return suite.run_suite(replace(options, asked=asked))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from agent.settings import AgentSettings
 from agent.setup import open_setup
 from deepeyes.chat import play
 from evaluation.benchmarks import Item
-from evaluation.runs.ask import infer
+from evaluation.runs.ask import ModelServers, infer
 from evaluation.runs.settings import RunSettings
 from evaluation.smoke.scripted_model import request_server
 from tests.conftest import ROOT
@@ -111,7 +111,7 @@ def in_evaluation(given, folder):
     item = Item(item_id="1", question=QUESTION, gold="", read_images=lambda: tuple(map(ImageFile, PHOTOS)))
     settings = RunSettings(benchmark="vstar", data="", model="m", **given)
     with request_server(respond) as url:
-        asyncio.run(infer(folder, [item], settings, base_urls=[url], served_name="m"))
+        asyncio.run(infer(folder, [item], settings, ModelServers(base_urls=(url,), served_name="m")))
     return bodies
 
 

@@ -101,8 +101,8 @@ def test_downloads_go_where_the_evaluation_looks_for_them(tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_:
         fetch.main(["vstar"])  # what is there is not downloaded again
     assert (exit_.value.code, capsys.readouterr().out) == (0, "datasets/eval/VStarBench.tsv\n")
-    options = suite.parser().parse_args(["--benchmarks", "vstar", "--model", "m", "--out", str(tmp_path / "o"), "--dry-run"])
-    assert suite.main(options) == 0
+    options = suite.parse(["--benchmarks", "vstar", "--model", "m", "--out", str(tmp_path / "o"), "--dry-run"])
+    assert suite.run_suite(options) == 0
     assert re.search(r"vstar +there", capsys.readouterr().out)
 
 

@@ -130,15 +130,15 @@ def test_an_old_name_in_todays_record_is_refused_with_the_new_one(run):
 
 
 def test_the_published_evaluation_is_one_option_away(tmp_path):
-    from evaluation.run import _parser, settings_from
+    from evaluation.run import parse, settings_for
 
     data = write_lookalike("vstar", tmp_path)
-    options = _parser().parse_args(
+    options = parse(
         ["--out", "x", "--model", "m", "--settings", str(ROOT / "evaluation/recipes/published.yaml"), "--max-turns", "5"]
     )
-    found = settings_from(options, "vstar", data)
+    found = settings_for(options.asked, "vstar", data)
     assert (found.primer, found.image_max_pixels, found.python_timeout_s, found.max_turns) == ("", None, 60, 5)
-    ours = settings_from(_parser().parse_args(["--out", "x", "--model", "m"]), "vstar", data)
+    ours = settings_for(parse(["--out", "x", "--model", "m"]).asked, "vstar", data)
     assert (ours.primer, ours.tools, ours.prompt) == ("<think>", ("python",), "deepeyesv2_code")
-    served_elsewhere = _parser().parse_args(["--out", "x", "--model", "m", "--dialect", "openai"])
-    assert settings_from(served_elsewhere, "vstar", data).primer == "", "such a server cannot go on with a reply"
+    served_elsewhere = parse(["--out", "x", "--model", "m", "--dialect", "openai"])
+    assert settings_for(served_elsewhere.asked, "vstar", data).primer == "", "such a server cannot go on with a reply"

@@ -1,9 +1,10 @@
 """The suite's plan, contamination, downloads, and several model servers as one."""
 
-import argparse
+import ast
 import hashlib
 import io
 import json
+import re
 
 import httpx
 import pytest
@@ -14,20 +15,21 @@ from data.fetch import FetchFailed, Source, fetch
 from data.fetch import main as fetch_main
 from evaluation import suite
 from evaluation.analysis.contamination import Entry, check, image_hash, train_entries
-from evaluation.run import settings_from
-from evaluation.smoke.lookalikes import write_lookalike
-from tests.conftest import png
+from evaluation.run import settings_for
+from evaluation.smoke.lookalikes import lookalike_names, write_lookalike
+from evaluation.smoke.suite import main as smoke_main
+from tests.conftest import ROOT, png
 
 # ---- suite ----
 
 
-def options(tmp_path, *more) -> argparse.Namespace:
-    return suite.parser().parse_args(["--out", str(tmp_path / "out"), "--data", str(tmp_path / "data"), *more])
+def options(tmp_path, *more) -> suite.SuiteOptions:
+    return suite.parse(["--out", str(tmp_path / "out"), "--data", str(tmp_path / "data"), *more])
 
 
 def test_images_are_shown_as_in_training_unless_a_limit_is_given(tmp_path, capsys):
     def limit(*more):
-        return settings_from(options(tmp_path, "--model", "m", *more), "vstar", tmp_path).image_max_pixels
+        return settings_for(options(tmp_path, "--model", "m", *more).asked, "vstar", tmp_path).image_max_pixels
 
     assert limit() == shared_value("image_max_pixels")
     assert limit("--image-max-pixels", "none") is None
@@ -42,7 +44,7 @@ def test_images_are_shown_as_in_training_unless_a_limit_is_given(tmp_path, capsy
 def test_a_dry_run_says_what_would_be_asked_and_what_is_missing(tmp_path, capsys):
     write_lookalike("vstar", tmp_path / "data")
     given = options(tmp_path, "--suite", "perception", "--dry-run", "--model", "m", "--usd-per-million", "1", "2")
-    assert suite.main(given) == 0
+    assert suite.run_suite(given) == 0
     text = capsys.readouterr().out
     assert "vstar                  there            191" in text
     assert "chartqa                missing        2,500" in text
@@ -53,12 +55,12 @@ def test_a_dry_run_says_what_would_be_asked_and_what_is_missing(tmp_path, capsys
 
 def test_missing_files_and_a_missing_model_are_said_before_anything_starts(tmp_path):
     with pytest.raises(ValueError, match="no file in .* for vstar; get them with `python -m data.fetch vstar"):
-        suite.main(options(tmp_path, "--benchmarks", "vstar"))
+        suite.run_suite(options(tmp_path, "--benchmarks", "vstar"))
     write_lookalike("vstar", tmp_path / "data")
     with pytest.raises(ValueError, match="--model is missing"):
-        suite.main(options(tmp_path, "--benchmarks", "vstar"))
+        suite.run_suite(options(tmp_path, "--benchmarks", "vstar"))
     with pytest.raises(LookupError, match="no benchmark 'none'"):
-        suite.main(options(tmp_path, "--benchmarks", "none"))
+        suite.run_suite(options(tmp_path, "--benchmarks", "none"))
 
 
 def test_suites_hold_what_the_paper_evaluates():
@@ -173,3 +175,37 @@ def test_a_server_that_does_not_give_it_is_named_after_some_attempts(tmp_path):
 def test_an_unknown_name_lists_those_that_can_be_had():
     with pytest.raises(SystemExit, match="no address for none; there are vstar"):
         fetch_main(["none"])
+
+
+# ---- the command line ends where options begin ----
+
+
+def test_no_function_but_a_parser_takes_what_argparse_made():
+    """Options are typed once they were read: a misspelt one is found by the type checker, and not in the middle of a run."""
+    allowed = {"add_model_options", "add_scoring_options", "model_options"}
+    for path in [*(ROOT / "evaluation").rglob("*.py"), ROOT / "deepeyes/chat.py", ROOT / "deepeyes/quickstart/pipeline.py"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name not in allowed:
+                taken = [ast.unparse(one.annotation) for one in node.args.args if one.annotation is not None]
+                assert "argparse.Namespace" not in taken, f"{path}: {node.name}"
+                assert node.returns is None or ast.unparse(node.returns) != "argparse.Namespace", f"{path}: {node.name}"
+
+
+def test_bags_without_types_are_few_and_hold_what_others_define():
+    """Rows of published files, replies of a judge, and records of before their rows had types."""
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in sorted((ROOT / "evaluation").rglob("*.py"))
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if re.search(r"\b(?:dict|Mapping)\[str, Any\]", line) and "arguments: Mapping[str, Any]" not in line
+    ]
+    assert len(found) <= 10, found
+
+
+@pytest.mark.parametrize("given", [(), ("--benchmarks", "vstar, chartqa")])
+def test_the_smoke_suite_asks_the_benchmarks_that_are_named(tmp_path, capsys, given):
+    with pytest.raises(SystemExit) as ended:
+        smoke_main(["--suite", "smoke", "--dry-run", "--out", str(tmp_path), *given])
+    assert ended.value.code == 0
+    asked = [line.split()[0] for line in capsys.readouterr().out.splitlines() if " there " in line]
+    assert asked == (["vstar", "chartqa"] if given else lookalike_names())
