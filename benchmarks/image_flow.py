@@ -115,7 +115,7 @@ def _to_workers(rows: Sequence[dict[str, Any]]) -> int:
 
 
 def _measure(label: str, size: tuple[int, int], image_processor: Any, root: Path) -> dict[str, Any]:
-    from agent.images import ImageFile
+    from agent.images import ImageFile, ImageRule
     from reinforcement_learning.verl_adapter.image_store import ImageStore
     from reinforcement_learning.verl_adapter.images import QwenImageSizer
     from reinforcement_learning.verl_adapter.pixels import REFS, PixelSource, reference_inputs
@@ -128,16 +128,22 @@ def _measure(label: str, size: tuple[int, int], image_processor: Any, root: Path
     store = ImageStore(root / label)
     processor = SimpleNamespace(image_processor=image_processor)
 
-    def references() -> list[Any]:
-        sizer = QwenImageSizer(processor, step=1, known=[store.put(opening)])
-        refs = [sizer(ImageFile(data))[0] for data in (opening, crop)]
+    rule = ImageRule.of_processor(image_processor)
+    name = store.put(opening)
+
+    def reference(data: bytes) -> Any:
+        sizer = QwenImageSizer(processor, step=1)
+        ref, _ = sizer(rule.apply(ImageFile(data)))
         asyncio.run(sizer.store(store))
-        return refs
+        return ref
 
     decode_s, decoded = _timed(lambda: [ImageFile(data).pil() for data in (opening, crop)])
     process_s, made = _timed(lambda: dict(image_processor(images=decoded, return_tensors="pt")))
     made["images_seqlens"] = made["image_grid_thw"][:, 1] * made["image_grid_thw"][:, 2]
-    references_s, refs = _timed(lambda: references())
+    # Once for a prompt, whose rollouts share it, and once for a rollout.
+    opening_s, opening_ref = _timed(lambda: reference(opening))
+    crop_s, crop_ref = _timed(lambda: reference(crop))
+    refs = [opening_ref, crop_ref]
     inputs = reference_inputs(refs, image_processor)
     rank_s, _ = _timed(lambda: PixelSource(image_processor, store).pixel_values(inputs[REFS]))
     pickle_s, _ = _timed(lambda: _pickled(decoded))
@@ -145,7 +151,7 @@ def _measure(label: str, size: tuple[int, int], image_processor: Any, root: Path
     found: dict[str, Any] = {"label": label, "file": len(opening), "tokens": tokens}
     for way, key, value, images, mm_inputs in (
         ("pixels", "image_bytes", [opening], decoded, made),
-        ("references", "image_names", [refs[0].name], refs, inputs),
+        ("references", "image_names", [name], refs, inputs),
     ):
         row = _row(0, **{key: value})
         bare = _encoded(_trajectory(_row(0), {}, _TEXT_TOKENS + tokens))
@@ -160,7 +166,7 @@ def _measure(label: str, size: tuple[int, int], image_processor: Any, root: Path
         }
     episodes = _PROMPTS * _ROLLOUTS
     found["pixels"]["loop"] = (decode_s + process_s + _TURNS * pickle_s) * episodes
-    found["references"]["loop"] = references_s * episodes
+    found["references"]["loop"] = opening_s * _PROMPTS + crop_s * episodes
     found["references"]["rank"] = rank_s * episodes / _RANKS
     return found
 
@@ -213,9 +219,10 @@ def _simulate(steps: int, root: Path) -> Iterator[tuple[int, float, int, float]]
     processor: Any = SimpleNamespace(image_processor=_Simulated())
     store, queue = ImageStore(root / "run", cache_bytes=64 << 20), StorageUnitData()
     source = PixelSource(processor.image_processor, store, max_bytes=128 << 20)
-    openings = [_photo(number, 1152, 864) for number in range(8)]
+    # On the grid, so that the rule leaves them as they are.
+    openings = [_photo(number, 1148, 868) for number in range(8)]
     names = [store.put(data) for data in openings]
-    crops = [_photo(number, 384, 288) for number in range(64)]
+    crops = [_photo(number, 392, 280) for number in range(64)]
     for step in range(1, steps + 1):
         keys = list(range(step * _ROWS, step * _ROWS + _ROWS))
         fields = []

@@ -11,7 +11,6 @@ alike.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import re
 import sys
@@ -22,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from agent.images import ImageFile, UnreadableImage
 from evaluation.benchmarks import load_benchmark
 from evaluation.errors import BenchmarkError
 from evaluation.tables.rows import image_reader, read_rows
@@ -61,14 +60,11 @@ def image_hash(data: bytes) -> int | None:
     import imagehash
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            grey = image.convert("L")
-            low, high = grey.getextrema()
-            if low == high:
-                return None
-            return int(str(imagehash.phash(grey)), 16)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        grey = ImageFile(data).pil().convert("L")
+    except UnreadableImage:
         return None
+    low, high = grey.getextrema()
+    return None if low == high else int(str(imagehash.phash(grey)), 16)
 
 
 def runs_of_words(text: str) -> frozenset[tuple[str, ...]]:
