@@ -166,18 +166,10 @@ def _verdict(summaries: Mapping[str, RunSummary], success_accuracy: float) -> st
     )
 
 
-def write_report(directory: Path, path: Path, *, success_accuracy: float) -> None:
-    """Write the page from whatever the run has produced so far.
-
-    Args:
-        directory: The run.
-        path: Of the page; replaced as a whole.
-        success_accuracy: What the run is held against.
-    """
-    summaries = _summaries(directory)
-    metrics = _rows(directory / "rl/metrics.jsonl")
+def _charts(directory: Path, metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """(title, chart) of what went on while it learned."""
     sft = _rows(directory / "models/sft/trainer_log.jsonl")
-    charts = [
+    return [
         ("Cold start: loss", line_chart({"SFT loss": _points(sft, "current_steps", "loss")}, x_label="SFT step")),
         (
             "RL: reward and accuracy",
@@ -206,15 +198,32 @@ def write_report(directory: Path, path: Path, *, success_accuracy: float) -> Non
             ),
         ),
     ]
+
+
+def _headline(summaries: Mapping[str, RunSummary], success_accuracy: float) -> str:
+    if not {"sft", "rl"} <= summaries.keys():
+        return ""
+    return (
+        f"<p>Accuracy on {summaries['rl'].items} held-out questions went from <strong>"
+        f"{percent(summaries['sft'].accuracy)}</strong> after the cold start to <strong class='good'>"
+        f"{percent(summaries['rl'].accuracy)}</strong> after RL. What the model learned in between is <em>when to use "
+        "its tool</em>.</p>" + _verdict(summaries, success_accuracy)
+    )
+
+
+def write_report(directory: Path, path: Path, *, success_accuracy: float) -> None:
+    """Write the page from whatever the run has produced so far.
+
+    Args:
+        directory: The run.
+        path: Of the page; replaced as a whole.
+        success_accuracy: What the run is held against.
+    """
+    summaries = _summaries(directory)
+    metrics = _rows(directory / "rl/metrics.jsonl")
+    charts = _charts(directory, metrics)
     cards = "".join(f'<section class="card"><h3>{title}</h3>{chart}</section>' for title, chart in charts)
-    headline = ""
-    if {"sft", "rl"} <= summaries.keys():
-        headline = (
-            f"<p>Accuracy on {summaries['rl'].items} held-out questions went from <strong>"
-            f"{percent(summaries['sft'].accuracy)}</strong> after the cold start to <strong class='good'>"
-            f"{percent(summaries['rl'].accuracy)}</strong> after RL. What the model learned in between is <em>when to use "
-            "its tool</em>.</p>" + _verdict(summaries, success_accuracy)
-        )
+    headline = _headline(summaries, success_accuracy)
     results = f'<h2>Before and after</h2><section class="card">{_results(summaries)}</section>' if summaries else ""
     body = f"""
 <h1>A vision-language model learns when to write code</h1>

@@ -115,10 +115,14 @@ async def record(
 
 def step_of(row: Mapping[str, Any]) -> int:
     """The training step that asked for a row's rollouts; -1 if that is not known."""
+    return _whole(row.get("global_steps"), -1)
+
+
+def _whole(value: Any, otherwise: int) -> int:
     try:
-        return int(row.get("global_steps", -1))
+        return int(value)
     except (TypeError, ValueError):
-        return -1
+        return otherwise
 
 
 def item_of(row: Mapping[str, Any]) -> str:
@@ -133,7 +137,7 @@ def _facts(rollout: RolloutSoFar, row: Mapping[str, Any], *, validation: bool, s
         source=str(row.get("data_source", "")) if task is None else task.data_source,
         category="" if task is None else str(task.extra.get("kind", "")),
         gold="" if task is None else " or ".join(task.gold),
-        sample=int(row.get("session_id") or 0),
+        sample=_whole(row.get("session_id"), 0),
         step=step_of(row),
         group=str(row.get("uid", "")),
         validation=validation,

@@ -314,3 +314,23 @@ def test_heads_of_a_long_recording_are_read_without_holding_it():
         _, peak_bytes = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert peak_bytes < 2_000_000 < 400 * len(line)
+
+
+# ---- a recording of this version, for those that come ----
+
+
+@pytest.mark.parametrize(("folder", "count"), [("rollouts", 10), ("chat", 1), ("evaluation", 10)])
+def test_lines_of_version_3_are_read_and_written_byte_for_byte(folder, count):
+    (path,) = record_files(RECORDED / "version_3" / folder)
+    lines = path.read_bytes().splitlines(keepends=True)
+    found = list(RecordReader(path).rollouts())
+    assert len(found) == len(lines) == count
+    assert [to_line(rollout) for rollout in found] == lines
+    assert [head for _, head in RecordReader(path).heads()] == [head_of(rollout) for rollout in found]
+
+
+def test_what_version_2_and_3_recorded_of_the_same_rollouts_is_the_same():
+    def facts(version):
+        return [rollout.facts for rollout in read_rollouts(RECORDED / version / "rollouts")]
+
+    assert facts("version_2") == facts("version_3")

@@ -248,9 +248,10 @@ async def test_the_files_of_several_processes_are_one_list_and_what_a_resume_for
 # ---- recordings of before, and damaged ones ----
 
 
+@pytest.mark.parametrize("version", ["version_2", "version_3"])
 @pytest.mark.parametrize(("folder", "episodes"), [("rollouts", 10), ("chat", 1), ("evaluation", 10)])
-def test_recordings_of_version_2_open_in_list_and_page(tmp_path, folder, episodes):
-    shutil.copytree(ROOT / "tests/recorded/version_2" / folder, tmp_path / folder)
+def test_recordings_of_every_version_open_in_list_and_page(tmp_path, version, folder, episodes):
+    shutil.copytree(ROOT / "tests/recorded" / version / folder, tmp_path / folder)
     with client(tmp_path / folder) as asked:
         listed = asked.get("/api/runs/0/episodes").json()
         assert listed["total"] == episodes
