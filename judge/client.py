@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
-from typing import Literal
 
 import httpx
 from pydantic import Field
 
-from judge.llm import JudgeMisconfigured, Llm, LlmSettings, quoted
-from judge.replies import CHOICES, Strictness, parse_reply
+from judge.llm import JudgeMisconfigured, Llm, LlmSettings
+from judge.quoting import quoted
+from judge.replies import CHOICES, Strictness, outcome_of
 from judge.rules import Rules, may_take_long
 from judge.verdict import Outcome, Verdict
 
@@ -65,10 +65,8 @@ class JudgeSettings(LlmSettings):
     """What no rule accepts is wrong, and no LLM is asked."""
     log_only: bool = False
     """The LLM is asked about every answer, but only `Verdict.second_opinion` says what it thinks: rules alone decide."""
-    structured_output: Literal["choice", "none"] = "choice"
-    """`choice` lets vLLM write one of the two words only; a server that refuses it is asked without."""
     strictness: Strictness = "strict"
-    """How a reply that was not constrained is read; see judge/replies.py."""
+    """How a reply is read that keeps to no form; see judge/replies.py."""
     votes: int = Field(1, ge=1)
     """Asked so often, at a temperature of 0.7 from two on; the majority decides, and none is undecided."""
 
@@ -90,7 +88,7 @@ class Judge:
 
     async def ping(self) -> None:
         """Raises:
-        ConnectionError: A judge server does not answer; the message says which.
+        ConnectionError: A judge server does not answer, or (WrongServer) is not the one that was asked for.
         """
         await self.llm.ping()
 
@@ -133,16 +131,19 @@ class Judge:
 
     async def _vote(self, prompt: JudgePrompt, question: str, gold: str | Sequence[str], answer: str) -> Verdict:
         settings = self.settings
-        text = prompt.fill(question, gold if isinstance(gold, str) else " or ".join(gold), answer)
+        golds = gold if isinstance(gold, str) else " or ".join(gold)
+        text = prompt.fill(question, golds, answer)
         votes: Counter[Outcome] = Counter()
         needed = settings.votes // 2 + 1
         tokens, from_cache = 0, True
         for number in range(settings.votes):
             asked = await self.llm.ask(
                 text,
-                lambda reply: parse_reply(reply, settings.strictness),
-                reader=f"verdict:{settings.strictness}",
-                choices=CHOICES if settings.structured_output == "choice" else (),
+                outcome_of,
+                reader="verdict",
+                choices=CHOICES,
+                strictness=settings.strictness,
+                material=f"{question}\n{golds}\n{answer}",
                 temperature=0.0 if settings.votes == 1 else _VOTE_TEMPERATURE,
                 seed=number if settings.votes > 1 else None,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import re
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -14,15 +14,17 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
 from judge.cache import open_cache
+from judge.connection import Connection, JudgeMisconfigured, refusal_text, status_and_json
+from judge.manners import Manners, Spelling, is_too_long
+from judge.replies import Reading, Reply, Spoken, mentions, read_answer, read_choice
 from serving.balancing import NoServer, Server, Servers
 from serving.retries import RETRIED, pause_before_s
 
+__all__ = ["Asked", "JudgeMisconfigured", "Llm", "LlmSettings"]
 T = TypeVar("T")
-_SPECIAL_TOKEN = re.compile(r"<\|(\w+)\|>")
-
-
-class JudgeMisconfigured(RuntimeError):
-    """The judge refuses every request: a wrong model name, key or URL. Retrying cannot help."""
+_LEAST_ROOM = 64
+_MOST_ROOM_FACTOR = 16
+_RETRY_TEMPERATURES = (0.0, 0.3, 0.6, 0.9)
 
 
 class LlmSettings(BaseModel):
@@ -34,7 +36,8 @@ class LlmSettings(BaseModel):
     """Of the judge servers, with `/v1`; none means rules alone. From LLM_AS_A_JUDGE_BASE, comma-separated."""
     model: str = "judge"
     """`--served-model-name` of the judge. Source: DeepEyesV2 0373e6e, README."""
-    api_key: str = Field("EMPTY", repr=False)
+    api_key: str | None = Field(None, repr=False, exclude=True)
+    """None is JUDGE_API_KEY; empty is none. Sent to the servers above and nowhere else."""
     cache: str | None = None
     """Answers of before: the path of a SQLite file, or redis://…"""
     timeout_s: float = Field(60.0, gt=0)
@@ -45,6 +48,13 @@ class LlmSettings(BaseModel):
     """How long a question waits while no server answers anybody; waiting behind other questions has no bound."""
     max_in_flight: int = Field(64, ge=1)
     """Requests of this process; fewer while many are answered 429 or 503, or not in time."""
+    structured_output: Spelling = "choice"
+    """How the server is held to a few words, where a question has only those: `choice` is vLLM's `structured_outputs`,
+    `guided_choice` that of older vLLM, `json_schema` the `response_format` of OpenAI, SGLang, llama.cpp, Ollama and others.
+    One that refuses or ignores it is noticed, and asked as with `none`: with room, and for a last line of its own."""
+    max_reply_tokens: int = Field(2048, ge=1)
+    """Of a reply that is not held to a few words, thoughts included; one that is cut is asked for again with four times as
+    many."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,25 +73,94 @@ class Asked(Generic[T]):
     from_cache: bool = False
 
 
+@dataclass(slots=True)
+class _Question(Generic[T]):
+    """One question while it is being asked."""
+
+    prompt: str
+    read: Callable[[str], T | None]
+    choices: tuple[str, ...]
+    strictness: Reading
+    quotable: bool
+    temperature: float
+    seed: int | None
+    room: int
+    held: bool
+    """Whether it may still be asked so that the server is held to the choices."""
+    unread: int = 0
+    """Replies so far that could not be read."""
+
+    def text(self, *, held: bool, label: str) -> str:
+        """What is asked this time: with the form of a reply that is not held, and a reminder after an unreadable one."""
+        parts = [self.prompt]
+        if self.choices and not held and self.strictness != "exact":
+            lines = " or ".join(f"`{label}: {choice}`" for choice in self.choices)
+            parts.append(f"End your reply with a line of its own that holds nothing but {lines}.")
+        if self.unread:
+            short = "that one line" if self.choices else "what is asked for, on one line, without explanation or marks"
+            parts.append(f"(A reply to this could not be read. Reply with {short} and nothing else.)")
+        return "\n\n".join(parts)
+
+    def value(self, said: Spoken, label: str) -> tuple[T | None, str]:
+        """(what a reply says, the words that said it)."""
+        if not self.choices:
+            return self.read(said.text), said.text
+        word = read_choice(said, self.choices, strictness=self.strictness, label=label, quotable=self.quotable)
+        return (None, "") if word is None else (self.read(word), word)
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt(Generic[T]):
+    """What came of one request."""
+
+    asked: Asked[T]
+    words: str = ""
+    """That were read."""
+    final: bool = False
+    """No other request will do better."""
+
+
+class _AskOtherwise(Exception):
+    """The server has shown how it wants to be asked, or how much room there is; this was no attempt."""
+
+
 class Llm:
-    """One model behind one server or several; opens its connection at first use."""
+    """One model behind one server or several; opens its connection at first use.
+
+    Raises:
+        ValueError: The key or a URL cannot be one.
+    """
 
     def __init__(self, settings: LlmSettings, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.settings = settings
-        self._http = httpx.AsyncClient(
+        self.connection = Connection(
+            settings.base_urls,
+            key=settings.api_key,
+            model=settings.model,
+            timeout_s=settings.timeout_s,
+            max_in_flight=settings.max_in_flight,
             transport=transport,
-            timeout=httpx.Timeout(settings.timeout_s, connect=5.0),
-            headers={"Authorization": f"Bearer {settings.api_key}"},
-            limits=httpx.Limits(max_connections=settings.max_in_flight, max_keepalive_connections=settings.max_in_flight),
         )
-        self._servers = Servers(settings.base_urls, max_in_flight=settings.max_in_flight, what="judge")
+        self._servers = Servers(self.connection.urls, max_in_flight=settings.max_in_flight, what="judge")
+        self.manners = {
+            url: Manners(self.connection.shown(url), spelling=settings.structured_output) for url in self.connection.urls
+        }
+        """What each server has shown of how it wants to be asked."""
         self._cache = open_cache(settings.cache)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self.connection.aclose()
         if self._cache is not None:
             await self._cache.aclose()
+
+    async def ping(self) -> None:
+        """Raises:
+        ConnectionError: A server does not answer; the message says which.
+        WrongServer: It wants another key, serves another model, or is no such server.
+        """
+        for url in self.connection.urls:
+            await self.connection.ping(url)
 
     async def ask(
         self,
@@ -90,130 +169,151 @@ class Llm:
         *,
         reader: str,
         choices: Sequence[str] = (),
+        strictness: Reading = "strict",
+        material: str | None = None,
         temperature: float = 0.0,
         seed: int | None = None,
-        max_tokens: int = 2048,
     ) -> Asked[T]:
-        """Ask until a reply can be read.
+        """Ask until a reply can be read. What a model thinks is taken off before anybody reads.
 
         Args:
             prompt: The user message.
-            read: Gives what a reply says, or None for one that is unreadable and asked for again.
+            read: Gives what a reply says, or None for one that is unreadable and asked for again. With `choices` it gets one
+                of them.
             reader: Name of `read`: equal prompts that are read differently are different entries of the cache.
-            choices: The only replies there are; a server that cannot be held to them is asked without.
+            choices: The only replies there are. A server that cannot be held to them is asked for a last line with one of
+                them and a label that is drawn for the request: what it quotes cannot hold that.
+            strictness: How a reply is read that does not keep to that form; see judge/replies.py.
+            material: What was filled into the prompt, by default all of it: if it mentions a choice, only that form will do.
             temperature: Of sampling.
             seed: Of sampling; also tells votes apart.
-            max_tokens: Of a reply that is not one of `choices`.
 
         Raises:
             JudgeMisconfigured: A server refuses every request.
         """
-        key = json.dumps([prompt, self.settings.model, reader, list(choices), temperature, seed])
+        key = json.dumps([prompt, self.settings.model, reader, list(choices), strictness, temperature, seed])
         key = hashlib.sha256(key.encode()).hexdigest()
         known = await self._cache.get(key) if self._cache is not None else None
-        if known is not None and (value := read(str(known.get("reply", "")))) is not None:
-            return Asked(value=value, reply=str(known["reply"]), from_cache=True)
-        body: dict[str, Any] = {
-            "model": self.settings.model,
-            "messages": [{"role": "user", "content": prompt}],
-            "temperature": temperature,
-            "max_tokens": max_tokens,
-        }
-        if seed is not None:
-            body["seed"] = seed
-        asked = await self._ask(body, read, tuple(choices))
-        if self._cache is not None and asked.value is not None:
-            await self._cache.put(key, {"reply": asked.reply})
-        return asked
+        words = str(known.get("said", "")) if known is not None else ""
+        if words and (not choices or words in choices) and (value := read(words)) is not None:
+            return Asked(value=value, reply=str((known or {}).get("reply", "")), from_cache=True)
+        question = _Question(
+            prompt=prompt,
+            read=read,
+            choices=tuple(choices),
+            strictness=strictness,
+            quotable=bool(choices) and mentions(prompt if material is None else material, choices),
+            temperature=temperature,
+            seed=seed,
+            room=self.settings.max_reply_tokens,
+            held=bool(choices),
+        )
+        attempt = await self._ask(question)
+        if self._cache is not None and attempt.asked.value is not None:
+            await self._cache.put(key, {"reply": attempt.asked.reply, "said": attempt.words})
+        return attempt.asked
 
-    async def ping(self) -> None:
-        """Raises:
-        ConnectionError: A server does not answer, or serves another model; the message says which.
-        """
-        for url in self.settings.base_urls:
+    async def _ask(self, question: _Question[T]) -> _Attempt[T]:
+        attempts = self.settings.attempts
+        last: _Attempt[T] = _Attempt(Asked(value=None, problem="no attempt", outage=True))
+        tokens, tried, lost = 0, 0, 0
+        while tried < attempts:
             try:
-                response = await self._http.get(f"{url.rstrip('/')}/models", timeout=5.0)
-                response.raise_for_status()
-                served = [model["id"] for model in response.json()["data"]]
-            except (httpx.HTTPError, LookupError, ValueError, TypeError) as error:
-                raise ConnectionError(
-                    f"no judge at {url} ({error or type(error).__name__}); start one with `bash judge/serve.sh` or set "
-                    "LLM_AS_A_JUDGE_BASE"
-                ) from error
-            if self.settings.model not in served:
-                raise ConnectionError(
-                    f"the judge at {url} serves {', '.join(served)}, not {self.settings.model!r}; start it with "
-                    f"`--served-model-name {self.settings.model}` or set judge.model"
-                )
-
-    async def _ask(self, body: dict[str, Any], read: Callable[[str], T | None], choices: tuple[str, ...]) -> Asked[T]:
-        settings = self.settings
-        asked: Asked[T] = Asked(value=None, problem="no attempt", outage=True)
-        tokens = 0
-        for attempt in range(settings.attempts):
-            await asyncio.sleep(pause_before_s(attempt))
-            try:
-                async with self._servers.slot(patience_s=settings.patience_s) as server:
-                    asked, again = await self._send(server, _constrained(body, server, choices), read)
+                async with self._servers.slot(patience_s=self.settings.patience_s) as server:
+                    last = await self._send(server, question)
             except NoServer as error:
-                return replace(asked, problem=f"{error}; last: {asked.problem}", outage=True, num_tokens=tokens)
-            tokens += asked.num_tokens
-            if not again:
-                return replace(asked, num_tokens=tokens)
-        return replace(asked, problem=f"{settings.attempts} tries, last: {asked.problem}", num_tokens=tokens)
+                problem = f"{error}; last: {last.asked.problem}"
+                return replace(last, asked=replace(last.asked, problem=problem, outage=True, num_tokens=tokens))
+            except _AskOtherwise:
+                continue
+            tried, tokens = tried + 1, tokens + last.asked.num_tokens
+            if last.asked.value is not None or last.final:
+                return replace(last, asked=replace(last.asked, num_tokens=tokens))
+            if last.asked.outage and tried < attempts:
+                lost += 1
+                await asyncio.sleep(pause_before_s(lost))
+        problem = f"{attempts} tries, last: {last.asked.problem}"
+        return replace(last, asked=replace(last.asked, problem=problem, num_tokens=tokens))
 
-    async def _send(self, server: Server, body: dict[str, Any], read: Callable[[str], T | None]) -> tuple[Asked[T], bool]:
-        """What came of one request, and whether another may do better."""
-        try:
-            response = await self._http.post(f"{server.url}/chat/completions", json=body)
-        except httpx.TransportError as error:
-            self._servers.did_not_answer(server, error)
-            return Asked(value=None, problem=f"{server.url}: {error or type(error).__name__}", outage=True), True
-        self._servers.answered(server, response.status_code)
-        if response.status_code in RETRIED:
-            return Asked(value=None, problem=f"{server.url} answered HTTP {response.status_code}", outage=True), True
-        if response.status_code != 200:
-            return self._unusable(server, response)
-        reply, tokens = _text_and_tokens(response)
-        value = read(reply)
-        problem = f"an unreadable verdict: {reply[:100]!r}" if value is None else ""
-        return Asked(value=value, reply=reply, num_tokens=tokens, problem=problem), value is None
-
-    def _unusable(self, server: Server, response: httpx.Response) -> tuple[Asked[Any], bool]:
-        """A status that no retry mends, unless the server only lacks what was asked for.
+    async def _send(self, server: Server, question: _Question[T]) -> _Attempt[T]:
+        """What came of one request.
 
         Raises:
+            _AskOtherwise: It was no attempt.
+            JudgeMisconfigured: The server refuses every request.
+        """
+        manners = self.manners[server.url]
+        lessons = manners.lessons
+        held = question.held and manners.spelling != "none" and not (manners.needs_room and question.quotable)
+        label = f"VERDICT-{secrets.token_hex(3)}"
+        body = manners.body(self._base(question, held, label), question.choices if held else (), question.room)
+        try:
+            response = await self.connection.post(server.url, body)
+        except httpx.TransportError as error:
+            self._servers.did_not_answer(server, error)
+            return self._lost(server, f"{error or type(error).__name__}")
+        status, answer = status_and_json(response)
+        if status == 200 and answer is None:
+            server.failed()
+            return self._lost(server, "a web page, or something else that is no JSON; does the URL end in /v1?")
+        self._servers.answered(server, status)
+        if status in RETRIED:
+            return self._lost(server, f"HTTP {status}")
+        if status != 200:
+            return self._refused(server, status, response.text, question, body, lessons)
+        with_room = manners.needs_room or not held
+        return self._read(server, question, read_answer(answer), held=held, with_room=with_room, label=label)
+
+    def _base(self, question: _Question[T], held: bool, label: str) -> dict[str, Any]:
+        text = question.text(held=held, label=label)
+        base: dict[str, Any] = {"model": self.settings.model, "messages": [{"role": "user", "content": text}]}
+        again = _RETRY_TEMPERATURES[min(question.unread, len(_RETRY_TEMPERATURES) - 1)]
+        base["temperature"] = max(question.temperature, again)
+        if question.seed is not None or question.unread:
+            base["seed"] = (question.seed or 0) + 1000 * question.unread
+        return base
+
+    def _read(
+        self, server: Server, question: _Question[T], reply: Reply, *, held: bool, with_room: bool, label: str
+    ) -> _Attempt[T]:
+        if reply.outage:
+            server.failed()
+            return self._lost(server, reply.problem)
+        value, words = (None, "") if reply.said is None else question.value(reply.said, label)
+        manners = self.manners[server.url]
+        manners.learn_from_reply(reply, held=held, read=value is not None, with_room=with_room)
+        if value is not None:
+            return _Attempt(Asked(value=value, reply=reply.raw, num_tokens=reply.num_tokens), words)
+        question.unread += 1
+        # A server that has just shown that it thinks is asked once more in the same way, with room for that.
+        question.held = held and manners.needs_room and not with_room
+        if reply.cut and with_room:
+            question.room = min(4 * question.room, _MOST_ROOM_FACTOR * self.settings.max_reply_tokens)
+        why = reply.problem or "not of the form that was asked for"
+        problem = f"an unreadable reply of {manners.url}, {why}: {self.connection.tidy(reply.raw[:100])!r}"
+        return _Attempt(Asked(value=None, reply=reply.raw, num_tokens=reply.num_tokens, problem=problem))
+
+    def _refused(
+        self, server: Server, status: int, text: str, question: _Question[T], body: dict[str, Any], lessons: int
+    ) -> _Attempt[T]:
+        """A status that no retry mends, unless the server only wants to be asked otherwise.
+
+        Raises:
+            _AskOtherwise: It does.
             JudgeMisconfigured: It refuses every request.
         """
-        text = response.text[:300]
-        if response.status_code in (400, 422) and server.structured and "structured_outputs" in response.text:
-            server.structured = False
-            return Asked(value=None, problem=f"{server.url} knows no structured_outputs", outage=True), True
-        if response.status_code in (400, 413) and ("context length" in text.lower() or response.status_code == 413):
-            return Asked(value=None, problem=f"the question is too long for the judge at {server.url}: {text}"), False
-        raise JudgeMisconfigured(
-            f"the judge at {server.url} answered HTTP {response.status_code}: {text}; check judge.model "
-            f"({self.settings.model!r}), its key and LLM_AS_A_JUDGE_BASE"
-        )
+        manners = self.manners[server.url]
+        if is_too_long(status, text):
+            room = int(body.get(manners.tokens_field, 0))
+            if room > _LEAST_ROOM:
+                question.room = max(_LEAST_ROOM, room // 4)
+                raise _AskOtherwise
+            problem = f"the question is too long for the judge at {manners.url}: {self.connection.tidy(text[:300])}"
+            return _Attempt(Asked(value=None, problem=problem), final=True)
+        if status in (400, 422) and (manners.lessons != lessons or manners.learn_from_refusal(body, refusal_text(text))):
+            raise _AskOtherwise
+        raise self.connection.refusal(server.url, status, text)
 
-
-def quoted(text: str, *, max_chars: int | None = None) -> str:
-    """A JSON string on one line, without special tokens of a tokenizer: it cannot end itself, whatever it says."""
-    text = text[:max_chars].encode("utf-8", "replace").decode()
-    return json.dumps(_SPECIAL_TOKEN.sub(r"<| \1 |>", text), ensure_ascii=False)
-
-
-def _constrained(body: dict[str, Any], server: Server, choices: tuple[str, ...]) -> dict[str, Any]:
-    if not choices or not server.structured:
-        return body
-    return body | {"structured_outputs": {"choice": list(choices)}, "max_tokens": 16}
-
-
-def _text_and_tokens(response: httpx.Response) -> tuple[str, int]:
-    """(reply, tokens); an answer of another form is an empty reply."""
-    try:
-        answer = response.json()
-        usage = answer.get("usage") or {}
-        return str(answer["choices"][0]["message"]["content"] or ""), int(usage.get("total_tokens") or 0)
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return "", 0
+    def _lost(self, server: Server, why: str) -> _Attempt[Any]:
+        problem = self.connection.tidy(f"{self.connection.shown(server.url)}: {why}")
+        return _Attempt(Asked(value=None, problem=problem, outage=True))

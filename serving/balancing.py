@@ -35,8 +35,6 @@ class Server:
     pause_s: float = 0.0
     closed_until: float = 0.0
     """Monotonic time until which nothing is sent; then one request tries it."""
-    structured: bool = True
-    """Whether it takes `structured_outputs`; found out by asking."""
 
     def succeeded(self) -> None:
         """It answered: all is forgotten."""

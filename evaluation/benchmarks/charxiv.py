@@ -21,6 +21,8 @@ from evaluation.errors import BenchmarkError
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
 from evaluation.tables.tsv import need, read_tsv
+from judge.marks import json_object
+from judge.quoting import disarmed
 
 _KEYS = ("extract_answer", "extracted_answer")
 _PLACE = "{PREDICTION}"
@@ -67,7 +69,7 @@ class CharXivDescriptive(Benchmark):
             )
 
     async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
-        """The score in the judge's JSON; JSON with other keys is 0, as in the reference.
+        """The score in the judge's JSON; in parity a fence is unreadable and JSON with other keys is 0, as in the reference.
 
         Raises:
             BenchmarkError: The file is of the other version.
@@ -81,7 +83,14 @@ class CharXivDescriptive(Benchmark):
             )
         if not grader.has_llm:
             return grader.no_llm()
-        asked = await grader.ask_text(query.replace(_PLACE, prediction.text), _json_object, reader="charxiv")
+        if grader.parity:
+            asked = await grader.ask_text(query.replace(_PLACE, prediction.text), _bare_json, reader="charxiv")
+        else:
+            asked = await grader.ask_text(
+                query.replace(_PLACE, disarmed(prediction.text)),
+                lambda reply: _scored_json(reply, key),
+                reader=f"charxiv:{key}",
+            )
         if asked.value is None:
             return grader.undecided(asked)
         if key not in asked.value or "score" not in asked.value:
@@ -108,8 +117,20 @@ class CharXivReasoning(CharXivDescriptive):
     groups = {1: "Text-in-Chart", 2: "Text-in-General", 3: "Number-in-Chart", 4: "Number-in-General"}
 
 
-def _json_object(reply: str) -> dict[str, Any] | None:
-    """Bare JSON only, as in the reference: a fenced block is unreadable, and asked for again."""
+def _scored_json(reply: str, key: str) -> dict[str, Any] | None:
+    """One JSON object, perhaps in a fence, with an answer and a number as score; what else there is, is asked for again."""
+    value = json_object(reply)
+    if value is None or key not in value:
+        return None
+    try:
+        score = float(value.get("score", ""))
+    except (TypeError, ValueError):
+        return None
+    return value if 0 <= score <= 1 else None
+
+
+def _bare_json(reply: str) -> dict[str, Any] | None:
+    """As the reference reads it: a fenced block is unreadable, other keys are a score of 0."""
     try:
         value = json.loads(reply)
     except ValueError:

@@ -21,6 +21,7 @@ from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
 from evaluation.tables.tsv import need, pick, read_tsv
 from judge.llm import Asked
+from judge.marks import number, one_line, option
 
 _GUIDE = (
     "\n## Answer Instruction Please provide an answer to the question outlined above. Your response should adhere to the "
@@ -112,8 +113,8 @@ class DynaMath(Benchmark):
         form = _JUDGE_FORMS.get(answer_type, "a few words")
         asked: Asked[str | float] = await grader.ask(
             "short_answer",
-            lambda reply: read_short(reply, answer_type),
-            reader=f"dynamath:{answer_type}",
+            (lambda reply: read_short(reply, answer_type)) if grader.parity else (lambda reply: _said(reply, answer_type)),
+            reader=f"dynamath:{'as it is:' if grader.parity else ''}{answer_type}",
             form=form,
             answer=said,
         )
@@ -130,6 +131,15 @@ class DynaMath(Benchmark):
             worst[row.item.fields["qid"]].append(row)
         firsts = [min(members, key=lambda row: row.score) for members in worst.values()]
         return _named("Average", rows) | _named("Worst Case", firsts)
+
+
+def _said(reply: str, answer_type: str) -> str | float | None:
+    """The judge's reply without marks around it; None if it is not of the form that was asked for."""
+    if answer_type == "float":
+        return number(reply)
+    if answer_type == "multiple choice":
+        return option(reply, dict.fromkeys(_LETTERS, ""))
+    return one_line(reply)
 
 
 def _right(value: str | float, item: Item) -> bool:

@@ -3,8 +3,9 @@
 https://arxiv.org/abs/2407.04973 · 448 items (447 in VLMEvalKit's LogicVista.tsv), five skills; an item may have several
 right letters.
 
-There are no rules: the judge names the letters, capitals and nothing else, and their set must be the gold one. A skill
-that no item has is left out (the reference gives nan). Source: VLMEvalKit e8e78f05, vlmeval/dataset/utils/logicvista.py.
+There are no rules: the judge names the letters, capitals and nothing else (except in parity marks around them and commas
+between them are read), and their set must be the gold one. A skill that no item has is left out (the reference gives nan).
+Source: VLMEvalKit e8e78f05, vlmeval/dataset/utils/logicvista.py.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from evaluation.benchmarks import Benchmark, Item, Scored, mean_by
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
 from evaluation.tables.tsv import need, read_tsv
+from judge.marks import letters
 
 _SKILLS = ("inductive", "deductive", "numerical", "spatial", "mechanical")
 
@@ -50,7 +52,14 @@ class LogicVista(Benchmark):
         """Sorted letters are compared without regard to case."""
         if not grader.has_llm:
             return grader.no_llm()
-        asked = await grader.ask("letters", _letters, reader="letters", question=item.question, answer=prediction.text)
+        read = _letters if grader.parity else letters
+        asked = await grader.ask(
+            "letters",
+            read,
+            reader="letters" if grader.parity else "marked letters",
+            question=item.question,
+            answer=prediction.text,
+        )
         if asked.value is None:
             return grader.undecided(asked)
         gold = sorted(part.lower() for part in item.gold.split(", "))

@@ -3,7 +3,8 @@ Problems?", ECCV 2024.
 
 https://arxiv.org/abs/2403.14624 · 3,940 items in five versions of 788 problems, read from VLMEvalKit's MathVerse_MINI.tsv.
 
-The judge extracts the answer, always; equal text is right, else the judge says 1 or 0, and anything else is unreadable.
+The judge extracts the answer, always; equal text is right, else the judge says 1 or 0, and anything else is unreadable
+(except in parity marks around the digit are read).
 VLMEvalKit gives no overall number; the fork's is the mean of the five versions, which is also the headline here; `Micro`
 is the share of all items.
 Source: VLMEvalKit e8e78f05, vlmeval/dataset/utils/mathverse.py; DeepEyesV2 0373e6e, the same file.
@@ -73,7 +74,7 @@ class MathVerse(Benchmark):
         question = item.fields["question_for_eval"]
         asked = await grader.ask(
             "same_answer",
-            _zero_or_one,
+            str,
             reader="01",
             choices=("0", "1"),
             question=question,
@@ -94,10 +95,6 @@ class MathVerse(Benchmark):
         subjects = mean_by(rows, lambda row: [row.item.fields["subject"], row.item.fields["subfield"]])
         subjects = {name: value for name, value in subjects.items() if name not in ("Overall", "Macro")}
         return {"Overall": macro, "Micro": micro} | versions | subjects
-
-
-def _zero_or_one(reply: str) -> str | None:
-    return reply.strip() if reply.strip() in ("0", "1") else None
 
 
 BENCHMARKS = (MathVerse(),)

@@ -9,16 +9,19 @@ vlmeval/dataset/utils/mathv.py.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from evaluation.benchmarks import Benchmark, Item
 from evaluation.scoring.arithmetic import is_equal, unwrap
 from evaluation.scoring.choices import infer_choice
-from evaluation.scoring.extraction import grade_extracted, lettered
+from evaluation.scoring.extraction import form_of, grade_extracted, letter_of, lettered
 from evaluation.scoring.grader import Grade, Grader, Prediction
-from evaluation.scoring.profiles import Profile
 from evaluation.tables.tsv import literal_list, need, read_tsv
+
+# The judge says "x = 3" where 3 was asked for.
+_NAMED_VALUE = re.compile(r"\\?[A-Za-z]\w{0,2}\s*=\s*([^=]+)$")
 
 
 class MathVision(Benchmark):
@@ -58,13 +61,18 @@ class MathVision(Benchmark):
                 return Grade(correct=is_equal(letter, item.gold), decided_by="rule:choice", extracted=letter)
         elif is_equal(answer, item.gold):
             return Grade(correct=True, decided_by="rule:equal", extracted=answer[:200])
-        return await grade_extracted(item.question, answer, grader, lambda found: self._right(item, found, grader.profile))
+        form = letter_of(item.choices) if item.choices else form_of(item.gold)
+        return await grade_extracted(item.question, answer, grader, lambda found: self._right(item, found, grader), form)
 
-    def _right(self, item: Item, extracted: str, profile: Profile) -> bool:
+    def _right(self, item: Item, extracted: str, grader: Grader) -> bool:
+        profile = grader.profile
         if item.choices:
             # The reference compares "False" with the gold letter if no option is found.
             return is_equal(infer_choice(extracted, item.choices, profile) or "False", item.gold)
-        return is_equal(unwrap(extracted) if profile.unwraps_maths else extracted, item.gold)
+        if is_equal(unwrap(extracted) if profile.unwraps_maths else extracted, item.gold):
+            return True
+        named = _NAMED_VALUE.match(extracted)
+        return named is not None and not grader.parity and is_equal(named[1], item.gold)
 
 
 BENCHMARKS = (MathVision(),)

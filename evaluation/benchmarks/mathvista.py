@@ -15,7 +15,7 @@ from pathlib import Path
 
 from evaluation.benchmarks import Benchmark, Item, Scored, mean_by
 from evaluation.scoring.choices import infer_choice
-from evaluation.scoring.extraction import grade_extracted, lettered
+from evaluation.scoring.extraction import LINE, NUMBER, Form, grade_extracted, letter_of, lettered
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
 from evaluation.tables.tsv import literal_list, need, pick, read_tsv
@@ -81,7 +81,15 @@ class MathVista(Benchmark):
         elif self._right(item, answer, grader.profile) and _typed(answer, item.fields.get("answer_type", "")) != 0:
             # A right answer of 0 goes to the judge in the reference, because its 0 counts as nothing found.
             return Grade(correct=True, decided_by="rule:number", extracted=answer)
-        return await grade_extracted(item.question, answer, grader, lambda found: self._right(item, found, grader.profile))
+        form = self._form(item)
+        return await grade_extracted(
+            item.question, answer, grader, lambda found: self._right(item, found, grader.profile), form
+        )
+
+    def _form(self, item: Item) -> Form:
+        if item.fields["question_type"] == "multi_choice":
+            return letter_of(item.choices)
+        return NUMBER if item.fields.get("answer_type", "") in ("integer", "float") else LINE
 
     def _right(self, item: Item, extracted: str, profile: Profile) -> bool:
         if item.fields["question_type"] == "multi_choice":

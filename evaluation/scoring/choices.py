@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from evaluation.scoring.grader import Grade, Grader
 from evaluation.scoring.profiles import Profile
+from judge.marks import option
 
 _MARKS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 _REFUSALS = (
@@ -109,8 +110,10 @@ async def grade_choice(
         options = "\n".join(f"{name}. {text}" for name, text in choices.items())
         asked = await grader.ask(
             "choice",
-            lambda reply: infer_choice(reply, choices, grader.profile),
-            reader=f"choice:{grader.profile.name}",
+            (lambda reply: infer_choice(reply, choices, grader.profile))
+            if grader.parity
+            else (lambda reply: option(reply, choices)),
+            reader=f"choice:{grader.profile.name if grader.parity else 'option'}",
             question=question,
             options=options,
             answer=answer,

@@ -13,7 +13,8 @@ from typing import TypeVar
 
 from evaluation.scoring.profiles import Profile
 from judge.client import Judge
-from judge.llm import Asked, quoted
+from judge.llm import Asked
+from judge.quoting import quoted
 
 T = TypeVar("T")
 _PROMPTS = Path(__file__).parent.parent / "prompts"
@@ -109,23 +110,30 @@ class Grader:
     ) -> Asked[T]:
         """Ask the LLM with a prompt of evaluation/prompts; its `$names` are filled with JSON strings.
 
+        In parity only a bare choice is taken, as in the reference.
+
         Raises:
             JudgeMisconfigured: It refuses every request.
         """
         loaded = load_grading_prompt(prompt)
         self.prompts[prompt] = loaded.sha256
         filled = {name: quoted(value, max_chars=_MAX_ANSWER_CHARS) for name, value in values.items()}
-        return await self.ask_text(loaded.template.substitute(filled), read, reader=reader, choices=choices)
+        return await self._judge.llm.ask(
+            loaded.template.substitute(filled),
+            read,
+            reader=reader,
+            choices=choices,
+            strictness="exact" if self.parity else "strict",
+            material="\n".join(values.values()),
+        )
 
-    async def ask_text(
-        self, text: str, read: Callable[[str], T | None], *, reader: str, choices: Sequence[str] = ()
-    ) -> Asked[T]:
+    async def ask_text(self, text: str, read: Callable[[str], T | None], *, reader: str) -> Asked[T]:
         """Ask the LLM with a whole prompt, such as one that a benchmark brings.
 
         Raises:
             JudgeMisconfigured: It refuses every request.
         """
-        return await self._judge.llm.ask(text, read, reader=reader, choices=choices)
+        return await self._judge.llm.ask(text, read, reader=reader)
 
     async def verdict(self, answer: str, gold: str | Sequence[str], *, question: str, prompt: str | None = None) -> Grade:
         """Right or wrong, by judge/rules first and then by the LLM."""

@@ -137,12 +137,21 @@ def test_an_empty_extraction_is_asked_for_again():
 # ---- MathVerse, CharXiv, LogicVista: the judge's form ----
 
 
-@pytest.mark.parametrize(("verdict", "right"), [("1", True), ("0", False), (" 1 ", True), ("1.", None), ("yes", None)])
-async def test_mathverse_takes_one_and_zero_only(verdict, right):
+@pytest.mark.parametrize(
+    ("verdict", "right", "in_parity"),
+    [
+        ("1", True, True),
+        ("0", False, False),
+        (" 1 ", True, True),
+        ("1.", True, False),
+        ("**0**", False, False),
+        ("yes", None, False),
+    ],
+)
+async def test_mathverse_takes_one_and_zero_only(verdict, right, in_parity):
     one = item("2", question_for_eval="Find x.", subject="s", subfield="f")
     assert await correct("mathverse", one, "x is two", grader("two", verdict)) is right
-    if right is None:
-        assert await correct("mathverse", one, "x is two", grader("two", verdict, parity=True)) is False
+    assert await correct("mathverse", one, "x is two", grader("two", verdict, parity=True)) is in_parity
 
 
 QUERY = 'Judge {PREDICTION}. JSON with "extracted_answer" and "score".'
@@ -152,11 +161,11 @@ QUERY = 'Judge {PREDICTION}. JSON with "extracted_answer" and "score".'
     ("reply", "right", "in_parity"),
     [
         ('{"extracted_answer": "4", "score": 1}', True, True), ('{"extracted_answer": "4", "score": 0}', False, False),
-        ('```json\n{"extracted_answer": "4", "score": 1}\n```', None, False), ('{"extract_answer": "4", "score": 1}', False, False),
-        ("[1]", False, False), ("no", None, False),
+        ('```json\n{"extracted_answer": "4", "score": 1}\n```', True, False), ('{"extract_answer": "4", "score": 1}', None, False),
+        ('{"extracted_answer": "4", "score": "right"}', None, False), ("[1]", None, False), ("no", None, False),
     ],
 )  # fmt: skip
-async def test_charxiv_wants_bare_json_with_the_right_keys(reply, right, in_parity):
+async def test_charxiv_wants_json_with_the_right_keys_and_in_parity_bare(reply, right, in_parity):
     one = item("4", grading_query=QUERY)
     assert await correct("charxiv_reasoning", one, "4", grader(reply)) is right
     assert await correct("charxiv_reasoning", one, "4", grader(reply, parity=True)) is in_parity
@@ -167,9 +176,58 @@ async def test_charxivs_other_version_is_an_error_and_not_zero():
         await correct("charxiv_reasoning", item("4", grading_query=QUERY), "4", grader("{}", profile=FORK))
 
 
-@pytest.mark.parametrize(("reply", "right"), [("CA", True), ("AC", True), ("A.", None), ("a", None), ("B", False)])
-async def test_logicvista_wants_capitals_alone(reply, right):
-    assert await correct("logicvista", item("C, A", category="['inductive']"), "so", grader(reply)) is right
+@pytest.mark.parametrize(
+    ("reply", "right", "in_parity"),
+    [
+        ("CA", True, True), ("AC", True, True), ("A, C", True, False), ("**AC**", True, False), ("A.", False, False), ("B", False, False),
+        ("a", None, False), ("NONE", None, False), ("The answer is C because A is wrong", None, False),
+    ],
+)  # fmt: skip
+async def test_logicvista_wants_capitals_and_in_parity_nothing_else(reply, right, in_parity):
+    one = item("C, A", category="['inductive']")
+    assert await correct("logicvista", one, "so", grader(reply)) is right
+    assert await correct("logicvista", one, "so", grader(reply, parity=True)) is in_parity
+
+
+MARKED = [
+    "**14**",
+    "14.",
+    "$14$",
+    "\\boxed{14}",
+    "```\n14\n```",
+    "`14`",
+    "The answer is **14**.",
+    "**Final Answer**\n\n14",
+    '{"answer": 14}',
+]
+
+
+@pytest.mark.parametrize("reply", [*MARKED, "<think>12? 13?</think>\n\n14"])
+@pytest.mark.parametrize(("gold", "right"), [("14", True), ("15", False)])
+async def test_marks_around_an_extraction_are_read_and_in_parity_they_are_not(reply, gold, right):
+    number = item(gold, question_type="free_form", answer_type="integer")
+    assert await correct("mathvista", number, "about that", grader(reply)) is right
+    assert await correct("mathvision", item(gold), "about that", grader(reply)) is right
+    assert await correct("dynamath", item(f"{gold}.0", answer_type="float"), "about that", grader(reply)) is right
+    if reply in MARKED:
+        assert await correct("mathvista", number, "about that", grader(reply, parity=True)) is False
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["It is 14", "14 or 15", "- 14", "about 14", "14 of them are", "\\boxed{14} or \\boxed{15}", "fourteen", "14\n15"],
+)
+async def test_an_extraction_that_is_none_is_not_evaluated(reply):
+    number = item("14", question_type="free_form", answer_type="integer")
+    for name, one in (("mathvista", number), ("mathvision", item("14")), ("dynamath", item("14.0", answer_type="float"))):
+        assert await correct(name, one, "about that", grader(reply)) is None, name
+
+
+@pytest.mark.parametrize(
+    ("reply", "right"), [("x = 3", True), ("x=4", False), ("null", False), ("2x", False), ("3 cm", None)]
+)
+async def test_a_value_with_its_name_is_the_value(reply, right):
+    assert await correct("mathvision", item("3"), "so", grader(reply)) is right
 
 
 # ---- DynaMath ----
