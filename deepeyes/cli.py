@@ -166,28 +166,13 @@ def _search_merge(options: argparse.Namespace) -> None:
 
 
 def _add_judge(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("judge", help="judge one answer, by rules and, if there is one, by an LLM")
-    parser.add_argument("--question", default="")
-    parser.add_argument("--gold", required=True)
-    parser.add_argument("--answer", required=True)
-    parser.add_argument("--base-url", default=os.environ.get("LLM_AS_A_JUDGE_BASE", ""), help="comma-separated, with /v1")
-    parser.set_defaults(handler=_judge)
-
-
-def _judge(options: argparse.Namespace) -> int:
-    from judge.client import Judge, JudgeSettings
-    from serving.urls import split_urls
-
-    async def ask() -> int:
-        judge = Judge(JudgeSettings(base_urls=split_urls(options.base_url)))
-        try:
-            verdict = await judge.judge(options.answer, options.gold, question=options.question)
-        finally:
-            await judge.aclose()
-        print(f"{verdict.outcome.value} (by {verdict.decided_by}) {verdict.reason}".rstrip())
-        return {True: 0, False: 1, None: 2}[verdict.correct]
-
-    return asyncio.run(ask())
+    _pass_on_to(
+        commands,
+        "judge",
+        "judge.__main__",
+        "judge one answer; `doctor` and `agreement` look at the judge",
+        prog="deepeyes judge",
+    )
 
 
 def _add_data(commands: Commands[argparse.ArgumentParser]) -> None:

@@ -1,8 +1,12 @@
-"""Do two judges agree, or a judge and people? Agreement, Cohen's kappa, which way verdicts flip, by category.
+"""Does a judge agree with people, or with another judge? Agreement, Cohen's kappa, which way verdicts flip, by category.
 
-    python -m judge.agreement pairs.jsonl --base-url http://a:18901/v1 [--other http://b:18901/v1 | --labels]
+    deepeyes judge agreement                                   with the labelled answers of this repository
+    deepeyes judge agreement pairs.jsonl                       with labels of your own
+    deepeyes judge agreement --other http://b:18901/v1         with another judge; its key is in OTHER_JUDGE_API_KEY
 
-`pairs.jsonl` has a line for each answer: `question`, `gold`, `answer`, perhaps `kind`, and with `--labels` `right`.
+`pairs.jsonl` has a line for each answer: `question`, `gold`, `answer`, perhaps `kind` and `prompt` (of judge/prompts), and
+`right` unless another judge is named. The first table is of what counts, rules and then the judge; the second of the judge
+alone, asked about every answer. Without a judge only the rules are compared.
 """
 
 from __future__ import annotations
@@ -17,9 +21,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from judge.client import Judge, JudgeSettings
+from judge.client import Judge, JudgeMisconfigured, JudgeSettings
+from judge.connection import judge_key
+from judge.options import add_judge_options, judge_settings
 from judge.verdict import Outcome, Verdict
 from serving.urls import split_urls
+
+LABELLED = Path(__file__).resolve().parent.parent / "tests/unit/judge/labelled_pairs.jsonl"
+OTHER_KEY_VARIABLE = "OTHER_JUDGE_API_KEY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,53 +98,105 @@ def read_pairs(path: Path, *, labels: bool) -> list[dict[str, Any]]:
 
 
 async def ask_all(settings: JudgeSettings, pairs: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """Verdicts in the order of the pairs."""
+    """Verdicts in the order of the pairs.
+
+    Raises:
+        ConnectionError: A judge is not there, or (WrongServer) is not the one that was asked for.
+        JudgeMisconfigured: It refuses every request.
+    """
     judge = Judge(settings)
     try:
-        asked = (judge.judge(pair["answer"], pair["gold"], question=pair["question"]) for pair in pairs)
+        await judge.ping()
+        asked = (
+            judge.judge(pair["answer"], pair["gold"], question=pair["question"], prompt=_prompt(pair, settings))
+            for pair in pairs
+        )
         return list(await asyncio.gather(*asked))
     finally:
         await judge.aclose()
 
 
-def _row(name: str, found: Agreement) -> str:
-    agreement = "-" if found.agreement is None else f"{found.agreement:.3f}"
-    kappa = "-" if found.kappa is None else f"{found.kappa:.3f}"
-    flips = ", ".join(f"{way}: {count}" for way, count in sorted(found.flips.items())) or "none"
-    return f"| {name} | {found.compared} | {found.undecided} | {agreement} | {kappa} | {flips} |\n"
+def _prompt(pair: Mapping[str, Any], settings: JudgeSettings) -> str:
+    """That of the pair; mathematics is judged as in `reason` data."""
+    return str(pair.get("prompt") or ("equivalence" if pair.get("kind") == "maths" else settings.prompt))
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="judge.agreement", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+def both_ways(verdicts: Sequence[Verdict]) -> tuple[list[bool | None], list[bool | None]]:
+    """(what rules and then the judge say, what the judge alone says) of verdicts that were asked with `log_only`."""
+    alone = [_correct(verdict.second_opinion) for verdict in verdicts]
+    together = [
+        verdict.correct if verdict.correct is not None else said for verdict, said in zip(verdicts, alone, strict=True)
+    ]
+    return together, alone
+
+
+def _correct(outcome: Outcome | None) -> bool | None:
+    return None if outcome in (None, Outcome.UNDECIDED) else outcome is Outcome.CORRECT
+
+
+def _table(title: str, kinds: Sequence[str], first: Sequence[bool | None], second: Sequence[bool | None]) -> str:
+    rows = [
+        f"\n{title}\n\n| kind | compared | undecided | agreement | kappa | flips |\n| --- | --: | --: | --: | --: | --- |\n"
+    ]
+    for name, found in by_category(kinds, first, second).items():
+        agreement = "-" if found.agreement is None else f"{found.agreement:.3f}"
+        kappa = "-" if found.kappa is None else f"{found.kappa:.3f}"
+        flips = ", ".join(f"{way}: {count}" for way, count in sorted(found.flips.items())) or "none"
+        rows.append(f"| {name} | {found.compared} | {found.undecided} | {agreement} | {kappa} | {flips} |\n")
+    return "".join(rows)
+
+
+def main(arguments: list[str] | None = None, *, prog: str = "python -m judge.agreement") -> None:
+    """Command line.
+
+    Raises:
+        ValueError: A line of the file lacks something.
+    """
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("pairs", type=Path, nargs="?", help="by default the labelled answers of a checkout")
+    add_judge_options(parser)
+    parser.add_argument(
+        "--prompt", default="consistency", help="of judge/prompts (%(default)s); of mathematics `equivalence`"
     )
-    parser.add_argument("pairs", type=Path)
-    parser.add_argument("--base-url", default="", help="of the judge; none is rules alone")
-    parser.add_argument("--model", default="judge")
-    parser.add_argument("--prompt", default="consistency")
-    against = parser.add_mutually_exclusive_group(required=True)
-    against.add_argument("--other", help="base URL of another judge")
-    against.add_argument("--labels", action="store_true", help="the file's `right`")
-    parser.add_argument("--other-model", default="judge")
+    against = parser.add_mutually_exclusive_group()
+    against.add_argument("--other", metavar="URL", help="of another judge")
+    against.add_argument("--labels", action="store_true", help="the file's `right`, which is the default")
+    parser.add_argument("--other-model", metavar="NAME", default="judge")
     options = parser.parse_args(arguments)
-    pairs = read_pairs(options.pairs, labels=options.labels)
-    urls = split_urls(options.base_url)
-    verdicts = asyncio.run(ask_all(JudgeSettings(base_urls=urls, model=options.model, prompt=options.prompt), pairs))
-    if options.labels:
-        second: list[bool | None] = [bool(pair["right"]) for pair in pairs]
-    else:
-        other = JudgeSettings(base_urls=split_urls(options.other), model=options.other_model, prompt=options.prompt)
-        second = [verdict.correct for verdict in asyncio.run(ask_all(other, pairs))]
+    if options.pairs is None and not LABELLED.is_file():
+        parser.error("the labelled answers belong to a checkout, which this is not; name a file of your own")
+    pairs = read_pairs(options.pairs or LABELLED, labels=options.other is None)
+    try:
+        _compare(options, pairs)
+    except (ConnectionError, JudgeMisconfigured, LookupError) as error:
+        sys.exit(f"judge agreement: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _compare(options: argparse.Namespace, pairs: Sequence[Mapping[str, Any]]) -> None:
+    settings = judge_settings(options, prompt=options.prompt)
+    has_llm = bool(settings.base_urls)
+    verdicts = asyncio.run(ask_all(settings.model_copy(update={"log_only": has_llm}), pairs))
+    together, alone = both_ways(verdicts)
+    labels: list[bool | None] = [bool(pair.get("right")) for pair in pairs]
+    other_alone = labels
+    if options.other is not None:
+        update = {
+            "base_urls": split_urls(options.other),
+            "model": options.other_model,
+            "api_key": judge_key(variable=OTHER_KEY_VARIABLE),
+            "log_only": True,
+        }
+        labels, other_alone = both_ways(asyncio.run(ask_all(settings.model_copy(update=update), pairs)))
     kinds = [str(pair.get("kind", "all answers")) for pair in pairs]
-    found = by_category(kinds, [verdict.correct for verdict in verdicts], second)
-    sys.stdout.write("| kind | compared | undecided | agreement | kappa | flips |\n| --- | --: | --: | --: | --: | --- |\n")
-    sys.stdout.writelines(_row(name, agreement) for name, agreement in found.items())
-    decided = Counter(
-        verdict.decided_by.partition(":")[0] for verdict in verdicts if verdict.outcome is not Outcome.UNDECIDED
-    )
+    sys.stdout.write(_table("rules, then the judge" if has_llm else "rules", kinds, together, labels))
+    if has_llm:
+        sys.stdout.write(_table("the judge alone", kinds, alone, other_alone))
+    by_rules = sum(verdict.correct is not None for verdict in verdicts)
+    by_judge = sum(said is not None for said in together) - by_rules
     tokens = sum(verdict.num_tokens for verdict in verdicts)
-    sys.stdout.write(f"decided by rules {decided['rule']}, by the judge {decided['judge']}; {tokens:,} tokens\n")
+    sys.stdout.write(f"\ndecided by rules {by_rules}, by the judge {by_judge}; {tokens:,} tokens\n")
 
 
 if __name__ == "__main__":

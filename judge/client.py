@@ -115,19 +115,20 @@ class Judge:
         if self.settings.base_urls and answer is not None:
             chosen = load_judge_prompt(prompt or self.settings.prompt)
             if self.settings.log_only:
-                verdict = replace(verdict, second_opinion=await self._second_opinion(chosen, question, gold, answer))
+                second = await self._second_opinion(chosen, question, gold, answer)
+                verdict = replace(verdict, second_opinion=second.outcome, num_tokens=second.num_tokens)
             elif verdict.outcome is Outcome.UNDECIDED:
                 verdict = replace(await self._vote(chosen, question, gold, answer), prompt_sha256=chosen.sha256)
         self.counters[verdict.decided_by] += 1
         return replace(verdict, seconds=time.monotonic() - started)
 
-    async def _second_opinion(self, prompt: JudgePrompt, question: str, gold: str | Sequence[str], answer: str) -> Outcome:
+    async def _second_opinion(self, prompt: JudgePrompt, question: str, gold: str | Sequence[str], answer: str) -> Verdict:
         """What the LLM would have said; its outage is no reason to stop anything."""
         try:
-            return (await self._vote(prompt, question, gold, answer)).outcome
-        except JudgeMisconfigured:
+            return await self._vote(prompt, question, gold, answer)
+        except JudgeMisconfigured as error:
             self.counters["misconfigured"] += 1
-            return Outcome.UNDECIDED
+            return _undecided(str(error), num_tokens=0)
 
     async def _vote(self, prompt: JudgePrompt, question: str, gold: str | Sequence[str], answer: str) -> Verdict:
         settings = self.settings

@@ -228,7 +228,7 @@ def status_and_json(response: httpx.Response) -> tuple[int, Any]:
         return 200, None
     if isinstance(answer, dict) and answer.get("error") and not answer.get("choices"):
         code = answer["error"].get("code") if isinstance(answer["error"], dict) else None
-        return (code if isinstance(code, int) and 400 <= code <= 599 else 502), answer
+        return (code if isinstance(code, int) and 400 <= code <= 499 else 502), answer
     return 200, answer
 
 

@@ -1,20 +1,24 @@
-"""Is this judge fit to judge? Ten canned questions: accuracy, latency, and how many replies could be read.
+"""Is this judge fit to judge? What is there, what it can be held to, and ten canned questions: how many right, how fast.
 
-python -m judge.doctor --base-url http://127.0.0.1:18901/v1
+deepeyes judge doctor --base-url http://127.0.0.1:18901/v1
+JUDGE_API_KEY=… deepeyes judge doctor --base-url https://api.openai.com/v1 --model gpt-4o-mini
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import os
+import contextlib
+import logging
 import statistics
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from judge.client import Judge, JudgeSettings
+from judge.client import Judge, JudgeMisconfigured, JudgeSettings
+from judge.manners import FIELDS, SPELLINGS, Manners, Spelling
+from judge.options import add_judge_options, judge_settings
 from judge.verdict import Verdict
-from serving.urls import split_urls
 
 QUESTIONS: tuple[tuple[str, str, str, bool], ...] = (
     ("What colour is the car?", "red", "It is a crimson car.", True),
@@ -29,25 +33,39 @@ QUESTIONS: tuple[tuple[str, str, str, bool], ...] = (
     ("What is next to the cup?", "a silver spoon", "a fork made of silver", False),
 )
 """(question, gold, answer, whether it is right); none is for a rule to decide."""
+_NEEDED = 8
+_DEFAULT_URL = "http://127.0.0.1:18901/v1"
+# Nobody would say one of these unless held to them.
+_OTHER_QUESTION = "How do plants make sugar? Explain it in two sentences."
+_OTHER_WORDS = ("KIWI", "MANGO")
 
 
 @dataclass(frozen=True, slots=True)
 class Fitness:
-    """What the ten questions showed."""
+    """What was found."""
 
     right: int
     read: int
-    """First replies that could be read as a verdict."""
+    """Questions with a verdict."""
     asked: int
     median_s: float
     verdicts: tuple[Verdict, ...]
+    manners: tuple[Manners, ...] = ()
+    """What each server has shown of how it wants to be asked."""
+    holds: tuple[Spelling, ...] = ()
+    """Spellings of structured output that hold the servers to a few words."""
+
+    @property
+    def fit(self) -> bool:
+        """Every reply could be read, and at least eight were right."""
+        return self.read == self.asked and self.right >= _NEEDED
 
 
 async def examine(settings: JudgeSettings) -> Fitness:
-    """Ask.
+    """Look at the servers and ask.
 
     Raises:
-        ConnectionError: A server is not there, or serves another model.
+        ConnectionError: A server is not there, or (WrongServer) serves another model or wants another key.
         JudgeMisconfigured: It refuses every request.
     """
     judge = Judge(settings)
@@ -58,28 +76,104 @@ async def examine(settings: JudgeSettings) -> Fitness:
         await judge.aclose()
     right = sum(verdict.correct is wanted for verdict, (*_, wanted) in zip(verdicts, QUESTIONS, strict=True))
     read = sum(verdict.correct is not None for verdict in verdicts)
-    return Fitness(right, read, len(verdicts), statistics.median(verdict.seconds for verdict in verdicts), tuple(verdicts))
+    return Fitness(
+        right,
+        read,
+        len(verdicts),
+        statistics.median(verdict.seconds for verdict in verdicts),
+        tuple(verdicts),
+        tuple(judge.llm.manners.values()),
+        tuple([spelling for spelling in SPELLINGS if spelling in FIELDS and await _holds(settings, spelling)]),
+    )
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line; ends with 1 if a reply could not be read or fewer than eight are right."""
-    parser = argparse.ArgumentParser(prog="judge.doctor", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    default = os.environ.get("LLM_AS_A_JUDGE_BASE", "http://127.0.0.1:18901/v1")
-    parser.add_argument("--base-url", default=default, help="comma-separated; by default LLM_AS_A_JUDGE_BASE")
-    parser.add_argument("--model", default="judge")
-    options = parser.parse_args(arguments)
-    urls = split_urls(options.base_url)
+async def _holds(settings: JudgeSettings, spelling: Spelling) -> bool:
+    """Whether a spelling of structured output does hold the servers to words that they would not say."""
+    judge = Judge(settings.model_copy(update={"structured_output": spelling, "attempts": 2, "cache": None}))
     try:
-        found = asyncio.run(examine(JudgeSettings(base_urls=urls, model=options.model, attempts=1)))
-    except (ConnectionError, RuntimeError) as error:
-        sys.exit(f"judge.doctor: {error}")
+        await judge.llm.ask(_OTHER_QUESTION, str, reader="doctor", choices=_OTHER_WORDS, strictness="exact", material="")
+        return any("kept" in manners.seen for manners in judge.llm.manners.values())
+    except JudgeMisconfigured:
+        return False
+    finally:
+        await judge.aclose()
+
+
+def findings(found: Fitness, settings: JudgeSettings) -> list[str]:
+    """What is wrong or slow, and what to do about it; nothing where all is well."""
+    said = [f"{manners.url}: {line}" for manners in found.manners for line in _of_server(manners, found, settings)]
+    reasons = {verdict.reason for verdict in found.verdicts if verdict.correct is None}
+    if any("only a thought" in reason for reason in reasons):
+        said.append(
+            "content is empty and all words are thoughts: turn thinking off (`bash judge/serve.sh` does), or give the "
+            "server the reasoning parser of this model"
+        )
+    if any("not of the form" in reason for reason in reasons):
+        said.append(
+            "it does not keep to the form it is asked for: expected CORRECT or INCORRECT; a larger model usually does"
+        )
+    if found.read and found.right < _NEEDED:
+        said.append(f"{found.right} of {found.asked} are right, expected at least {_NEEDED}: take a larger model")
+    return said
+
+
+def _of_server(manners: Manners, found: Fitness, settings: JudgeSettings) -> list[str]:
+    said = []
+    if settings.structured_output != "none" and manners.spelling == "none":
+        field = FIELDS[settings.structured_output]
+        better = next((spelling for spelling in found.holds if spelling != settings.structured_output), None)
+        instead = f"`--judge-structured-output {better}` holds it" if better else "nothing else holds it either"
+        said.append(f"does not keep to {field}, and is asked with room instead, which takes longer; {instead}")
+    if "thought" in manners.seen:
+        said.append("thinks before it writes, which takes long: turn it off, as `bash judge/serve.sh` does, if you can")
+    if "cut" in manners.seen:
+        said.append(
+            f"replies were cut at {settings.max_reply_tokens} tokens: set judge.max_reply_tokens to more, or turn thinking "
+            "off"
+        )
+    if manners.left_out or manners.tokens_field != "max_tokens":
+        fields = sorted(manners.left_out | {manners.tokens_field} - {"max_tokens"})
+        said.append(f"asked in its own way: {', '.join(fields)}")
+    return said
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What a run warns of is among the findings here."""
+    logger = logging.getLogger("judge.manners")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def main(arguments: list[str] | None = None, *, prog: str = "python -m judge.doctor") -> None:
+    """Command line; ends with 1 if a reply could not be read or fewer than eight are right."""
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    add_judge_options(parser, default_url=_DEFAULT_URL)
+    options = parser.parse_args(arguments)
+    try:
+        settings = judge_settings(options)
+        with _quiet():
+            found = asyncio.run(examine(settings))
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        sys.exit(f"judge doctor: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
     for verdict, (question, gold, answer, wanted) in zip(found.verdicts, QUESTIONS, strict=True):
         mark = "ok  " if verdict.correct is wanted else "FAIL"
-        sys.stdout.write(f"{mark}  {verdict.outcome.value:10} {question} {gold!r} / {answer!r} {verdict.reason}\n")
+        expected = "" if verdict.correct is wanted else f" · expected {'correct' if wanted else 'incorrect'}"
+        said = verdict.reason or repr(verdict.raw_reply.strip()[-60:])
+        sys.stdout.write(f"{mark}  {verdict.outcome.value:10} {question} {gold!r} / {answer!r}{expected} · {said}\n")
+    tokens = sum(verdict.num_tokens for verdict in found.verdicts) / found.asked
     sys.stdout.write(
-        f"right {found.right} of {found.asked}, read {found.read} of {found.asked}, median {found.median_s:.2f} s\n"
+        f"right {found.right} of {found.asked}, read {found.read} of {found.asked}, median {found.median_s:.2f} s, "
+        f"{tokens:.0f} tokens each; held to a few words by: {', '.join(found.holds) or 'nothing'}\n"
     )
-    sys.exit(0 if found.read == found.asked and found.right >= 8 else 1)
+    sys.stdout.writelines(f"- {line}\n" for line in findings(found, settings))
+    sys.exit(0 if found.fit else 1)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from serving.retries import RETRIED, pause_before_s
 __all__ = ["Asked", "JudgeMisconfigured", "Llm", "LlmSettings"]
 T = TypeVar("T")
 _LEAST_ROOM = 64
+_LAST_REFUSAL = 505
 _MOST_ROOM_FACTOR = 16
 _RETRY_TEMPERATURES = (0.0, 0.3, 0.6, 0.9)
 
@@ -257,7 +258,7 @@ class Llm:
             server.failed()
             return self._lost(server, "a web page, or something else that is no JSON; does the URL end in /v1?")
         self._servers.answered(server, status)
-        if status in RETRIED:
+        if status in RETRIED or status > _LAST_REFUSAL:
             return self._lost(server, f"HTTP {status}")
         if status != 200:
             return self._refused(server, status, response.text, question, body, lessons)

@@ -14,14 +14,13 @@ A verdict is found by structure, never by looking for a word: the whole reply, o
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from judge.marks import unmarked
+from judge.marks import json_object, unmarked
 from judge.verdict import Outcome
 
 Strictness = Literal["strict", "lenient"]
@@ -218,7 +217,7 @@ def read_choice(
         quotable: Whether what the judge read holds such a word, so that a quotation might look like a verdict.
     """
     if strictness == "exact":
-        return said.text if said.text in choices else None
+        return said.text if said.text in choices else _only_value(said.text, choices)
     # Words behind the end of a thought may be a quotation too, if the thought was none.
     behind_a_quotation = quotable and said.thought
     whole = _whole(said.text, choices)
@@ -250,16 +249,14 @@ def outcome_of(word: str) -> Outcome:
 def _whole(text: str, choices: Sequence[str]) -> str | None:
     """The word that a reply consists of, perhaps marked, or as the only value of a JSON object."""
     bare = unmarked(text)
-    if bare in choices:
-        return bare
-    if bare.startswith("{"):
-        try:
-            value = json.loads(bare)
-        except ValueError:
-            return None
-        if isinstance(value, dict) and len(value) == 1 and (word := str(next(iter(value.values())))) in choices:
-            return word
-    return None
+    return bare if bare in choices else _only_value(bare, choices)
+
+
+def _only_value(text: str, choices: Sequence[str]) -> str | None:
+    """The word that is the only value of a JSON object, as a schema has it written."""
+    value = json_object(text) if text.startswith("{") else None
+    word = str(next(iter(value.values()))) if value is not None and len(value) == 1 else ""
+    return word if word in choices else None
 
 
 # A line that is not finished: the word on the next line belongs to its sentence.
@@ -304,7 +301,7 @@ def _labelled(lines: Sequence[str], choices: Sequence[str], label: str) -> str |
 
 def _words(text: str, choices: Sequence[str]) -> list[str]:
     either = "|".join(map(re.escape, sorted(choices, key=len, reverse=True)))
-    return re.findall(rf"(?<![A-Za-z_])(?:{either})(?![A-Za-z_])", text)
+    return re.findall(rf"(?<![A-Z_])(?:{either})(?![A-Z_])", text)
 
 
 def _other_word(text: str, word: str, choices: Sequence[str]) -> bool:

@@ -179,6 +179,8 @@ class JudgeServer:
             return 307, {"location": "http://elsewhere/v1/chat/completions"}, b""
         if kind is Misbehaviour.WANTS_A_KEY and headers.get("authorization") != "Bearer right-key":
             return _json(401, {"error": {"message": f"Incorrect API key provided: {headers.get('authorization', '')[7:]}"}})
+        if path not in ("/v1/models", "/v1/chat/completions"):
+            return _json(404, {"detail": "Not Found"})
         if body is None:
             return _json(200, {"object": "list", "data": [{"id": name} for name in self.models]})
         self.bodies.append(body)
@@ -267,11 +269,14 @@ class JudgeServer:
         """What it writes if it keeps to a few words; None if it does not."""
         kind = self.kind
         if "guided_choice" in body and kind is Misbehaviour.ONLY_GUIDED_CHOICE:
-            return answer
+            return _nearest(answer, body["guided_choice"])
         if "response_format" in body and kind is Misbehaviour.ONLY_JSON_SCHEMA:
-            return json.dumps({"reply": answer})
+            (name, field_schema), *_ = body["response_format"]["json_schema"]["schema"]["properties"].items()
+            return json.dumps({name: _nearest(answer, field_schema["enum"])})
         keeps = (Misbehaviour.NONE, Misbehaviour.SMALL_CONTEXT, Misbehaviour.PARTS, Misbehaviour.WANTS_A_KEY, *_FIELDS)
-        return answer if "structured_outputs" in body and kind in keeps else None
+        if "structured_outputs" not in body or kind not in keeps:
+            return None
+        return _nearest(answer, body["structured_outputs"]["choice"])
 
     def _form(self, answer: str, prompt: str) -> str:
         """The line that the prompt asks for."""
@@ -285,6 +290,11 @@ class JudgeServer:
             thought = {"type": "thinking", "thinking": [{"type": "text", "text": _THOUGHTS}]}
             return [thought, {"type": "text", "text": content}]
         return content
+
+
+def _nearest(answer: str, choices: Sequence[str]) -> str:
+    """A server that is held to words writes one of them, whatever the model would have said."""
+    return answer if answer in choices else choices[0]
 
 
 def _json(status: int, content: Any) -> tuple[int, dict[str, str], bytes]:

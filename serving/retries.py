@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529, 530})
-"""Statuses after which the same request may go well a moment later; those from 520 on are of gateways before hosted models."""
+"""Statuses after which the same request may go well a moment later; from 520 on they are of gateways to hosted models."""
 TOO_MUCH = frozenset({429, 503, 529})
 """Statuses with which a server says that it is asked too much."""
 BROKEN = RETRIED - {429}

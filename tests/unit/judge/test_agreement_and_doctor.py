@@ -1,13 +1,16 @@
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judge.agreement import by_category, compare, main
+from judge.__main__ import main as cli_main
+from judge.agreement import LABELLED, by_category, compare, main, read_pairs
 from judge.doctor import QUESTIONS
 from judge.doctor import main as doctor
 from judge.rules import Rules
+from judge.testing import Misbehaviour, judge_server
 from tests.fake_model_server import model_server
 
 VERDICTS = st.lists(st.sampled_from([True, False, None]), max_size=30)
@@ -75,3 +78,105 @@ def test_the_doctor_says_how_fit_a_judge_is(capsys, reply, code, said):
 def test_the_doctor_of_a_judge_that_is_not_there_says_how_to_start_one():
     with pytest.raises(SystemExit, match=r"judge/serve\.sh"):
         doctor(["--base-url", "http://127.0.0.1:9/v1"])
+
+
+# ---- what the doctor finds ----
+
+RIGHT = {(gold, answer): "CORRECT" if wanted else "INCORRECT" for _, gold, answer, wanted in QUESTIONS}
+
+
+def good_judge(prompt):
+    if "KIWI" in prompt or "sugar" in prompt:
+        return "Plants make it from light. It is called photosynthesis."
+    return next(word for (gold, answer), word in RIGHT.items() if f'"{gold}"' in prompt and f'"{answer}"' in prompt)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "said"),
+    [
+        (Misbehaviour.NONE, 0, "right 10 of 10, read 10 of 10"),
+        (Misbehaviour.IGNORES_STRUCTURE, 0, "does not keep to structured_outputs, and is asked with room instead"),
+        (Misbehaviour.REFUSES_STRUCTURE, 0, "nothing else holds it either"),
+        (Misbehaviour.ONLY_JSON_SCHEMA, 0, "`--judge-structured-output json_schema` holds it"),
+        (Misbehaviour.THINKS_LONG, 0, "replies were cut at 2048 tokens: set judge.max_reply_tokens"),
+        (Misbehaviour.THINKS_IN_TAGS, 0, "thinks before it writes"),
+        (Misbehaviour.ONLY_THINKS, 1, "content is empty and all words are thoughts"),
+        (Misbehaviour.OTHER_LANGUAGE, 1, "expected CORRECT or INCORRECT"),
+        (Misbehaviour.REFUSES_SAMPLING, 0, "asked in its own way: max_completion_tokens, seed, temperature"),
+        (Misbehaviour.PAGE, None, "no model server: it answered HTTP 200 with a web page"),
+        (Misbehaviour.WANTS_A_KEY, None, "wants a key, and JUDGE_API_KEY is not set"),
+        (Misbehaviour.REDIRECTS, None, "name that address instead"),
+        (Misbehaviour.ABORTED, 1, "read 0 of 10"),
+    ],
+)
+def test_the_doctor_names_the_cause_and_what_was_expected(capsys, monkeypatch, kind, code, said):
+    monkeypatch.setattr("judge.llm.pause_before_s", lambda attempt: 0.0)
+    with judge_server(kind, good_judge) as server, pytest.raises(SystemExit) as ended:
+        doctor(["--base-url", server.url])
+    out = capsys.readouterr().out
+    if code is None:
+        assert said in str(ended.value)
+        return
+    assert ended.value.code == code
+    assert said in out
+    if code:
+        assert "FAIL  undecided" in out
+        assert "expected correct" in out
+
+
+def test_the_doctor_lists_the_models_there_are(capsys):
+    with judge_server(Misbehaviour.NONE, good_judge, models=("a", "b")) as server:
+        with pytest.raises(SystemExit, match="serves a, b, not 'judge'; name one of these"):
+            doctor(["--base-url", server.url])
+        with pytest.raises(SystemExit) as ended:
+            doctor(["--base-url", server.url, "--model", "b"])
+    assert ended.value.code == 0
+
+
+def test_the_address_without_v1_is_found_out():
+    with judge_server(Misbehaviour.NONE, good_judge) as server:
+        url = server.url.removesuffix("/v1")
+        with pytest.raises(SystemExit, match=rf"there is one at {url}/v1: use that address"):
+            doctor(["--base-url", url])
+
+
+# ---- the labelled answers in one command ----
+
+
+def test_the_labelled_answers_are_judged_in_one_command(capsys, monkeypatch):
+    labels = {json.dumps([row["gold"], row["answer"]]): row["right"] for row in read_pairs(LABELLED, labels=True)}
+
+    def decide(prompt):
+        found = re.findall(r"^(?:Reference|Model's|Student's) answer: (.*)$", prompt, re.MULTILINE)
+        return "CORRECT" if labels.get(json.dumps([json.loads(found[0]), json.loads(found[1])]), False) else "INCORRECT"
+
+    with judge_server(Misbehaviour.NONE, decide) as server:
+        monkeypatch.setenv("LLM_AS_A_JUDGE_BASE", server.url)
+        cli_main(["agreement"])
+    out = capsys.readouterr().out
+    first, second = out.split("the judge alone")
+    assert "rules, then the judge" in first
+    for table in (first, second):
+        (row,) = re.findall(r"^\| all \|.*$", table, re.MULTILINE)
+        _, _, compared, undecided, agreement, *_ = [cell.strip() for cell in row.split("|")]
+        assert (int(compared) > 500, int(undecided) < 40, float(agreement) > 0.95) == (True, True, True)
+
+
+def test_another_judge_gets_its_own_key_and_never_the_first_ones(capsys, monkeypatch, tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps({"question": "q", "gold": "dark red", "answer": "crimson"}) + "\n")
+    monkeypatch.setenv("JUDGE_API_KEY", "key-one")
+    monkeypatch.setenv("OTHER_JUDGE_API_KEY", "key-two\n")
+    with (
+        judge_server(Misbehaviour.NONE, lambda _: "CORRECT") as one,
+        judge_server(Misbehaviour.NONE, lambda _: "INCORRECT") as two,
+    ):
+        main([str(path), "--base-url", one.url, "--other", two.url])
+    assert {headers["authorization"] for headers in one.headers} == {"Bearer key-one"}
+    assert {headers["authorization"] for headers in two.headers} == {"Bearer key-two"}
+    assert "| all answers | 1 | 0 | 0.000 | 0.000 | correct -> incorrect: 1 |" in capsys.readouterr().out
+
+
+def test_a_judge_that_is_not_there_is_no_disagreement():
+    with pytest.raises(SystemExit, match=r"judge agreement: no judge at http://127\.0\.0\.1:9/v1"):
+        main(["--base-url", "http://127.0.0.1:9/v1"])

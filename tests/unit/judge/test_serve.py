@@ -1,6 +1,7 @@
 """judge/serve.sh around a stand-in for vLLM; the real one is started in tests/slow/test_vllm.py."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -12,9 +13,10 @@ from serving.processes import free_port
 from tests.conftest import ROOT
 
 STAND_IN = """#!{python}
-import http.server, sys, time
+import http.server, os, sys, time
 port = int(sys.argv[sys.argv.index("--port") + 1])
 print("arguments", *sys.argv[1:], flush=True)
+print("VLLM_API_KEY", os.environ.get("VLLM_API_KEY", ""), "|", flush=True)
 if "fails" in sys.argv:
     sys.exit(7)
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -39,6 +41,60 @@ def serve(tmp_path, *arguments, **settings):
         port,
         log,
     )
+
+
+def ended(process, log):
+    process.terminate()
+    process.wait(10)
+    log.close()
+
+
+@pytest.mark.parametrize(
+    ("model", "flags"),
+    [
+        ("Qwen/Qwen3-8B", "--default-chat-template-kwargs {\"enable_thinking\": false, \"thinking\": false}"),
+        ("Qwen/Qwen3-30B-A3B-Thinking-2507", "--reasoning-parser qwen3"), ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "--reasoning-parser deepseek_r1"),
+        ("openai/gpt-oss-20b", "--reasoning-parser openai_gptoss"), ("Qwen/QwQ-32B", "--reasoning-parser deepseek_r1"),
+        ("some/folder", "--default-chat-template-kwargs"),
+    ],
+)  # fmt: skip
+def test_a_model_that_can_do_without_thinking_is_told_to_and_one_that_cannot_gets_its_parser(tmp_path, model, flags):
+    process, _, log = serve(tmp_path, model, TENSOR_PARALLEL="1")
+    try:
+        text = read(tmp_path, "arguments serve")
+        assert flags in text
+        assert ("--reasoning-parser" in text) is ("--reasoning-parser" in flags)
+        assert ("enable_thinking" in text) is ("kwargs" in flags)
+    finally:
+        ended(process, log)
+
+
+def test_a_model_may_think_if_it_is_let(tmp_path):
+    process, _, log = serve(tmp_path, "Qwen/Qwen3-8B", THINKING="1")
+    try:
+        assert "enable_thinking" not in read(tmp_path, "arguments serve")
+    finally:
+        ended(process, log)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said", "unsaid"),
+    [
+        ({}, ["--host 127.0.0.1", "http://127.0.0.1:{port}/v1", "started with BIND=0.0.0.0"], ["key", "may use the judge"]),
+        ({"BIND": "0.0.0.0"}, ["--host 0.0.0.0", "may use the judge: set JUDGE_API_KEY", "http://{hostname}:{port}/v1"], ["127.0.0.1:"]),
+        ({"BIND": "0.0.0.0", "JUDGE_API_KEY": "key-one\n"}, ["--host 0.0.0.0", "VLLM_API_KEY key-one |"], ["may use the judge", "--api-key"]),
+        ({"HOST": "x86_64-conda-linux-gnu"}, ["--host 127.0.0.1"], ["conda"]),
+    ],
+)  # fmt: skip
+def test_it_listens_on_loopback_unless_told_and_then_with_a_key_if_there_is_one(tmp_path, settings, said, unsaid):
+    process, port, log = serve(tmp_path, "m", **settings)
+    try:
+        text = read(tmp_path, "the judge is ready").replace("VLLM_API_KEY |", "")
+        for words in said:
+            assert words.format(port=port, hostname=socket.gethostname()) in text
+        assert not [words for words in unsaid if words in text]
+    finally:
+        ended(process, log)
 
 
 def read(tmp_path, until, timeout_s=20.0):
