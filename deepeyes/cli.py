@@ -36,13 +36,16 @@ Commands = argparse._SubParsersAction
 
 def _add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("doctor", help="what is installed, reachable and missing, and what to do")
+    parser.add_argument(
+        "--judge-model", default="judge", metavar="NAME", help="of a judge that is served under another name"
+    )
     parser.set_defaults(handler=_doctor)
 
 
-def _doctor(_: argparse.Namespace) -> int:
+def _doctor(options: argparse.Namespace) -> int:
     from deepeyes.doctor import report
 
-    return report()
+    return report(judge_model=options.judge_model)
 
 
 def _add_sandbox(commands: Commands[argparse.ArgumentParser]) -> None:

@@ -87,7 +87,7 @@ def _sandbox() -> str:
         raise _Missing(str(error)) from error
 
 
-def _judge() -> str:
+def _judge(model: str) -> str:
     from judge.client import Judge, JudgeSettings
     from serving.urls import split_urls
 
@@ -98,7 +98,7 @@ def _judge() -> str:
         )
 
     async def ask() -> None:
-        judge = Judge(JudgeSettings(base_urls=urls))
+        judge = Judge(JudgeSettings(base_urls=urls, model=model))
         try:
             await judge.ping()
         finally:
@@ -106,9 +106,9 @@ def _judge() -> str:
 
     try:
         asyncio.run(ask())
-    except ConnectionError as error:
-        raise _Missing(str(error)) from error
-    return f"answers at {', '.join(urls)}"
+    except (ConnectionError, ValueError) as error:
+        raise _Missing(f"{error}; `deepeyes judge doctor` looks closer") from error
+    return f"answers at {', '.join(url.rpartition('@')[2] for url in urls)}; `deepeyes judge doctor` says whether it is fit"
 
 
 def _accelerator() -> str:
@@ -121,8 +121,11 @@ def _accelerator() -> str:
     return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()} (torch {torch.__version__})"
 
 
-def report() -> int:
+def report(*, judge_model: str = "judge") -> int:
     """Print the state of everything.
+
+    Args:
+        judge_model: The name by which the judge's servers know it.
 
     Returns:
         1 if a package is missing, else 0: servers that are not up are no fault of the installation.
@@ -131,7 +134,11 @@ def report() -> int:
     installed = True
     checks: list[tuple[str, Callable[[], str], bool]] = [("machine", _machine, False), ("accelerator", _accelerator, True)]
     checks += [(room, lambda names=names: _packages(names), True) for room, names in _PACKAGES.items()]  # type: ignore[misc]
-    checks += [("Redis", _redis, False), ("sandbox server", _sandbox, False), ("LLM judge", _judge, False)]
+    checks += [
+        ("Redis", _redis, False),
+        ("sandbox server", _sandbox, False),
+        ("LLM judge", lambda: _judge(judge_model), False),
+    ]
     for name, check, essential in checks:
         try:
             console.print(f"[green]ok  [/]  {name:24} {escape(check())}")

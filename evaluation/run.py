@@ -41,6 +41,7 @@ from evaluation.runs.summary import RunSummary
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import PROFILES, load_profile
 from judge.client import Judge, JudgeMisconfigured, JudgeSettings
+from judge.options import add_judge_options, judge_settings
 from serving.processes import ProgramFailed
 from serving.urls import split_urls
 from serving.vllm import serve_checkpoint
@@ -56,9 +57,8 @@ class ScoringOptions:
 
     profile: str = "vlmevalkit"
     parity: bool = False
-    judge_base_urls: tuple[str, ...] = ()
-    """None: rules alone."""
-    judge_model: str = "judge"
+    judge: JudgeSettings = JudgeSettings()
+    """Without servers rules alone decide."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,10 +127,7 @@ def add_scoring_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parity", action="store_true", help="unusable judge replies count as in the reference: wrong, or a seeded draw"
     )
-    parser.add_argument(
-        "--judge-base-url", default=os.environ.get("LLM_AS_A_JUDGE_BASE", ""), help="comma-separated, with /v1"
-    )
-    parser.add_argument("--judge-model", default="judge")
+    add_judge_options(parser)
 
 
 def model_options(options: argparse.Namespace) -> ModelOptions:
@@ -154,12 +151,7 @@ def model_options(options: argparse.Namespace) -> ModelOptions:
         patience_s=options.patience_s,
         cpu=options.cpu,
         agent=given_settings(options),
-        scoring=ScoringOptions(
-            profile=options.profile,
-            parity=options.parity,
-            judge_base_urls=split_urls(options.judge_base_url),
-            judge_model=options.judge_model,
-        ),
+        scoring=ScoringOptions(profile=options.profile, parity=options.parity, judge=judge_settings(options)),
     )
 
 
@@ -221,6 +213,8 @@ def run(options: RunOptions) -> RunSummary | None:
         open_run(out, settings, load_benchmark(settings.benchmark), Path(settings.data))
         import_predictions(out, read_items(out), Path(settings.predictions), benchmark=settings.benchmark)
     elif stage in ("all", "infer"):
+        if stage == "all":
+            check_judge(options.asked.scoring)
         infer_run(out, settings, options.asked)
     summary = score_run(out, settings, options.asked.scoring) if stage in ("all", "score") else None
     if stage != "infer":
@@ -287,13 +281,50 @@ def _progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda count: progress.update(task, completed=count)
 
 
+def check_judge(scoring: ScoringOptions) -> None:
+    """Ask whether the judge is there, before work is done that needs it.
+
+    Raises:
+        ConnectionError: It is not, or (WrongServer) is not the one that was asked for.
+    """
+    asyncio.run(_ping(scoring.judge))
+
+
+async def _ping(settings: JudgeSettings) -> None:
+    judge = Judge(settings)
+    try:
+        await judge.ping()
+    finally:
+        await judge.aclose()
+
+
+async def _judge_of(settings: JudgeSettings, cache: Path) -> Judge:
+    """Who judges; what was asked before comes from the cache, which is all there is while the judge is away.
+
+    Raises:
+        WrongServer: It is not the judge that was asked for.
+        ConnectionError: It is away, and was never asked anything.
+    """
+    if not settings.base_urls:
+        return Judge(settings)
+    try:
+        await _ping(settings)
+    except JudgeMisconfigured:
+        raise
+    except ConnectionError as error:
+        if not cache.is_file():
+            raise
+        sys.stderr.write(f"{error}. Only what was judged before is scored; the rest is not evaluated.\n")
+        settings = settings.model_copy(update={"attempts": 1, "patience_s": 0.0})
+    return Judge(settings.model_copy(update={"cache": str(cache)}))
+
+
 def score_run(out: Path, settings: RunSettings, scoring: ScoringOptions) -> RunSummary:
     """Score what was committed; what a judge was asked before comes from its cache beside the run."""
-    benchmark, urls = load_benchmark(settings.benchmark), scoring.judge_base_urls
-    cache = str(out / "judge.sqlite") if urls else None
+    benchmark = load_benchmark(settings.benchmark)
 
     async def graded() -> RunSummary:
-        judge = Judge(JudgeSettings(base_urls=urls, model=scoring.judge_model, cache=cache))
+        judge = await _judge_of(scoring.judge, out / "judge.sqlite")
         try:
             return await score(out, benchmark, Grader(load_profile(scoring.profile), judge, parity=scoring.parity))
         finally:

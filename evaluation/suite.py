@@ -19,7 +19,16 @@ from agent.data_folders import data_folder
 from evaluation.benchmarks import Benchmark, benchmarks, load_benchmark
 from evaluation.reports.leaderboard import write_leaderboard
 from evaluation.reports.run_page import headline, write_run_report
-from evaluation.run import ERRORS, ModelOptions, add_model_options, infer_run, model_options, score_run, settings_for
+from evaluation.run import (
+    ERRORS,
+    ModelOptions,
+    add_model_options,
+    check_judge,
+    infer_run,
+    model_options,
+    score_run,
+    settings_for,
+)
 from evaluation.runs.folder import Latest
 from serving.vllm import serve_checkpoint
 
@@ -144,6 +153,7 @@ def run_suite(options: SuiteOptions) -> int:
 
 def _run_all(files: Mapping[str, Path], folder: Path, asked: ModelOptions) -> int:
     failed: dict[str, str] = {}
+    check_judge(asked.scoring)
     with contextlib.ExitStack() as stack:
         if not asked.base_urls:
             # One server for all benchmarks: loading a model takes longer than some of them.
@@ -183,7 +193,7 @@ def estimate(files: Mapping[str, Path | None], options: SuiteOptions) -> str:
     lines = [
         f"{'benchmark':22} {'file':12} {'items':>7} {'episodes':>9} {'M tokens out':>13} {'hours':>7} {'USD':>9}  judge"
     ]
-    hours_all, usd_all, judged = 0.0, 0.0, bool(options.asked.scoring.judge_base_urls)
+    hours_all, usd_all, judged = 0.0, 0.0, bool(options.asked.scoring.judge.base_urls)
     for name, path in files.items():
         benchmark = load_benchmark(name)
         items = min(benchmark.num_items, options.asked.limit or benchmark.num_items)

@@ -68,6 +68,7 @@ FREE = (
     "agent.judge.timeout_s",
     "agent.judge.patience_s",
     "agent.judge.max_in_flight",
+    "agent.judge.max_reply_tokens",
     # Machines and memory. The number of training ranks is held against the checkpoint itself.
     "verl.trainer.nnodes",
     "verl.trainer.n_gpus_per_node",

@@ -8,13 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent.recorder import RecordSettings
 from agent.settings import AgentSettings
+from judge.manners import Spelling
 from reinforcement_learning.failed_groups import FailedGroups
 from reinforcement_learning.outages import OutageSettings, SandboxOutageSettings
 from reinforcement_learning.rewards import RewardWeights
 
 
 class JudgeBlock(BaseModel):
-    """`agent.judge:`; see judge/client.py. Addresses come from LLM_AS_A_JUDGE_BASE."""
+    """`agent.judge:`; see judge/client.py. Addresses come from LLM_AS_A_JUDGE_BASE, the key from JUDGE_API_KEY."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -25,7 +26,10 @@ class JudgeBlock(BaseModel):
     strict_rules: bool = False
     log_only: bool = False
     """Rules alone decide; what the LLM says is only recorded with each rollout, as `second_opinion`."""
-    structured_output: Literal["choice", "none"] = "choice"
+    structured_output: Spelling = "choice"
+    """How the judge is held to its two words; `json_schema` for hosted models."""
+    max_reply_tokens: int = Field(2048, ge=1)
+    """Of a judge that is not held to them, or thinks."""
     strictness: Literal["strict", "lenient"] = "strict"
     votes: int = Field(1, ge=1)
     cache: str | None = None

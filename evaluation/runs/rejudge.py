@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import random
 import sys
 from pathlib import Path
@@ -25,7 +24,7 @@ from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import load_profile
 from judge.agreement import Agreement, by_category
 from judge.client import Judge, JudgeMisconfigured, JudgeSettings
-from serving.urls import split_urls
+from judge.options import add_judge_options, judge_settings
 
 
 async def rejudge(run: Path, settings: JudgeSettings, *, sample: int, seed: int = 0) -> dict[str, Agreement]:
@@ -66,26 +65,33 @@ async def rejudge(run: Path, settings: JudgeSettings, *, sample: int, seed: int 
     return by_category([row.category for row in rows], [row.correct for row in rows], [again.get(row.key) for row in rows])
 
 
+async def _asked(options: argparse.Namespace) -> dict[str, Agreement]:
+    settings = judge_settings(options)
+    judge = Judge(settings)
+    try:
+        await judge.ping()
+    finally:
+        await judge.aclose()
+    return await rejudge(options.run, settings, sample=options.sample, seed=options.seed)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         prog="deepeyes rejudge", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("run", type=Path)
-    parser.add_argument("--judge-base-url", default=os.environ.get("LLM_AS_A_JUDGE_BASE", ""))
-    parser.add_argument("--judge-model", default="judge")
+    add_judge_options(parser)
     parser.add_argument("--sample", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    urls = split_urls(options.judge_base_url)
-    if not urls:
+    if not options.judge_base_url:
         sys.exit("rejudge: --judge-base-url is missing; there must be another judge, or the same one again")
-    settings = JudgeSettings(base_urls=urls, model=options.judge_model)
     try:
-        found = asyncio.run(rejudge(options.run, settings, sample=options.sample, seed=options.seed))
+        found = asyncio.run(_asked(options))
     except ExceptionGroup as group:
         sys.exit(f"rejudge: {group.exceptions[0]}")
-    except (RunMismatch, JudgeMisconfigured, OSError) as error:
+    except (RunMismatch, JudgeMisconfigured, OSError, ValueError) as error:
         sys.exit(f"rejudge: {error}")
     for name, agreement in found.items():
         flips = ", ".join(f"{way} {count}" for way, count in sorted(agreement.flips.items())) or "none"

@@ -55,7 +55,10 @@ def _smoke(options: SuiteOptions) -> int:
         asked = replace(asked, agent={**asked.agent, "sandbox_urls": (sandbox,)})
         if asked.model is None:
             url = stack.enter_context(request_server(scripted_reply, models=("scripted", "judge")))
-            scoring = replace(asked.scoring, judge_base_urls=asked.scoring.judge_base_urls or (url,))
+            judge = asked.scoring.judge
+            if not judge.base_urls:
+                judge = judge.model_copy(update={"base_urls": (url,)})
+            scoring = replace(asked.scoring, judge=judge)
             asked = replace(asked, model="scripted", base_urls=(url,), scoring=scoring)
         return suite.run_suite(replace(options, asked=asked))
 

@@ -28,7 +28,7 @@ _PACKAGES = [
 ]  # fmt: skip
 _ROOMS = ["agent", "judge", "code_sandbox", "reinforcement_learning"]
 # Values go to workers through the environment of `ray start`, never through Ray, whose dashboard and logs would show them.
-_SECRETS = ["CODE_SANDBOX_TOKEN", "SERPER_API_KEY", "TAVILY_API_KEY", "BRAVE_API_KEY", "HF_TOKEN"]
+_SECRETS = ["CODE_SANDBOX_TOKEN", "JUDGE_API_KEY", "SERPER_API_KEY", "TAVILY_API_KEY", "BRAVE_API_KEY", "HF_TOKEN"]
 _INTERFACES = ["GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"]
 # What the launcher's environment says about these holds on every node.
 _FORWARDED = (

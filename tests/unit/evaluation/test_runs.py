@@ -64,7 +64,7 @@ def test_scoring_again_needs_no_file_and_no_model_and_asks_a_judge_nothing_twice
 
     def reply(prompt):
         asked.append(prompt)
-        return "1"
+        return "null"
 
     judge = stub(reply, cache=str(tmp_path / "cache.sqlite"))
     first = make_run(tmp_path / "run", lambda item, _: episode("about one"), benchmark="mathvista", judge=judge)
