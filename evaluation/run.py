@@ -57,7 +57,7 @@ class ScoringOptions:
 
     profile: str = "vlmevalkit"
     parity: bool = False
-    judge: JudgeSettings = JudgeSettings()
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
     """Without servers rules alone decide."""
 
 

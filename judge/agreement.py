@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,6 @@ from judge.verdict import Outcome, Verdict
 from serving.urls import split_urls
 
 LABELLED = Path(__file__).resolve().parent.parent / "tests/unit/judge/labelled_pairs.jsonl"
-OTHER_KEY_VARIABLE = "OTHER_JUDGE_API_KEY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ def _compare(options: argparse.Namespace, pairs: Sequence[Mapping[str, Any]]) ->
         update = {
             "base_urls": split_urls(options.other),
             "model": options.other_model,
-            "api_key": judge_key(variable=OTHER_KEY_VARIABLE),
+            "api_key": judge_key(os.environ.get("OTHER_JUDGE_API_KEY", ""), variable="OTHER_JUDGE_API_KEY"),
             "log_only": True,
         }
         labels, other_alone = both_ways(asyncio.run(ask_all(settings.model_copy(update=update), pairs)))

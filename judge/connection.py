@@ -31,12 +31,12 @@ def judge_key(key: str | None = None, *, variable: str = KEY_VARIABLE) -> str:
 
     Args:
         key: Given in the program; None reads the environment.
-        variable: Of the environment.
+        variable: Where it was read, for the error.
 
     Raises:
         ValueError: It cannot be sent: a line break or another character that no header may hold. The key is not shown.
     """
-    found = (os.environ.get(variable, "") if key is None else key).strip()
+    found = (os.environ.get("JUDGE_API_KEY", "") if key is None else key).strip()
     bad = next((number for number, char in enumerate(found) if not "!" <= char <= "~"), None)
     if bad is not None:
         raise ValueError(
