@@ -13,6 +13,7 @@ import httpx
 
 KEY_VARIABLE = "JUDGE_API_KEY"
 _PING_S = 5.0
+_LONGEST_WAIT_S = 60.0
 _MOST_NAMES = 20
 _NO_LIST = (404, 405, 501)
 
@@ -84,13 +85,14 @@ class Connection:
     ) -> None:
         self._key = judge_key(key) if urls else ""
         self._model = model
+        self._timeout_s = timeout_s
         parts = [_split(url) for url in urls]
         self.urls = tuple(_without_login(part) for part in parts)
         """Without logins and the last stroke."""
         self._logins = {url: _login(part) for url, part in zip(self.urls, parts, strict=True)}
         self._http = httpx.AsyncClient(
             transport=transport,
-            timeout=httpx.Timeout(timeout_s, connect=5.0),
+            timeout=httpx.Timeout(timeout_s, connect=_PING_S),
             limits=httpx.Limits(max_connections=max_in_flight, max_keepalive_connections=max_in_flight),
             follow_redirects=False,
         )
@@ -99,13 +101,19 @@ class Connection:
         """Close the connections."""
         await self._http.aclose()
 
-    async def post(self, url: str, body: dict[str, Any]) -> httpx.Response:
+    async def post(self, url: str, body: dict[str, Any], *, patience: float = 1.0) -> httpx.Response:
         """Send one chat request.
+
+        Args:
+            url: Of a server.
+            body: Of the request.
+            patience: How many times the usual time-out a longer reply may take.
 
         Raises:
             httpx.TransportError: No answer.
         """
-        return await self._http.post(f"{url}/chat/completions", json=body, auth=self._auth(url))
+        timeout = httpx.Timeout(patience * self._timeout_s, connect=_PING_S)
+        return await self._http.post(f"{url}/chat/completions", json=body, auth=self._auth(url), timeout=timeout)
 
     def _auth(self, url: str) -> httpx.Auth:
         """The key, or the address's login."""
@@ -216,6 +224,14 @@ class Connection:
             f"no judge at {self.shown(url)} ({self.tidy(why)}); start one with `bash judge/serve.sh` or set "
             "LLM_AS_A_JUDGE_BASE"
         )
+
+
+def asked_to_wait_s(response: httpx.Response) -> float:
+    """Seconds of a `Retry-After`, at most a minute; 0 without one, or with a date."""
+    try:
+        return min(max(0.0, float(response.headers.get("retry-after", 0))), _LONGEST_WAIT_S)
+    except ValueError:
+        return 0.0
 
 
 def status_and_json(response: httpx.Response) -> tuple[int, Any]:

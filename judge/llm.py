@@ -14,7 +14,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
 from judge.cache import open_cache
-from judge.connection import Connection, JudgeMisconfigured, refusal_text, status_and_json
+from judge.connection import Connection, JudgeMisconfigured, asked_to_wait_s, refusal_text, status_and_json
 from judge.manners import Manners, Spelling, is_too_long
 from judge.replies import Reading, Reply, Spoken, mentions, read_answer, read_choice
 from serving.balancing import NoServer, Server, Servers
@@ -42,7 +42,7 @@ class LlmSettings(BaseModel):
     cache: str | None = None
     """Answers of before: the path of a SQLite file, or redis://…"""
     timeout_s: float = Field(60.0, gt=0)
-    """Of one request."""
+    """Of one request; a longer one for a reply that was cut may take longer."""
     attempts: int = Field(4, ge=1)
     """Requests for one answer before it is given up."""
     patience_s: float = Field(60.0, ge=0)
@@ -119,6 +119,8 @@ class _Attempt(Generic[T]):
     """That were read."""
     final: bool = False
     """No other request will do better."""
+    wait_s: float = 0.0
+    """That the server asks for before the next."""
 
 
 class _AskOtherwise(Exception):
@@ -232,7 +234,7 @@ class Llm:
                 return replace(last, asked=replace(last.asked, num_tokens=tokens))
             if last.asked.outage and tried < attempts:
                 lost += 1
-                await asyncio.sleep(pause_before_s(lost))
+                await asyncio.sleep(max(pause_before_s(lost), last.wait_s))
         problem = f"{attempts} tries, last: {last.asked.problem}"
         return replace(last, asked=replace(last.asked, problem=problem, num_tokens=tokens))
 
@@ -249,7 +251,8 @@ class Llm:
         label = f"VERDICT-{secrets.token_hex(3)}"
         body = manners.body(self._base(question, held, label), question.choices if held else (), question.room)
         try:
-            response = await self.connection.post(server.url, body)
+            patience = max(1.0, question.room / self.settings.max_reply_tokens)
+            response = await self.connection.post(server.url, body, patience=patience)
         except httpx.TransportError as error:
             self._servers.did_not_answer(server, error)
             return self._lost(server, f"{error or type(error).__name__}")
@@ -259,7 +262,7 @@ class Llm:
             return self._lost(server, "a web page, or something else that is no JSON; does the URL end in /v1?")
         self._servers.answered(server, status)
         if status in RETRIED or status > _LAST_REFUSAL:
-            return self._lost(server, f"HTTP {status}")
+            return replace(self._lost(server, f"HTTP {status}"), wait_s=asked_to_wait_s(response))
         if status != 200:
             return self._refused(server, status, response.text, question, body, lessons)
         with_room = manners.needs_room or not held

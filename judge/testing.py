@@ -134,7 +134,7 @@ _SAID = {
     Misbehaviour.FENCED: "```\n{said}\n```",
     Misbehaviour.BOLD: "**{said}**",
     Misbehaviour.BOXED: "\\boxed{{{said}}}",
-    Misbehaviour.WITH_EOS: "{said}<|im_end|>",
+    Misbehaviour.WITH_EOS: "{said}</s>",
 }
 _FIELDS = {
     Misbehaviour.THINKS_IN_A_FIELD: "reasoning",

@@ -67,18 +67,24 @@ def check_judge(recipe: Recipe) -> str:
             raise RecipeError(f"the judge: {error}") from error
         finally:
             await judge.aclose()
+        name = f"{block.model} at {', '.join(judge.llm.connection.urls)}"
         if verdict.correct is None:
             raise RecipeError(
-                f"judge {block.model} at {', '.join(block.base_urls)} was asked whether {_ANSWER!r} is {_GOLD!r} and gave "
-                f"no verdict: {verdict.reason or verdict.raw_reply[:200]!r}; see deepeyes judge doctor"
+                f"judge {name} was asked whether {_ANSWER!r} is {_GOLD!r} and gave no verdict: "
+                f"{verdict.reason or verdict.raw_reply[:200]!r}; see deepeyes judge doctor"
             )
-        said = verdict.raw_reply.strip()[:80] or verdict.outcome.value
+        said = verdict.raw_reply.strip()[-80:] or verdict.outcome.value
+        slow = any(manners.needs_room or manners.spelling == "none" for manners in judge.llm.manners.values())
         return (
-            f"{block.model} at {', '.join(block.base_urls)}: asked whether {_ANSWER!r} is {_GOLD!r}, it says {said!r} "
-            f"({verdict.outcome.value}) after {time.monotonic() - began:.1f} s"
+            f"{name}: asked whether {_ANSWER!r} is {_GOLD!r}, it says {said!r} ({verdict.outcome.value}) after "
+            f"{time.monotonic() - began:.1f} s"
+            + ("; it is not held to the two words, which takes longer: see deepeyes judge doctor" if slow else "")
         )
 
-    return asyncio.run(ask())
+    try:
+        return asyncio.run(ask())
+    except ValueError as error:  # an address or a key that cannot be one
+        raise RecipeError(str(error)) from error
 
 
 def check_search(tool: str, block: dict[str, Any] | None, *, pages: bool) -> str:

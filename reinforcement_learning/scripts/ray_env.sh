@@ -50,7 +50,7 @@ PYTHON
 
 say_secrets() {
     local name found=""
-    for name in CODE_SANDBOX_TOKEN SERPER_API_KEY TAVILY_API_KEY BRAVE_API_KEY HF_TOKEN; do
+    for name in CODE_SANDBOX_TOKEN JUDGE_API_KEY SERPER_API_KEY TAVILY_API_KEY BRAVE_API_KEY HF_TOKEN; do
         [ -z "${!name:-}" ] || found="$found $name"
     done
     echo "secrets that workers of this node will have:${found:- none (export them before this script)}"

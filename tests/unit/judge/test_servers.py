@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import httpx
 import pytest
 
 from evaluation.benchmarks import Item, load_benchmark
@@ -106,6 +107,27 @@ async def test_a_reply_that_was_cut_gets_four_times_the_room():
     asked = judge(server)
     assert (await asked.judge("crimson", "dark red", question="q")).correct is True
     assert [body["max_tokens"] for body in server.bodies] == [16, 2048, 8192]
+
+
+async def test_a_busy_server_is_asked_again_when_it_says_and_no_sooner(monkeypatch):
+    paused = []
+
+    async def pause(seconds):
+        paused.append(seconds)
+
+    monkeypatch.setattr("judge.llm.asyncio.sleep", pause)
+    answers = [("7", 429), ("soon", 503), ("9999", 429), ("", 200)]
+
+    def handle(request):
+        wait, status = answers.pop(0)
+        said = {"choices": [{"message": {"content": "CORRECT"}, "finish_reason": "stop"}]}
+        return httpx.Response(status, headers={"retry-after": wait}, json=said if status == 200 else {})
+
+    asked = Judge(JudgeSettings(base_urls=("http://a/v1",)), transport=httpx.MockTransport(handle))
+    assert (await asked.judge("crimson", "dark red", question="q")).correct is True
+    assert paused[0] == 7
+    assert paused[1] < 2
+    assert paused[2] == 60
 
 
 async def test_an_answer_that_names_the_verdict_is_read_by_the_requests_label_alone():
