@@ -28,7 +28,8 @@ from judge.options import add_judge_options, judge_settings
 from judge.verdict import Outcome, Verdict
 from serving.urls import split_urls
 
-LABELLED = Path(__file__).resolve().parent.parent / "tests/unit/judge/labelled_pairs.jsonl"
+LABELLED = tuple(sorted((Path(__file__).resolve().parent.parent / "tests/unit/judge").glob("*.jsonl")))
+"""What holds the rules to people's labels; in a checkout only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def by_category(kinds: Sequence[str], first: Sequence[bool | None], second: Sequ
 
 
 def read_pairs(path: Path, *, labels: bool) -> list[dict[str, Any]]:
-    """Read and check the file.
+    """Read and check a file. With labels, what people left open (`right` is null) is left out.
 
     Raises:
         ValueError: A line lacks something; names the line.
@@ -93,7 +94,8 @@ def read_pairs(path: Path, *, labels: bool) -> list[dict[str, Any]]:
             raise ValueError(f"{path}:{number} is no JSON object: {error}") from error
         if missing:
             raise ValueError(f"{path}:{number} lacks {', '.join(missing)}; expected {', '.join(wanted)}")
-        pairs.append(pair)
+        if not labels or pair["right"] is not None:
+            pairs.append(pair)
     return pairs
 
 
@@ -163,9 +165,10 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m judge.agr
     against.add_argument("--labels", action="store_true", help="the file's `right`, which is the default")
     parser.add_argument("--other-model", metavar="NAME", default="judge")
     options = parser.parse_args(arguments)
-    if options.pairs is None and not LABELLED.is_file():
+    files = LABELLED if options.pairs is None else (options.pairs,)
+    if not files:
         parser.error("the labelled answers belong to a checkout, which this is not; name a file of your own")
-    pairs = read_pairs(options.pairs or LABELLED, labels=options.other is None)
+    pairs = [pair for path in files for pair in read_pairs(path, labels=options.other is None)]
     try:
         _compare(options, pairs)
     except (ConnectionError, JudgeMisconfigured, LookupError) as error:

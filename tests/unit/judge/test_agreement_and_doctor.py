@@ -9,6 +9,7 @@ from judge.__main__ import main as cli_main
 from judge.agreement import LABELLED, by_category, compare, main, read_pairs
 from judge.doctor import QUESTIONS
 from judge.doctor import main as doctor
+from judge.quoting import quoted
 from judge.rules import Rules
 from judge.testing import Misbehaviour, judge_server
 from tests.fake_model_server import model_server
@@ -144,11 +145,16 @@ def test_the_address_without_v1_is_found_out():
 
 
 def test_the_labelled_answers_are_judged_in_one_command(capsys, monkeypatch):
-    labels = {json.dumps([row["gold"], row["answer"]]): row["right"] for row in read_pairs(LABELLED, labels=True)}
+    assert len(LABELLED) == 3
+    monkeypatch.setattr("judge.agreement.LABELLED", LABELLED[:1])  # all of them take half a minute
+    pairs = read_pairs(LABELLED[0], labels=True)
+    right = {
+        (quoted(pair["gold"]), quoted(pair["answer"])) for pair in pairs if pair["right"] and isinstance(pair["gold"], str)
+    }
 
     def decide(prompt):
-        found = re.findall(r"^(?:Reference|Model's|Student's) answer: (.*)$", prompt, re.MULTILINE)
-        return "CORRECT" if labels.get(json.dumps([json.loads(found[0]), json.loads(found[1])]), False) else "INCORRECT"
+        gold, answer = re.findall(r"^(?:Reference|Model's|Student's) answer: (.*)$", prompt, re.MULTILINE)
+        return "CORRECT" if (gold, answer) in right else "INCORRECT"
 
     with judge_server(Misbehaviour.NONE, decide) as server:
         monkeypatch.setenv("LLM_AS_A_JUDGE_BASE", server.url)
@@ -159,7 +165,7 @@ def test_the_labelled_answers_are_judged_in_one_command(capsys, monkeypatch):
     for table in (first, second):
         (row,) = re.findall(r"^\| all \|.*$", table, re.MULTILINE)
         _, _, compared, undecided, agreement, *_ = [cell.strip() for cell in row.split("|")]
-        assert (int(compared) > 500, int(undecided) < 40, float(agreement) > 0.95) == (True, True, True)
+        assert (int(compared) > 500, int(undecided) < 20, float(agreement) > 0.98) == (True, True, True), row
 
 
 def test_another_judge_gets_its_own_key_and_never_the_first_ones(capsys, monkeypatch, tmp_path):

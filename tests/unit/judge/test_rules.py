@@ -136,11 +136,19 @@ def test_roots_and_functions_that_agree_to_40_digits_are_right_once_math_verify_
         asked.append((gold, answer))
         return process.equal(gold, answer)
 
-    for gold, answer in ((r"\sqrt[3]{16}", r"2\sqrt[3]{2}"), (r"2\ln(2)", r"\ln(4)"), (r"\sqrt{3+2\sqrt{2}}", r"1+\sqrt{2}")):
+    for gold, answer in (
+        (r"\sqrt[3]{16}", r"2\sqrt[3]{2}"),
+        (r"2\ln(2)", r"\ln(4)"),
+        (r"\sqrt{3+2\sqrt{2}}", r"1+\sqrt{2}"),
+    ):
         assert maths_rule(answer, gold, prove) is True
         assert maths_rule(answer, gold, lambda *_: False) is None
     assert len(asked) == 3
-    for gold, answer in ((r"e^{\pi\sqrt{163}}", "262537412640768744"), (r"\sqrt{2}+10^{-60}", r"\sqrt{2}"), (r"\sqrt{x^2}", "x")):
+    for gold, answer in (
+        (r"e^{\pi\sqrt{163}}", "262537412640768744"),
+        (r"\sqrt{2}+10^{-60}", r"\sqrt{2}"),
+        (r"\sqrt{x^2}", "x"),
+    ):
         assert maths_rule(answer, gold, prove) is not True
     assert len(asked) == 3
     process.close()
