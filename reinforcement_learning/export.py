@@ -1,6 +1,8 @@
 """Make a plain Hugging Face model of a checkpoint, to serve it or to start from it.
 
 deepeyes export RUN --out DIR [--step N] [--dtype bfloat16]
+
+A model folder in place of a run is copied, with experts as vLLM reads them (`experts.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import sys
 from pathlib import Path
 
 from reinforcement_learning.checkpoints import Checkpoint, Checkpoints
+from reinforcement_learning.experts import rewrite
 
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -49,7 +52,7 @@ def export(run: Path, out: Path, *, step: int | None = None, dtype: str = "bfloa
     """Write the model of a checkpoint with all that serving needs.
 
     Args:
-        run: The run's folder.
+        run: The run's folder, or that of a model whose experts are to be as vLLM reads them.
         out: A new folder; it is there as a whole or not at all.
         step: None for the newest.
         dtype: Of the weights, one of `DTYPES`. Training keeps 32 bits; models are served in bfloat16.
@@ -63,19 +66,24 @@ def export(run: Path, out: Path, *, step: int | None = None, dtype: str = "bfloa
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExportRefused(f"{out} is there already and not empty; choose a new folder")
-    checkpoint = find_checkpoint(run, step)
+    is_model = (run / "config.json").is_file()
+    checkpoint = None if is_model else find_checkpoint(run, step)
     # Quick on a laptop as well: no look at the hub for files that are all here.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from reinforcement_learning.verl_adapter.merge import write_model
-
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    tensors = write_model(checkpoint.path / "actor", partial, dtype)
+    if checkpoint is None:
+        told = f"{rewrite(run, partial)} tensors of {run}"
+    else:
+        from reinforcement_learning.verl_adapter.merge import write_model
+
+        tensors = write_model(checkpoint.path / "actor", partial, dtype)
+        told = f"{tensors} tensors in {dtype} of step {checkpoint.step}, {checkpoint.path}"
     if out.exists():
         out.rmdir()
     partial.rename(out)
-    return f"{out}: {tensors} tensors in {dtype} of step {checkpoint.step}, {checkpoint.path}"
+    return f"{out}: {told}"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -85,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
         description="A plain Hugging Face model of a checkpoint.",
         epilog="With --to FORM, `deepeyes export` writes the predictions of an evaluation instead; see docs/evaluation.md.",
     )
-    parser.add_argument("run", type=Path, help="the folder of an RL run")
+    parser.add_argument("run", type=Path, help="the folder of an RL run, or of a model whose experts vLLM is to read")
     parser.add_argument("--out", type=Path, required=True, help="a new folder for the model")
     parser.add_argument("--step", type=int, help="the newest by default")
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the weights; bfloat16 by default")

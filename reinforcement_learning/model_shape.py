@@ -230,7 +230,7 @@ def shape_from_config(values: Mapping[str, Any], *, name: str) -> ModelShape:
     """From the content of config.json, with the language model's values at the top or under `text_config`.
 
     Qwen2-VL, Qwen2.5-VL and Qwen3-VL are counted exactly. For another family the vision tower is taken to be built as
-    Qwen2-VL's, and the language model to have neither biases nor norms in its attention: thousandths of the whole.
+    Qwen2-VL's, and the language model to have neither biases nor norms in its attention; GLM-4.1V-9B is then 4 % too large.
 
     Raises:
         RecipeError: Its family is not known, or a number is missing.
@@ -243,10 +243,12 @@ def shape_from_config(values: Mapping[str, Any], *, name: str) -> ModelShape:
     text = {**values, **(values.get("text_config") or {})}
     vision = values.get("vision_config") or {}
     exact, gated = str(kind), kind == "qwen2_5_vl"
+    # transformers 5 writes `num_local_experts` where the published files have `num_experts`.
+    experts = text.get("num_experts") or text.get("num_local_experts") or 0
     try:
         language = TextShape(
             hidden=text["hidden_size"],
-            intermediate=text["moe_intermediate_size"] if text.get("num_experts") else text["intermediate_size"],
+            intermediate=text["moe_intermediate_size"] if experts else text["intermediate_size"],
             layers=text["num_hidden_layers"],
             heads=text["num_attention_heads"],
             kv_heads=text["num_key_value_heads"],
@@ -255,7 +257,7 @@ def shape_from_config(values: Mapping[str, Any], *, name: str) -> ModelShape:
             tied=bool(values.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
             biases=exact in ("qwen2_vl", "qwen2_5_vl"),
             head_norms=exact.startswith("qwen3"),
-            experts=text.get("num_experts") or 0,
+            experts=experts,
             experts_per_token=text.get("num_experts_per_tok") or 1,
         )
     except KeyError as missing:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -59,6 +60,37 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     conversations = json.loads((directory / "data/sft.json").read_text())
     make_tiny_model([m["content"] for c in conversations for m in c["messages"]], directory / "models/base")
     return directory
+
+
+@pytest.fixture(scope="session")
+def tiny(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes tiny models of any base, tied or not, each once; `loud` ones have weights that are far from nothing.
+
+    A new model is so near to uniform that a fault in what it computes hides in the rounding.
+    """
+    from deepeyes.quickstart.tiny_model import make_tiny_model
+
+    @functools.cache
+    def make(base: str, *, tied: bool = True, loud: bool = False) -> Path:
+        directory = tmp_path_factory.mktemp(base) / "model"
+        conversations = json.loads((toy / "data/sft.json").read_text())
+        texts = [message["content"] for conversation in conversations for message in conversation["messages"]]
+        make_tiny_model(texts, directory, base=base, tied=tied)
+        if loud:
+            _make_loud(directory)
+        return directory
+
+    return make
+
+
+def _make_loud(directory: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    generator = torch.Generator().manual_seed(1)
+    weights = load_file(directory / "model.safetensors")
+    louder = {name: value + 0.15 * torch.randn(value.shape, generator=generator) for name, value in weights.items()}
+    save_file(louder, directory / "model.safetensors", metadata={"format": "pt"})
 
 
 @pytest.fixture(scope="session")

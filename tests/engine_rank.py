@@ -1,7 +1,8 @@
 """One rank of verl's own engine on a CPU, with the settings of a recipe. `python -m tests.engine_rank RECIPE MODEL [OVERLAY | KEY=VALUE …]`.
 
-RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say which. Prints one line of JSON: where the weights were when the engine had read
-them, and how far parameters, buffers and log-probabilities are from those of Hugging Face's model.
+RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say which. The batch is two rows of text and one with two images of odd shapes.
+Writes one line of JSON: where the weights were when the engine had read them, and how far parameters, buffers and
+log-probabilities are from those of Hugging Face's model.
 """
 
 import json
@@ -46,26 +47,46 @@ def build_engine(recipe_name, model, more):
     return engine, model_config, seen["devices"]
 
 
+def rows_of(model):
+    """(ids, what Hugging Face's model wants beside them, positions by Hugging Face's own code for verl) of each row."""
+    from PIL import Image
+    from verl.utils import hf_processor
+
+    from agent.chat_formats import format_of_folder
+
+    processor, picture = hf_processor(model), format_of_folder(Path(model)).image(1)
+    images = [Image.effect_noise((150, 70), 90).convert("RGB"), Image.effect_noise((40, 100), 90).convert("RGB")]
+    found = dict(processor(text=[f"look at {picture} and at {picture}, then say"], images=images, return_tensors="pt"))
+    ids, types = found.pop("input_ids")[0], found.pop("mm_token_type_ids")
+    found.pop("attention_mask")
+    positions, _ = processor.get_rope_index(ids[None], types, found["image_grid_thw"])
+    shown = torch.cat([torch.arange(len(ids))[None], positions[:, 0]])
+    yield ids, {**found, "mm_token_type_ids": types}, shown
+    for start, stop in [(20, 52), (30, 47)]:
+        text = torch.arange(start, stop)
+        yield text, {}, torch.arange(len(text)).expand(4, -1).contiguous()
+
+
 def batch_of(rows, model_config):
     from tensordict import TensorDict
     from verl.utils import tensordict_utils as tu
 
-    ids = [torch.arange(start, stop) for start, stop in rows]
-    positions = [torch.arange(len(row)).expand(4, -1).contiguous() for row in ids]
     data = TensorDict(
         {
-            "input_ids": torch.nested.as_nested_tensor(ids, layout=torch.jagged),
-            "position_ids": tu.nested_tensor_from_tensor_list(positions, ragged_idx=2),
+            "input_ids": torch.nested.as_nested_tensor([ids for ids, _, _ in rows], layout=torch.jagged),
+            "position_ids": tu.nested_tensor_from_tensor_list([positions for _, _, positions in rows], ragged_idx=2),
         },
-        batch_size=[len(ids)],
+        batch_size=[len(rows)],
     )
+    inputs = [{name: value for name, value in more.items() if name != "mm_token_type_ids"} for _, more, _ in rows]
+    tu.assign_non_tensor_stack(data, "multi_modal_inputs", inputs)
     tu.assign_non_tensor(
         data,
         temperature=1.0,
         use_remove_padding=model_config.use_remove_padding,
         use_fused_kernels=model_config.use_fused_kernels,
     )
-    return ids, data
+    return data
 
 
 def log_probs_of(engine, data):
@@ -77,7 +98,11 @@ def log_probs_of(engine, data):
 def likeness(engine, plain):
     """Smallest cosine between a gradient of the engine and the plain model's; ranks saw the same batch, so the mean is the same."""
     found = dict(engine.module.named_parameters())
-    names = ("lm_head.weight", "model.language_model.embed_tokens.weight", "model.language_model.layers.0.mlp.up_proj.weight")
+    names = [
+        "lm_head.weight", "model.language_model.embed_tokens.weight", "model.language_model.layers.0.mlp.up_proj.weight",
+        "model.language_model.layers.0.mlp.experts.down_proj", "model.visual.patch_embed.proj.weight",
+        *(name for name in found if "visual.deepstack_merger_list" in name and name.endswith("linear_fc2.weight")),
+    ]  # fmt: skip
     return min(
         torch.nn.functional.cosine_similarity(
             found[name].grad.full_tensor().float().flatten(), plain[name].grad.float().flatten(), dim=0
@@ -95,18 +120,16 @@ def main() -> None:
 
     plain_config = AutoConfig.from_pretrained(model, attn_implementation="sdpa")
     plain = AutoModelForImageTextToText.from_pretrained(model, config=plain_config, dtype=torch.float32)
-    rows = [(20, 52), (30, 47)]
-    expected = []
-    for start, stop in rows:
-        ids = torch.arange(start, stop)
-        logits = plain(input_ids=ids[None], use_cache=False).logits[0].log_softmax(-1)
+    rows, expected = list(rows_of(model)), []
+    # Before verl changes the classes.
+    for ids, beside, _ in rows:
+        logits = plain(input_ids=ids[None], use_cache=False, **beside).logits[0].log_softmax(-1)
         expected.append(logits[:-1].gather(-1, ids[1:, None])[:, 0])
     torch.cat(expected).sum().backward()
     engine, model_config, devices = build_engine(recipe, model, more)
     parameters = dict(plain.named_parameters())
     buffers = dict(plain.named_buffers())
-    _, data = batch_of(rows, model_config)
-    found = log_probs_of(engine, data)
+    found = log_probs_of(engine, batch_of(rows, model_config))
     torch.cat([row[: len(wanted)] for row, wanted in zip(found, expected, strict=True)]).sum().backward()
     facts = {
         "rank": torch.distributed.get_rank(),

@@ -1,8 +1,8 @@
 """The tiny models that a quickstart can start from, each with the architecture of a real one.
 
-Sizes are the same: text of 4 layers, hidden 128, 4 heads, 2 key-value heads; vision of 2 or 3 blocks, hidden 64. What a real
-model has and another has not is kept: windows of attention in Qwen2.5-VL's vision, its deepstack, positions that are
-interpolated and interleaved M-RoPE in Qwen3-VL.
+Sizes are the same: text of 4 layers, hidden 128, 4 heads, 2 key-value heads; vision of 2 or 3 blocks, hidden 64. What one
+real model has and another has not is kept: in Qwen2.5-VL windows of attention in the vision tower; in Qwen3-VL its
+deepstack, learned positions that are interpolated, interleaved M-RoPE and norms on queries and keys; and experts.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,19 @@ class _Qwen25Vl(Base):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Qwen3Vl(Base):
+    text_class: str = "Qwen3ForCausalLM"
+    experts: Mapping[str, Any] = field(default_factory=dict)
+    processor_class: str = "Qwen3VLProcessor"
+    min_pixels: int = 4_096
+    max_pixels: int = 16_384
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    plain_tokens: tuple[str, ...] = (
+        "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>",
+    )  # fmt: skip
+
     def _preprocessors(self, common: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         limited = {**common, "size": {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels}}
         return {
@@ -130,15 +142,16 @@ class _Qwen3Vl(Base):
         }
 
     def _config(self, text: Mapping[str, Any], vision: Mapping[str, Any], **rest: Any) -> Any:
-        from transformers import Qwen3VLConfig
+        import transformers
 
         # 24, 20, 20 of 64 in the real model.
         rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5], "mrope_interleaved": True}
         # vLLM 0.28 on a CPU looks up the first architecture of the text model, and a real config.json names none.
-        named = {"architectures": ["Qwen3ForCausalLM"], "head_dim": 32, "rope_parameters": rope}
+        named = {"architectures": [self.text_class], "head_dim": 32, "rope_parameters": rope, **self.experts}
         # 6 x 6 learned positions for images of 8 x 8 patches, so that they are interpolated as in the real model.
         deep = {"depth": 3, "num_position_embeddings": 36, "deepstack_visual_indexes": [0, 1]}
-        return Qwen3VLConfig(text_config={**text, **named}, vision_config={**vision, **deep}, **rest)
+        kind = getattr(transformers, self.model_class.replace("ForConditionalGeneration", "Config"))
+        return kind(text_config={**text, **named}, vision_config={**vision, **deep}, **rest)
 
 
 BASES: dict[str, Base] = {
@@ -155,18 +168,17 @@ BASES: dict[str, Base] = {
             std=(0.26862954, 0.26130258, 0.27577711),
             plain_tokens=("<tool_call>", "</tool_call>"),
         ),
+        _Qwen3Vl(model_type="qwen3_vl", title="Qwen3-VL", model_class="Qwen3VLForConditionalGeneration"),
         _Qwen3Vl(
-            model_type="qwen3_vl",
-            title="Qwen3-VL",
-            model_class="Qwen3VLForConditionalGeneration",
-            processor_class="Qwen3VLProcessor",
-            min_pixels=4_096,
-            max_pixels=16_384,
-            mean=(0.5, 0.5, 0.5),
-            std=(0.5, 0.5, 0.5),
-            plain_tokens=(
-                "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>",
-            ),
+            model_type="qwen3_vl_moe",
+            title="Qwen3-VL with experts",
+            model_class="Qwen3VLMoeForConditionalGeneration",
+            text_class="Qwen3MoeForCausalLM",
+            # 128 experts of 768, 8 for each token, in the 30B-A3B.
+            experts={
+                "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 192, "decoder_sparse_step": 1,
+                "norm_topk_prob": True,
+            },
         ),
     )
 }  # fmt: skip

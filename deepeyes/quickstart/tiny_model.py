@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from deepeyes.quickstart.bases import BASES, DEFAULT_BASE, Base
+from reinforcement_learning.experts import as_published, have_experts
 
 _MAX_VOCABULARY = 1024
 # The split pattern of Qwen2's tokenizer: digits one by one, letters with one leading mark, spaces kept apart.
@@ -105,7 +106,9 @@ def make_tiny_model(
     model.generation_config.update(
         eos_token_id=[token_id(talk.reply_end), token_id(talk.padding)], pad_token_id=token_id(talk.padding), do_sample=False
     )
-    model.save_pretrained(directory)
+    values = config.to_dict()
+    experts = {"state_dict": as_published(model.state_dict(), values), "save_original_format": False}
+    model.save_pretrained(directory, **(experts if have_experts(values) else {}))
     transformers.AutoProcessor.from_pretrained(directory)
 
 

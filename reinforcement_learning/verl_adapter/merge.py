@@ -13,6 +13,8 @@ from accelerate import init_empty_weights
 from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForImageTextToText
 
+from reinforcement_learning.experts import as_published, have_experts
+
 _ADAPTER_PREFIX = "base_model.model."
 
 
@@ -46,7 +48,9 @@ def write_model(actor: Path, target: Path, dtype: str) -> int:
     _check_keys(model, weights, actor)
     for name in _tied(model):
         weights.pop(name, None)
-    model.save_pretrained(target, state_dict=weights)
+    values = config.to_dict()
+    # transformers would turn experts to what it holds itself.
+    model.save_pretrained(target, state_dict=as_published(weights, values), save_original_format=not have_experts(values))
     written = len(weights)
     del weights, model
     for path in (actor / "huggingface").iterdir():

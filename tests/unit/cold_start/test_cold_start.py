@@ -196,10 +196,13 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tmp_p
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_loads_and_llama_factory_knows_its_settings(path):
+    from llamafactory.extras.constants import DEFAULT_TEMPLATE
+
     from cold_start.llama_factory import argument_problems
 
     recipe = load_recipe(path.stem)
-    assert recipe.llamafactory["template"] == "qwen2_vl"
+    model = recipe.llamafactory["model_name_or_path"].rpartition("/")[2]
+    assert recipe.llamafactory["template"] == DEFAULT_TEMPLATE.get(model, "qwen2_vl")
     assert argument_problems(recipe.llamafactory) == []
     deepspeed = recipe.llamafactory.get("deepspeed")
     assert deepspeed is None or json.loads((RECIPES.parent.parent / deepspeed).read_text())
@@ -239,7 +242,7 @@ def test_a_wrong_recipe_is_one_clear_message(tmp_path, text, message):
 
 
 def test_an_unknown_recipe_lists_those_that_are():
-    with pytest.raises(RecipeError, match="qwen2_5_vl_32b, qwen2_5_vl_7b, tiny_cpu"):
+    with pytest.raises(RecipeError, match="qwen2_5_vl_32b, qwen2_5_vl_7b, qwen3_vl_30b_a3b, qwen3_vl_8b, tiny_cpu"):
         load_recipe("qwen9")
 
 

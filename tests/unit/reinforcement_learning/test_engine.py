@@ -76,6 +76,15 @@ def test_the_7b_recipe_without_flash_attn_runs_forward_with_torchs_own_attention
     assert facts["gradients"] > 0.99
 
 
+@pytest.mark.parametrize(("base", "count"), [("qwen3_vl", 2), ("qwen3_vl_moe", 1)])
+def test_a_qwen3_vl_with_images_computes_what_hugging_faces_model_does(tiny, tmp_path, base, count):
+    """Deepstack, interleaved M-RoPE and experts, split by FSDP; untied as the 8B and the 30B-A3B."""
+    for facts in ranks(tmp_path, count, "tiny_cpu", tiny(base, tied=False, loud=True)):
+        assert facts["parameters"] == facts["buffers"] == 0.0
+        assert facts["log_probs"] < 1e-4
+        assert facts["gradients"] > 0.9999
+
+
 def test_the_untied_copy_of_a_tied_model_computes_the_same(toy, untied):
     import torch
     from transformers import Qwen2_5_VLForConditionalGeneration

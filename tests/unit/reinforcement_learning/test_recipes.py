@@ -35,6 +35,17 @@ def test_published_values_are_in_the_recipes():
     assert [(c["clip_ratio_low"], c["clip_ratio_high"]) for c in clips] == [(0.2, 0.3), (0.2, 0.2)]
 
 
+@pytest.mark.parametrize("name", ["qwen3_vl_8b", "qwen3_vl_30b_a3b"])
+def test_another_family_is_trained_as_the_paper_trains_its_own(name):
+    paper, other = load_recipe("qwen2_5_vl_7b"), load_recipe(name)
+    assert other.agent == paper.agent.model_copy(update={"max_in_flight": other.agent.max_in_flight})
+    assert other.verl["data"] == paper.verl["data"]
+    actors = [recipe.verl["actor_rollout_ref"]["actor"] for recipe in (paper, other)]
+    for key in ("optim", "loss_agg_mode", "ppo_mini_batch_size", "clip_ratio_low", "clip_ratio_high", "use_kl_loss"):
+        assert actors[0][key] == actors[1][key]
+    assert {recipe.verl["actor_rollout_ref"]["rollout"]["n"] for recipe in (paper, other)} == {16}
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "tiny_cpu"])
 def test_every_gpu_recipe_packs_by_tokens_keeps_two_checkpoints_and_caps_images(name):
     recipe = load_recipe(name)
@@ -166,7 +177,7 @@ def test_a_broken_recipe_is_one_clear_message(tmp_path, text, message):
 
 
 def test_an_unknown_recipe_lists_those_that_are():
-    with pytest.raises(RecipeError, match="qwen2_5_vl_7b, qwen2_5_vl_7b_1x8, qwen2_5_vl_7b_script, tiny_cpu"):
+    with pytest.raises(RecipeError, match="qwen2_5_vl_7b_script, qwen3_vl_30b_a3b, qwen3_vl_8b, tiny_cpu"):
         load_recipe("gpt")
 
 
