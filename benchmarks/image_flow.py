@@ -117,7 +117,7 @@ def _to_workers(rows: Sequence[dict[str, Any]]) -> int:
 def _measure(label: str, size: tuple[int, int], image_processor: Any, root: Path) -> dict[str, Any]:
     from agent.images import ImageFile, ImageRule
     from reinforcement_learning.verl_adapter.image_store import ImageStore
-    from reinforcement_learning.verl_adapter.images import QwenImageSizer
+    from reinforcement_learning.verl_adapter.images import ImageReferences
     from reinforcement_learning.verl_adapter.pixels import REFS, PixelSource, reference_inputs
 
     width_px, height_px = size
@@ -132,7 +132,7 @@ def _measure(label: str, size: tuple[int, int], image_processor: Any, root: Path
     name = store.put(opening)
 
     def reference(data: bytes) -> Any:
-        sizer = QwenImageSizer(processor, step=1)
+        sizer = ImageReferences(processor, step=1)
         ref, _ = sizer(rule.apply(ImageFile(data)))
         asyncio.run(sizer.store(store))
         return ref
@@ -144,7 +144,7 @@ def _measure(label: str, size: tuple[int, int], image_processor: Any, root: Path
     opening_s, opening_ref = _timed(lambda: reference(opening))
     crop_s, crop_ref = _timed(lambda: reference(crop))
     refs = [opening_ref, crop_ref]
-    inputs = reference_inputs(refs, image_processor)
+    inputs = reference_inputs(refs, processor)
     rank_s, _ = _timed(lambda: PixelSource(image_processor, store).pixel_values(inputs[REFS]))
     pickle_s, _ = _timed(lambda: _pickled(decoded))
     tokens = int(made["image_grid_thw"].prod(dim=1).sum()) // 4
@@ -213,7 +213,7 @@ def _simulate(steps: int, root: Path) -> Iterator[tuple[int, float, int, float]]
 
     from agent.images import ImageFile
     from reinforcement_learning.verl_adapter.image_store import KEPT_STEPS, ImageStore
-    from reinforcement_learning.verl_adapter.images import QwenImageSizer
+    from reinforcement_learning.verl_adapter.images import ImageReferences
     from reinforcement_learning.verl_adapter.pixels import REFS, PixelSource, reference_inputs
 
     processor: Any = SimpleNamespace(image_processor=_Simulated())
@@ -228,13 +228,13 @@ def _simulate(steps: int, root: Path) -> Iterator[tuple[int, float, int, float]]
         fields = []
         for number in keys:
             opening = number // _ROLLOUTS % len(openings)
-            sizer = QwenImageSizer(processor, step=step, known=[names[opening]])
+            sizer = ImageReferences(processor, step=step, known=[names[opening]])
             # A trailing comment makes each crop a file of its own.
             crop = crops[number % len(crops)] + number.to_bytes(8, "little")
             refs = [sizer(ImageFile(data))[0] for data in (openings[opening], crop)]
             store.put(crop, step=step)
             row = _trajectory(
-                _row(number, image_names=[names[opening]]), reference_inputs(refs, processor.image_processor), 6000
+                _row(number, image_names=[names[opening]]), reference_inputs(refs, processor), 6000
             )
             fields.append(serial_utils.decode(serial_utils.encode(row)))
         queue.put_data({name: [row[name] for row in fields] for name in fields[0]}, keys)

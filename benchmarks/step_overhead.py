@@ -56,7 +56,7 @@ def _repeat(records: list[Rollout], model: str) -> dict[str, float]:
     from transformers import AutoProcessor
 
     from reinforcement_learning.verl_adapter.image_store import ImageRef, ImageStore
-    from reinforcement_learning.verl_adapter.images import QwenImageSizer
+    from reinforcement_learning.verl_adapter.images import ImageReferences
     from reinforcement_learning.verl_adapter.pixels import PixelSource, pack_refs
 
     processor = AutoProcessor.from_pretrained(model)
@@ -68,7 +68,7 @@ def _repeat(records: list[Rollout], model: str) -> dict[str, float]:
     found = {"episode loop": sum(max(0.0, seconds) for seconds in inside), "recorder": _cpu_s(lambda: _record(records))}
     with tempfile.TemporaryDirectory() as directory:
         store = ImageStore(Path(directory))
-        sizer = QwenImageSizer(processor, step=1)
+        sizer = ImageReferences(processor, step=1)
         refs: list[ImageRef] = []
         found["sizing"] = _cpu_s(lambda: refs.extend(sizer(image)[0] for image in images))
         found["store, written"] = _cpu_s(lambda: asyncio.run(sizer.store(store)))

@@ -19,7 +19,7 @@ from reinforcement_learning.outages import Played
 from reinforcement_learning.rewards import Reward, Task, load_reward
 from reinforcement_learning.rows import accepted_answers
 from reinforcement_learning.verl_adapter.image_store import ImageRef, run_store
-from reinforcement_learning.verl_adapter.images import QwenImageSizer, row_image
+from reinforcement_learning.verl_adapter.images import ImageReferences, row_image
 from reinforcement_learning.verl_adapter.rollouts import CURRENT, EpisodeFailed, RolloutSoFar, reason_of
 from reinforcement_learning.verl_adapter.router import request_name
 from reinforcement_learning.verl_adapter.services import read_settings, services
@@ -84,7 +84,7 @@ class EpisodeAgentLoop(AgentLoopBase):
     def _policy(self, sampling_params: dict[str, Any], priority: int, row: dict[str, Any]) -> TokenPolicy:
         settings = self._services.settings
         request_id = request_name(str(row.get("uid", "")), uuid4().hex)
-        sizer = QwenImageSizer(
+        sizer = ImageReferences(
             self.processor,
             step=int(row.get("global_steps", 0)),
             known=row["image_names"],

@@ -8,22 +8,27 @@ from typing import Any
 
 from PIL import Image
 
+from agent.chat_formats import format_of
 from agent.errors import EpisodeFailure
 from agent.images import ImageFile, ImageRule, UnreadableImage
 from reinforcement_learning.verl_adapter.image_store import ImageRef, ImageStore
 
 
-class QwenGrid:
-    """How a Qwen-VL model's image processor cuts an image that the image rule has fitted.
+class PatchGrid:
+    """How a model's image processor cuts an image that the image rule has fitted.
 
     Args:
-        image_processor: The model's own.
+        processor: A Hugging Face processor; verl's has the model's configuration, which tells the family.
     """
 
-    def __init__(self, image_processor: Any) -> None:
+    def __init__(self, processor: Any) -> None:
+        image_processor = processor.image_processor
         self.patch_px = int(image_processor.patch_size)
         self.merge = int(image_processor.merge_size)
         self._rule = ImageRule.of_processor(image_processor)
+        config = getattr(processor, "config", None)
+        if config is not None:
+            self._rule = format_of(config.model_type).image_rule(None, self._rule)
 
     def of(self, ref: ImageRef) -> tuple[int, int, int]:
         """`image_grid_thw` of an image: (1, patches down, patches across).
@@ -46,17 +51,17 @@ class QwenGrid:
         return rows * columns // self.merge**2
 
 
-class QwenImageSizer:
+class ImageReferences:
     """References and placeholder counts for the images of one rollout; decodes nothing.
 
     Args:
-        processor: A Hugging Face processor of a Qwen-VL model.
+        processor: See `PatchGrid`.
         step: The training step whose rollout this is; images that it makes are removed some steps later.
         known: Names of images that the run's store has already.
     """
 
     def __init__(self, processor: Any, *, step: int | None = None, known: Iterable[str] = ()) -> None:
-        self._grid = QwenGrid(processor.image_processor)
+        self._grid = PatchGrid(processor)
         self._step = step
         self._known = set(known)
         self._waiting: dict[str, ImageFile] = {}

@@ -13,7 +13,7 @@ import torch
 from tensordict import NonTensorStack
 
 from reinforcement_learning.verl_adapter.image_store import BackgroundCache, ImageRef, ImageStore, run_store
-from reinforcement_learning.verl_adapter.images import QwenGrid, pixels_of
+from reinforcement_learning.verl_adapter.images import PatchGrid, pixels_of
 
 REFS = "image_refs"
 """The key in `multi_modal_inputs`, beside `image_grid_thw` and `images_seqlens`."""
@@ -47,8 +47,12 @@ def unpack_refs(packed: torch.Tensor) -> list[ImageRef]:
     return refs
 
 
-def reference_inputs(refs: Sequence[ImageRef], image_processor: Any) -> dict[str, torch.Tensor]:
+def reference_inputs(refs: Sequence[ImageRef], processor: Any) -> dict[str, torch.Tensor]:
     """What a row holds in place of pixels.
+
+    Args:
+        refs: Of its images.
+        processor: The model's.
 
     Returns:
         `image_refs` int64 [num_images, 7], `image_grid_thw` int64 [num_images, 3] and `images_seqlens` int64 [num_images] as
@@ -56,7 +60,7 @@ def reference_inputs(refs: Sequence[ImageRef], image_processor: Any) -> dict[str
     """
     if not refs:
         return {}
-    grid = QwenGrid(image_processor)
+    grid = PatchGrid(processor)
     grids = torch.tensor([grid.of(ref) for ref in refs], dtype=torch.int64)
     return {REFS: pack_refs(refs), "image_grid_thw": grids, "images_seqlens": grids[:, 1] * grids[:, 2]}
 
@@ -68,7 +72,7 @@ class SendsReferences:
 
     def _compute_multi_modal_inputs(self, output: Any, input_ids: torch.Tensor) -> dict[str, Any]:
         refs = (output.multi_modal_data or {}).get("images") or []
-        inputs: dict[str, Any] = dict(reference_inputs(refs, self.processor.image_processor))
+        inputs: dict[str, Any] = dict(reference_inputs(refs, self.processor))
         # verl takes this out again; its being there asks for position ids by token type (transformers >= 5.3).
         inputs["mm_token_type_ids"] = True
         return inputs

@@ -71,9 +71,9 @@ class Eyes:
 
     def ref(self, image):
         """What the agent loop names to vLLM and to the trainer."""
-        from reinforcement_learning.verl_adapter.images import QwenImageSizer
+        from reinforcement_learning.verl_adapter.images import ImageReferences
 
-        sizer = QwenImageSizer(self._processor, step=3)
+        sizer = ImageReferences(self._processor, step=3)
         ref, num_tokens = sizer(self.shown(image))
         asyncio.run(sizer.store(self._store))
         assert num_tokens == ref.width_px * ref.height_px // self.rule.factor_px**2

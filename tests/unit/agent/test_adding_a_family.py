@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import chat_formats
-from agent.chat_formats import ProcessorFacts, format_of, format_of_folder, format_of_hub_name
+from agent.chat_formats import format_of, format_of_folder, format_of_hub_name
+from agent.images import ImageRule
 from tests.conftest import ROOT
 from tests.unit.agent import test_chat_formats as contract
 
@@ -59,7 +60,7 @@ def test_its_own_image_processor_leaves_a_fitted_image_alone(glm, width, height)
     from transformers.models.glm4v.image_processing_glm4v import Glm4vImageProcessor, smart_resize
 
     processor = Glm4vImageProcessor(size={"shortest_edge": 12_544, "longest_edge": 9_633_792})
-    rule = glm.image_rule(None, ProcessorFacts.of(processor))
+    rule = glm.image_rule(None, ImageRule.of_processor(processor))
     assert rule == glm.image_rule()
     wide, high = rule.size(width, height)
     limits = {"min_pixels": processor.size["shortest_edge"], "max_pixels": processor.size["longest_edge"]}

@@ -10,7 +10,7 @@ from PIL import Image
 
 from agent.chat_formats import format_of_folder
 from agent.episode import run_episode
-from agent.images import ImageFile
+from agent.images import ImageFile, ImageRule
 from agent.messages import Message
 from agent.settings import AgentSettings
 from agent.tools.python import PythonTool
@@ -54,10 +54,10 @@ def store(tmp_path, monkeypatch):
 
 def played(model, folder, store):
     """(ids, references of the images) of a rollout of three turns, of which the first two ended on a stop string."""
-    from reinforcement_learning.verl_adapter.images import QwenImageSizer
+    from reinforcement_learning.verl_adapter.images import ImageReferences
     from reinforcement_learning.verl_adapter.token_policy import Sampled, TokenLimits, TokenPolicy
 
-    tokenizer, sizer = model.tokenizer, QwenImageSizer(model.processor, step=3)
+    tokenizer, sizer = model.tokenizer, ImageReferences(model.processor, step=3)
     replies = iter([CODE, CODE, ANSWER])
 
     async def engine(token_ids, images, *, max_tokens, logit_bias):
@@ -70,11 +70,15 @@ def played(model, folder, store):
         return ExecuteResult(status="ok", stdout=f"crop {number}", images=[CellImage.model_validate(content)])
 
     python = PythonTool(FakeSandbox([shown(1), shown(2)]), AgentSettings(), images=())
-    opening = (Message("system", "You are an agent."), Message("user", "<image>\nWhat colour?", (ImageFile(noise(0)),)))
+    rule = format_of_folder(folder).image_rule(None, ImageRule.of_processor(model.processor.image_processor))
+    question = Message("user", "<image>\nWhat colour?", (rule.apply(ImageFile(noise(0))),))
+    opening = (Message("system", "You are an agent."), question)
     policy = TokenPolicy(tokenizer, format_of_folder(folder), sizer, engine, limits=TokenLimits())
 
     async def play():
-        episode = await run_episode(opening, policy=policy, tools={"python": python}, settings=AgentSettings(max_turns=3))
+        episode = await run_episode(
+            opening, policy=policy, tools={"python": python}, settings=AgentSettings(max_turns=3), image_rule=rule
+        )
         await sizer.store(store)
         return episode
 
@@ -97,7 +101,7 @@ def by_hugging_face(model, episode):
         if turn.observation is not None:
             conversation.append({"role": "user", "content": content(turn.observation)})
             images += [image.pil() for image in turn.observation.images]
-    assert [image.size for image in images] == SIZES
+    assert len({image.size for image in images}) == len(images) == 3
     text = model.processor.apply_chat_template(conversation, tokenize=False)
     return model.processor(text=[text], images=images, return_tensors="pt")
 

@@ -56,9 +56,9 @@ def photo(seed, width, height, kind="JPEG"):
 
 def episode(model, store, sizes, limit=12_544, step=3):
     """(ids, references, decoded images) of a conversation with these images."""
-    from reinforcement_learning.verl_adapter.images import QwenImageSizer, pixels_of
+    from reinforcement_learning.verl_adapter.images import ImageReferences, pixels_of
 
-    sizer, rule = QwenImageSizer(model.processor, step=step), QWEN2_VL_RULE.limited(limit)
+    sizer, rule = ImageReferences(model.processor, step=step), QWEN2_VL_RULE.limited(limit)
     text, refs, decoded = "hello", [], []
     for number, size in enumerate(sizes):
         image = rule.apply(photo(number, *size, kind="PNG" if number % 2 else "JPEG"))
@@ -168,7 +168,7 @@ def test_a_rank_keeps_no_more_pixels_than_it_may_and_prefetches_no_more_than_it_
     _, refs, _ = episode(verl_model, store, [(112, 112 + number) for number in range(12)])
     room = 3 * 64 * 1176 * 4
     source = PixelSource(verl_model.processor.image_processor, store, max_bytes=room)
-    inputs = reference_inputs(refs, verl_model.processor.image_processor)
+    inputs = reference_inputs(refs, verl_model.processor)
     source.prefetch([{}, inputs, None])
     # One value for rows that are all alike would be iterated over without end.
     source.prefetch(NonTensorData({}, batch_size=[3]))

@@ -19,7 +19,7 @@ from agent.tools.python import PythonTool
 from agent.trajectory import tokens
 from code_sandbox.testing import FakeSandbox
 from code_sandbox.wire import CellImage, ExecuteResult
-from reinforcement_learning.verl_adapter.images import QwenGrid, QwenImageSizer, pixels_of
+from reinforcement_learning.verl_adapter.images import ImageReferences, PatchGrid, pixels_of
 from reinforcement_learning.verl_adapter.token_policy import PromptTooLong, Sampled, TokenLimits, TokenPolicy
 from tests.conftest import png
 from tests.pictures import QWEN2_VL_RULE
@@ -67,7 +67,7 @@ def tool(size=(112, 112), stdout=""):
 
 
 def make(processor, engine, primer="", **limits):
-    sizer = QwenImageSizer(processor)
+    sizer = ImageReferences(processor)
     return TokenPolicy(processor.tokenizer, FORMAT, sizer, engine, limits=TokenLimits(**limits), primer=primer)
 
 
@@ -86,7 +86,7 @@ def check(policy, engine, processor, episode):
     assert trained == [token for reply in engine.sampled for token in reply]
     assert all(value == 0.0 for value, mask in zip(buffer.response_logprobs, buffer.response_mask, strict=True) if not mask)
     pads = (buffer.prompt_ids + buffer.response_ids).count(processor.tokenizer.convert_tokens_to_ids("<|image_pad|>"))
-    grid = QwenGrid(processor.image_processor)
+    grid = PatchGrid(processor)
     assert pads == sum(grid.num_tokens(ref) for ref in buffer.images)
 
 
@@ -153,20 +153,20 @@ def test_mask_one_tokens_are_what_was_sampled_however_the_text_was_split(process
 async def test_the_rollouts_of_a_group_name_their_image_alike(processor):
     image, name = ImageFile(png(56, 84)), ImageFile(png(56, 84)).sha256
     known = {"step": 4, "known": [name]}
-    assert QwenImageSizer(processor, **known)(image)[0] == QwenImageSizer(processor, **known)(image)[0] == (name, 56, 84)
+    assert ImageReferences(processor, **known)(image)[0] == ImageReferences(processor, **known)(image)[0] == (name, 56, 84)
     other = ImageFile(png(84, 56))
-    assert QwenImageSizer(processor, **known)(other)[0] == (f"4/{other.sha256}", 84, 56)
+    assert ImageReferences(processor, **known)(other)[0] == (f"4/{other.sha256}", 84, 56)
 
 
 def test_an_image_is_counted_and_named_without_being_decoded(processor, monkeypatch):
     monkeypatch.setattr(ImageFile, "pil", None)
-    assert QwenImageSizer(processor)(ImageFile(png(112, 112)))[1] == 16
+    assert ImageReferences(processor)(ImageFile(png(112, 112)))[1] == 16
 
 
 @pytest.mark.parametrize("size", [(64, 56), (56, 28), (140, 112)])
 def test_an_image_that_the_processor_would_resize_is_refused_with_what_to_set(processor, size):
     with pytest.raises(ValueError, match="would be resized by the model's own processor, .*set agent.image_max_pixels"):
-        QwenImageSizer(processor)(ImageFile(png(*size)))
+        ImageReferences(processor)(ImageFile(png(*size)))
 
 
 async def test_the_episodes_token_budget_bounds_the_next_reply(processor):
@@ -230,9 +230,9 @@ async def test_image_placeholders_can_never_be_sampled(processor):
 def test_image_tokens_are_counted_as_the_processor_counts_them(processor, width, height):
     for limit in (3136, 10_000, 12_544):
         image = QWEN2_VL_RULE.limited(limit).apply(ImageFile(png(width, height)))
-        ref, count = QwenImageSizer(processor)(image)
+        ref, count = ImageReferences(processor)(image)
         pixels = pixels_of(image.data, ref)
         grid = processor.image_processor(images=[pixels], return_tensors="pt")["image_grid_thw"][0]
         assert int(grid.prod()) // 4 == count
-        assert tuple(grid.tolist()) == QwenGrid(processor.image_processor).of(ref)
+        assert tuple(grid.tolist()) == PatchGrid(processor).of(ref)
         assert pixels.size == image.size
