@@ -133,7 +133,7 @@ def decide(answer: str, gold: str, question: str, prove: Prover) -> tuple[str, b
 def _same_item(gold: str, answer: str) -> bool | None:
     """One item of a list against another."""
     gold, answer = peel(gold), peel(answer)
-    if "".join(gold.split()) == "".join(answer.split()):
+    if "=" in gold and "".join(gold.split()) == "".join(answer.split()):
         return True
     for rule in (numbers_rule, date_rule, closed_words_rule, phrase_rule):
         decided = rule(answer, gold, "")

@@ -12,9 +12,11 @@ from typing import NamedTuple
 
 _MAX_CHARS = 160
 _MAX_WORDS = 10
-_BARE = re.compile(r"(?:(?:the )?(?:option|choice) )?[(\[<{]?([A-Za-z])[)\]>}]?[.:)]?", re.IGNORECASE)
+_BARE = re.compile(
+    r"(?:(?:the )?(?:option|choice) )?(?:\(([A-Z])\)?|\[([A-Z])\]|<([A-Z])>|\{([A-Z])\}|([A-Z])\)?)[.:]?", re.IGNORECASE
+)
 _GOLD = re.compile(r"[(\[]?([A-Z])[)\]]?[.:)]?")
-_WITH_TEXT = re.compile(r"(?:\(([A-Z])\)|\[([A-Z])\]|([A-Z])[.):、])[.:]? ?(?=\S)(.*)")
+_WITH_TEXT = re.compile(r"(?:(?:\(([A-Z])\)|\[([A-Z])\]|([A-Z])[.):])[.:]? |([A-Z])、 ?)(?=[^\W_])(.*)")
 _OTHER_OPTION = re.compile(r"(?<![A-Za-z'])[A-Z](?![A-Za-z'])")
 _ANNOUNCED = ("option", "choice", "the opt", "the cho")
 _OPTION_LINE = re.compile(r"^[ \t]*[(\[]?([A-J])[).:\]][ \t]*(\S.*)$", re.MULTILINE)
@@ -81,9 +83,10 @@ def read_choice(answer: str) -> Choice | None:
         return None
     bare = _BARE.fullmatch(answer)
     if bare is not None:
-        return Choice(bare[1].upper(), bare[1].isupper())
+        letter = bare[bare.lastindex or 0]
+        return Choice(letter.upper(), letter.isupper())
     found = _WITH_TEXT.fullmatch(answer.replace("**", "") if answer.count("**") == 2 else answer)
-    return None if found is None else Choice(found[1] or found[2] or found[3], True, found[4])
+    return None if found is None else Choice(found[1] or found[2] or found[3] or found[4], True, found[5])
 
 
 @functools.lru_cache(64)

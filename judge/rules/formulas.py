@@ -38,6 +38,7 @@ exp det deg arg ln lg cm mm km kg mg ml ms ft yd mi lb oz hz
 _NO_NAMES = frozenset(_NOT_VARIABLES.split())
 """Words, functions and units that look like a product of variables."""
 _TIMES = {"*", "×", "·", "\\cdot", "\\times"}
+_FRACTIONS = {"\\frac", "\\dfrac", "\\tfrac", "\\cfrac"}
 _CROSSES = {"×", "\\times"}
 _OVER = {"/", "÷", "\\div"}
 _RELATIONS = {
@@ -81,6 +82,8 @@ def read_formula(text: str) -> Formula | None:
         parser.end()
     except NotAFormula:
         return None
+    if text[0] == "~":
+        return None  # about
     if any(mark in _CROSSES for _, mark in tokens) and any(kind == "name" for kind, _ in tokens):
         return None  # a product of vectors, or a size
     sure = any(kind in ("name", "command") and mark not in _TIMES | _OVER for kind, mark in tokens)
@@ -174,7 +177,10 @@ class _Parser:
             elif kind in ("name", "number") or mark in ("(", "√") or (kind == "command" and mark not in _RELATIONS):
                 if divided or kind == "number" or (mark == "(" and not self._multiplies_bracket(last)):
                     raise NotAFormula  # 1/2x, x2, f(x)
+                mixed = self._tokens[self._place - 1][0] == "number" and mark in _FRACTIONS
                 last = self._power(depth)
+                if mixed and last[0] == "div" and last[1][0] == last[2][0] == "number":
+                    raise NotAFormula  # three and a half, or three times a half
                 tree = ("mul", tree, last)
             else:
                 return tree
@@ -276,7 +282,7 @@ class _Parser:
             return ("name", mark + self._index())
         if mark == "\\pi":
             return ("constant", "pi")
-        if mark in ("\\frac", "\\dfrac", "\\tfrac", "\\cfrac"):
+        if mark in _FRACTIONS:
             return ("div", self._argument(depth), self._argument(depth))
         if mark in ("\\sqrt", "√"):
             return self._root(depth, plain=mark == "√")
@@ -330,8 +336,8 @@ class _Parser:
             self._take()
             if kind != "number":
                 raise NotAFormula
-            if self._peek()[0] in ("name", "command"):
-                raise NotAFormula  # √2x
+            if self._peek()[0] in ("name", "command") or self._peek()[1] in ("/", "^", "!"):
+                raise NotAFormula  # √2x, √1/4
             return ("root", ("number", "2"), ("number", mark))
         degree: Tree = ("number", "2")
         if self._peek()[1] == "[":
@@ -341,7 +347,11 @@ class _Parser:
                 raise NotAFormula
             degree = ("number", mark)
             self._expect("]")
-        return ("root", degree, self._argument(depth))
+        braces = self._peek()[1] == "{"
+        tree: Tree = ("root", degree, self._argument(depth))
+        if not braces and self._peek()[1] in ("/", "^", "!"):
+            raise NotAFormula  # \\sqrt 1/4
+        return tree
 
     def _function_argument(self, depth: int) -> Tree:
         """In brackets, or one name or number with nothing behind it that may belong to it: \\sin 2x has two readings."""

@@ -31,7 +31,7 @@ _PAIRS = (
 _COMMANDS = (r"\boxed", r"\fbox", r"\text", r"\textbf", r"\textit", r"\mathrm", r"\mbox")
 _FENCE_LANGUAGE = re.compile(r"[a-zA-Z]{1,12}\n")
 _ANNOUNCED = re.compile(
-    r"(?:(?:so|thus|therefore|hence),? )?(?:the |my )?(?:final |correct |right )?answer(?: is ?:|:| is| =)\s*(?=\S)",
+    r"(?:(?:so|thus|therefore|hence),? )?(?:the |my )?(?:final |correct |right )?answer(?: is ?:|:| is\b| =)\s*(?=\S)",
     re.IGNORECASE,
 )
 

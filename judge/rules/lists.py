@@ -30,7 +30,7 @@ _RANGE = re.compile(
     rf"(?:between ({_NUMBER}) and |from ({_NUMBER}) to |({_NUMBER}) to |({_NUMBER}) ?- ?)({_NUMBER})( ?%| [a-z]+)?",
     re.IGNORECASE,
 )
-_RATIO = re.compile(r"[0-9]{1,9}(?: ?: ?[0-9]{1,9}){1,9}")
+_RATIO = re.compile(r"[1-9][0-9]{0,8}(?: ?: ?[1-9][0-9]{0,8}){1,9}")
 
 Same = Callable[[str, str], bool | None]
 """Compares two items (gold, answer)."""
@@ -158,7 +158,7 @@ def read_range(text: str) -> tuple[Number, Number, str] | None:
     ends = [read_quantity(found[1] or found[2] or found[3] or found[4]), read_quantity(found[5])]
     if ends[0] is None or ends[1] is None:
         return None
-    return ends[0].number, ends[1].number, (found[6] or "").strip().lower()
+    return ends[0].number, ends[1].number, (found[6] or "").strip()
 
 
 def _shortened(ends: tuple[Number, Number, str]) -> bool:
@@ -176,11 +176,7 @@ def ratio_rule(answer: str, gold: str, question: str) -> bool | None:
     ):
         return None
     expected, given = ([int(part) for part in text.replace(" ", "").split(":")] for text in (gold, answer))
-    if (
-        len(expected) != len(given)
-        or 0 in expected + given
-        or (read_time(gold) is not None and read_time(answer) is not None)
-    ):
+    if len(expected) != len(given) or (read_time(gold) is not None and read_time(answer) is not None):
         return None
     if expected == given:
         return True

@@ -125,7 +125,7 @@ def _tokens(text: str) -> tuple[str, ...]:
 
 
 def _is_no_label(word: str) -> bool:
-    return len(word) > 1 and word[:2].isalpha() and word.lower() not in _LABELS_AFTER_A
+    return len(word) > 1 and word.rstrip("!.,;").isalpha() and word.islower() and word not in _LABELS_AFTER_A
 
 
 def _same_word(one: str, two: str, *, digits: bool, alone: bool) -> bool:
@@ -133,6 +133,8 @@ def _same_word(one: str, two: str, *, digits: bool, alone: bool) -> bool:
     if one == two:
         return True
     if one.casefold() != two.casefold() or len(one) != len(two) or not _EXACT_ONLY.isdisjoint(one.replace("'s", "")):
+        return False
+    if not one.strip("(),;:").replace("-", "").replace(".", "").replace("'s", "").isalpha():
         return False
     letters = [_pattern(one), _pattern(two)]
     if "mixed" in letters or any(char.isdigit() for char in one):

@@ -13,7 +13,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     report = attack(options.tries, options.seed)
-    lines = [f"{kind}: gold {gold!r}, answer {answer!r}: {what}" for what, kind, gold, answer in report.counterexamples[:200]]
+    lines = [
+        f"{kind}: gold {gold!r}, answer {answer!r}: {what}" for what, kind, gold, answer in report.counterexamples[:200]
+    ]
     shares = ", ".join(f"{made} {outcome} {count:,}" for (made, outcome), count in sorted(report.outcomes.items()))
     found = f"{report.tries:,} tries, {len(report.counterexamples):,} counterexamples"
     sys.stdout.write("\n".join([*lines, f"{found}; {shares}; slowest {report.slowest_s:.2f} s"]) + "\n")

@@ -89,7 +89,15 @@ def formula(rng: Random) -> Case:
             wrong.append(spelled(rng, other))
     gold = spelled(rng, node)
     wrong += [f"-({gold})"] if gold != "0" and _is_not_zero(node, values) else []
-    wrong += [f"${gold}$, ${gold} + 1$", f"{gold} + 1", f"{gold} \\ldots", f"{gold}'", f"not {gold}", f"{gold} or 1"]
+    wrong += [
+        f"${gold}$, ${gold} + 1$",
+        f"{gold} + 1",
+        f"{gold} \\ldots",
+        f"{gold}'",
+        f"not {gold}",
+        f"{gold} or 1",
+        f"~{gold}",
+    ]
     return Case(gold, (spelled(rng, node), f"${spelled(rng, node)}$", rf"\boxed{{{gold}}}"), tuple(wrong))
 
 

@@ -83,7 +83,14 @@ def integer(rng: Random) -> Case:
     ]
     right += [f"{number:,}".replace(",", " "), f"{number:,}".replace(",", "{,}"), f"{number:,}".replace(",", r"\,")]
     right += [in_words(number), in_words(number).capitalize()] if number < 1000 else []
-    wrong = [*other_digits(rng, text), "-" + text, text + "%", f"{number} or {number + 1}", f"{number + 1}, {number}", text + "th"]
+    wrong = [
+        *other_digits(rng, text),
+        "-" + text,
+        text + "%",
+        f"{number} or {number + 1}",
+        f"{number + 1}, {number}",
+        text + "th",
+    ]
     wrong += [
         f"${number}$ ${number + 1}$",
         f"{number} {number + 2}",
@@ -103,7 +110,13 @@ def decimal(rng: Random) -> Case:
         right.append(text.replace("0.", ".", 1))
     numerator, denominator = value(text).as_integer_ratio()  # type: ignore[union-attr]
     right += [rf"\frac{{{numerator}}}{{{denominator}}}", f"{numerator}/{denominator}"]
-    wrong = [*other_digits(rng, text), text[1:] if text[0] == "-" else "-" + text, text + "%", text + "e3", text.replace(".", "")]
+    wrong = [
+        *other_digits(rng, text),
+        text[1:] if text[0] == "-" else "-" + text,
+        text + "%",
+        text + "e3",
+        text.replace(".", ""),
+    ]
     wrong += [f"{text} or {text}1", f"{text}, 7{text.lstrip('-')}", rf"\frac{{{denominator}}}{{{numerator}}}"]
     return Case(
         text,

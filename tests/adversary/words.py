@@ -92,6 +92,8 @@ def span(rng: Random) -> Case:
         str(low),
         f"{low}/{high}",
     ]
+    if rng.random() < 0.3:
+        return Case(f"{low}-{high} MW", (f"{low} - {high} MW",), (f"{low}-{high} mW", f"{low}-{high} kW", f"{low}-{high}"))
     return Case(f"{low}-{high}", tuple(right), tuple(wrong))
 
 
@@ -160,6 +162,10 @@ def choice(rng: Random) -> Case:
         "A. B. C. D. E.",
         "A, B, C, D, E",
         f"anything but {letter}",
+        f"{letter}.0",
+        f"({letter})th",
+        f"({letter})'",
+        f"<{letter}",
         f"{letter}. falsch",
         f"{letter}?? {other}",
     ]
