@@ -65,14 +65,13 @@ async def rejudge(run: Path, settings: JudgeSettings, *, sample: int, seed: int 
     return by_category([row.category for row in rows], [row.correct for row in rows], [again.get(row.key) for row in rows])
 
 
-async def _asked(options: argparse.Namespace) -> dict[str, Agreement]:
-    settings = judge_settings(options)
+async def _asked(run: Path, settings: JudgeSettings, sample: int, seed: int) -> dict[str, Agreement]:
     judge = Judge(settings)
     try:
         await judge.ping()
     finally:
         await judge.aclose()
-    return await rejudge(options.run, settings, sample=options.sample, seed=options.seed)
+    return await rejudge(run, settings, sample=sample, seed=seed)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -88,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not options.judge_base_url:
         sys.exit("rejudge: --judge-base-url is missing; there must be another judge, or the same one again")
     try:
-        found = asyncio.run(_asked(options))
+        found = asyncio.run(_asked(options.run, judge_settings(options), options.sample, options.seed))
     except ExceptionGroup as group:
         sys.exit(f"rejudge: {group.exceptions[0]}")
     except (RunMismatch, JudgeMisconfigured, OSError, ValueError) as error:

@@ -156,7 +156,7 @@ def _row(line: bytes) -> ScoreRow:
     if line.startswith(_CURRENT):
         return validated(_ROW, b"{" + line[len(_CURRENT) :])
     try:
-        row: dict[str, Any] = json.loads(line)
+        row = json.loads(line)
         version = row.pop("version", 1)
         if version == 1:
             row = _of_version_1(row)

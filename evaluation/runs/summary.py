@@ -82,8 +82,9 @@ def read_summary(directory: Path) -> RunSummary:
     """
     path = directory / "summary.json"
     text = read_text(path)
-    saved: dict[str, Any] = json.loads(text) if version_of(path, text, VERSION) else {}
-    if saved.pop("version", 1) == 1:
+    version, saved = version_of(path, text, VERSION), json.loads(text)
+    saved.pop("version", None)
+    if version == 1:
         saved = _of_version_1(saved, read_scores(directory))
     try:
         return validated(_SUMMARY, json.dumps(saved).encode())

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 COLOURS = {"red": (200, 40, 40), "blue": (40, 60, 200), "green": (40, 150, 60), "black": (20, 20, 20)}
 Rows = list[dict[str, Any]]
+"""As `ForeignRow` of evaluation/tables/rows.py, which reads them."""
 
 
 def picture(colour: str, *, size: int = 64, text: str = "") -> bytes:

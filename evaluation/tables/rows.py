@@ -14,9 +14,11 @@ from agent.images import ImageFile
 from evaluation.errors import BenchmarkError
 
 _BATCH_ROWS = 16
+ForeignRow = dict[str, Any]
+"""A row of a published file: its names and types are others' to choose, and are looked at where it becomes an `Item`."""
 
 
-def read_rows(path: Path, *, required: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_rows(path: Path, *, required: Sequence[str]) -> Iterator[tuple[str, ForeignRow]]:
     """(place for messages, row) of a .parquet, .json or .jsonl file, or of all parquet files in a folder.
 
     Raises:
@@ -41,7 +43,7 @@ def read_rows(path: Path, *, required: Sequence[str]) -> Iterator[tuple[str, dic
             yield place, row
 
 
-def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+def _parquet(path: Path) -> Iterator[ForeignRow]:
     import pyarrow
     import pyarrow.parquet
 
@@ -54,7 +56,7 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
         raise BenchmarkError(f"{path} is no readable parquet file: {error}") from error
 
 
-def _json(path: Path) -> Iterator[dict[str, Any]]:
+def _json(path: Path) -> Iterator[ForeignRow]:
     try:
         text = path.read_text(encoding="utf-8")
         rows = (
