@@ -34,17 +34,23 @@ def add_agent_options(parser: argparse.ArgumentParser, *, instead: Mapping[str, 
     group.add_argument(
         "--settings", type=Path, action="append", default=[], metavar="FILE", help="YAML with names and values of settings"
     )
-    for name, field in AgentSettings.model_fields.items():
-        default = field.get_default(call_default_factory=True)
-        kind: dict[str, Any] = {"dest": _DEST + name, "default": argparse.SUPPRESS}
-        text = " ".join((field.description or "").split()).replace("%", "%%")
-        kind["help"] = f"{text} Default: {instead.get(name, _shown(default))}."
-        if isinstance(default, bool):
-            group.add_argument(_option(name), action=argparse.BooleanOptionalAction, **kind)
-        else:
-            group.add_argument(_option(name), type=_reader(name), metavar=_metavar(name), **kind)
+    for name in AgentSettings.model_fields:
+        add_option(group, AgentSettings, name, instead.get(name))
     for old in OLD_NAMES:
         group.add_argument(_option(old), type=_refused(old), help=argparse.SUPPRESS)
+
+
+def add_option(group: Any, model: type[AgentSettings], name: str, default_in_words: str | None = None) -> None:
+    """Add the option of one setting; what it is and its default are the model's own words."""
+    field = model.model_fields[name]
+    default = field.get_default(call_default_factory=True)
+    text = " ".join((field.description or "").split()).replace("%", "%%")
+    shown = _shown(default) if default_in_words is None else default_in_words
+    kind: dict[str, Any] = {"dest": _DEST + name, "default": argparse.SUPPRESS, "help": f"{text} Default: {shown}."}
+    if isinstance(default, bool):
+        group.add_argument(_option(name), action=argparse.BooleanOptionalAction, **kind)
+    else:
+        group.add_argument(_option(name), type=_reader(name), metavar=_metavar(name), **kind)
 
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:

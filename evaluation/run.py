@@ -19,12 +19,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from agent.options import add_agent_options, given_settings, settings_of
+from agent.options import add_agent_options, add_option, given_settings, settings_of
 from agent.settings import with_sources
 from agent.setup import primer_of
 from evaluation.benchmarks import benchmarks, load_benchmark
@@ -36,7 +36,7 @@ from evaluation.runs.files import RunMismatch
 from evaluation.runs.folder import finished, open_run, read_items
 from evaluation.runs.provenance import read_provenance
 from evaluation.runs.score import score
-from evaluation.runs.settings import MODES, Mode, RunSettings
+from evaluation.runs.settings import RunSettings
 from evaluation.runs.summary import RunSummary
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import PROFILES, load_profile
@@ -70,17 +70,11 @@ class ModelOptions:
     base_urls: tuple[str, ...] = ()
     """None: vLLM is started for the checkpoint."""
     dialect: Literal["vllm", "openai"] = "vllm"
-    mode: Mode = "agent"
-    temperature: float = 0.0
-    top_p: float = 1.0
-    samples: int = 1
-    seed: int | None = None
-    limit: int | None = None
     max_episodes: int = 32
     patience_s: float = 30.0
     cpu: bool = False
-    agent: Mapping[str, object] = field(default_factory=dict)
-    """Settings of agent/settings.py that were given, by name."""
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of a run (evaluation/runs/settings.py) that were given, by name."""
     scoring: ScoringOptions = ScoringOptions()
 
 
@@ -108,12 +102,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dialect", choices=("vllm", "openai"), default="vllm", help="`openai` for servers that are not vLLM"
     )
-    parser.add_argument("--mode", choices=MODES, default="agent")
-    parser.add_argument("--temperature", type=float, default=0.0)
-    parser.add_argument("--top-p", type=float, default=1.0)
-    parser.add_argument("--samples", type=int, default=1, help="episodes an item; more give mean@k and pass@k")
-    parser.add_argument("--seed", type=int, help="of sampling")
-    parser.add_argument("--limit", type=int, help="first so many items only")
+    for name in ("mode", "temperature", "top_p", "samples", "seed", "limit"):
+        add_option(parser, RunSettings, name)
     parser.add_argument("--max-episodes", type=int, default=32, help="at once, and requests to the model")
     parser.add_argument("--patience-s", type=float, default=30.0, help="to wait while no model server answers")
     parser.add_argument("--cpu", action="store_true", help="start vLLM with settings for a CPU and a tiny model")
@@ -141,16 +131,10 @@ def model_options(options: argparse.Namespace) -> ModelOptions:
         model=options.model,
         base_urls=split_urls(options.base_url),
         dialect=options.dialect,
-        mode=options.mode,
-        temperature=options.temperature,
-        top_p=options.top_p,
-        samples=options.samples,
-        seed=options.seed,
-        limit=options.limit,
         max_episodes=options.max_episodes,
         patience_s=options.patience_s,
         cpu=options.cpu,
-        agent=given_settings(options),
+        given=given_settings(options),
         scoring=ScoringOptions(profile=options.profile, parity=options.parity, judge=judge_settings(options)),
     )
 
@@ -240,10 +224,10 @@ def settings_for(asked: ModelOptions, benchmark_name: str, data: Path, *, predic
     """
     benchmark = load_benchmark(benchmark_name)
     # A benchmark's tools without those that no source was named for; `run.json` and the report say which are left.
-    by_benchmark = {"prompt": benchmark.prompt, "tools": with_sources(benchmark.tools, asked.agent)}
-    own = {name: getattr(asked, name) for name in ("model", "mode", "temperature", "top_p", "samples", "seed", "limit")}
-    own |= {"benchmark": benchmark_name, "data": str(data), "predictions": str(predictions) if predictions else None}
-    settings: RunSettings = settings_of(RunSettings, by_benchmark | dict(asked.agent) | own)
+    by_benchmark = {"prompt": benchmark.prompt, "tools": with_sources(benchmark.tools, asked.given)}
+    own = {"benchmark": benchmark_name, "data": str(data), "model": asked.model}
+    own |= {"predictions": str(predictions)} if predictions else {}
+    settings: RunSettings = settings_of(RunSettings, {**by_benchmark, **asked.given, **own})
     return settings.model_copy(update={"primer": primer_of(settings, can_prime=asked.dialect == "vllm")})
 
 

@@ -30,6 +30,7 @@ from evaluation.run import (
     settings_for,
 )
 from evaluation.runs.folder import Latest
+from evaluation.runs.settings import RunSettings
 from serving.vllm import serve_checkpoint
 
 SUITES = ("perception", "math", "search")
@@ -194,10 +195,11 @@ def estimate(files: Mapping[str, Path | None], options: SuiteOptions) -> str:
         f"{'benchmark':22} {'file':12} {'items':>7} {'episodes':>9} {'M tokens out':>13} {'hours':>7} {'USD':>9}  judge"
     ]
     hours_all, usd_all, judged = 0.0, 0.0, bool(options.asked.scoring.judge.base_urls)
+    given = options.asked.given
     for name, path in files.items():
         benchmark = load_benchmark(name)
-        items = min(benchmark.num_items, options.asked.limit or benchmark.num_items)
-        episodes = items * options.asked.samples
+        items = min(benchmark.num_items, given.get("limit") or benchmark.num_items)
+        episodes = items * given.get("samples", RunSettings.model_fields["samples"].default)
         turns, tokens, prompt = _averages(options.out / name)
         out_tokens, in_tokens = episodes * tokens, episodes * turns * prompt
         hours = out_tokens / options.tokens_per_s / 3600

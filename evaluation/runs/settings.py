@@ -12,7 +12,6 @@ from agent.settings import AgentSettings
 from agent.setup import prompt_of
 
 Mode = Literal["agent", "agent-no-search", "agent-blind", "direct", "think"]
-MODES: tuple[Mode, ...] = ("agent", "agent-no-search", "agent-blind", "direct", "think")
 _FREE = frozenset({"benchmark", "data", "model", "mode", "samples", "seed", "predictions", "limit"})
 """What runs are compared over, or what is compared by other means."""
 _SEARCH_TOOLS = frozenset(["search", "image_search", "fetch_page"])
@@ -32,7 +31,9 @@ class RunSettings(AgentSettings):
     """`agent`: with tools. `agent-no-search`: with code alone. `agent-blind`: tools run, but what they return is withheld.
     `think`: no tools, thinking asked for. `direct`: the bare question."""
     temperature: float = Field(0.0, ge=0)
+    """Of sampling; at 0 the likeliest token is taken, as in the published evaluation."""
     top_p: float = Field(1.0, gt=0, le=1)
+    """Of sampling: from the likeliest tokens that have this share together."""
     samples: int = Field(1, ge=1)
     """Episodes for each item; more than one gives mean@k and pass@k, and wants a temperature."""
     seed: int | None = None

@@ -42,7 +42,7 @@ def _smoke(options: SuiteOptions) -> int:
         "search": {"provider": "local", "path": str(data / "pages.jsonl")},
         "image_search": {"provider": "local_images", "path": str(data / "realx")},
     }
-    asked = replace(options.asked, agent={**sources, **options.asked.agent})
+    asked = replace(options.asked, given={**sources, **options.asked.given})
     options = replace(options, data=data, benchmarks=options.benchmarks or tuple(lookalike_names()), asked=asked)
     if options.dry_run:
         return suite.run_suite(options)
@@ -52,7 +52,7 @@ def _smoke(options: SuiteOptions) -> int:
         redis_url = stack.enter_context(processes.redis_server(logs))
         arguments = ("--max-sessions", "64", "--require-level", "0")
         sandbox = stack.enter_context(processes.sandbox_server(logs, redis_url, arguments=arguments))
-        asked = replace(asked, agent={**asked.agent, "sandbox_urls": (sandbox,)})
+        asked = replace(asked, given={**asked.given, "sandbox_urls": (sandbox,)})
         if asked.model is None:
             url = stack.enter_context(request_server(scripted_reply, models=("scripted", "judge")))
             judge = asked.scoring.judge

@@ -14,8 +14,8 @@ from agent.prompts import load_prompt, prompt_names
 from agent.recipes import RecipeError, shared_value
 from agent.settings import OLD_NAMES, AgentSettings, with_sources
 from agent.setup import opening, primer_of, prompt_of
-from deepeyes.chat import parser as chat_parser
-from evaluation.run import _parser as evaluation_parser
+from deepeyes.chat import main as chat
+from evaluation.run import parse as evaluate
 from reinforcement_learning.recipe import RECIPES, load_recipe
 from tests.conftest import ROOT
 from tests.other_settings import OTHER_VALUES
@@ -111,9 +111,11 @@ def test_every_setting_is_an_option_of_its_name_and_an_entry_of_a_file(name, tmp
     assert given_settings(options()) == {}
 
 
-@pytest.mark.parametrize("parser", [chat_parser, evaluation_parser], ids=["chat", "evaluation"])
-def test_chat_and_evaluation_have_every_setting_as_an_option(parser):
-    known = {option for action in parser()._actions for option in action.option_strings}
+@pytest.mark.parametrize("command", [chat, evaluate], ids=["chat", "evaluation"])
+def test_chat_and_evaluation_have_every_setting_as_an_option(command, capsys):
+    with pytest.raises(SystemExit):
+        command(["--help"])
+    known = set(re.findall(r"(?<=[ \[])--[a-z-]+", capsys.readouterr().out))
     assert {"--" + name.replace("_", "-") for name in NAMES} <= known
 
 
