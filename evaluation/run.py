@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -73,7 +73,7 @@ class ModelOptions:
     max_episodes: int = 32
     patience_s: float = 30.0
     cpu: bool = False
-    given: Mapping[str, Any] = field(default_factory=dict)
+    given: Mapping[str, object] = field(default_factory=dict)
     """Settings of a run (evaluation/runs/settings.py) that were given, by name."""
     scoring: ScoringOptions = ScoringOptions()
 

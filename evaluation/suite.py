@@ -30,7 +30,6 @@ from evaluation.run import (
     settings_for,
 )
 from evaluation.runs.folder import Latest
-from evaluation.runs.settings import RunSettings
 from serving.vllm import serve_checkpoint
 
 SUITES = ("perception", "math", "search")
@@ -195,11 +194,11 @@ def estimate(files: Mapping[str, Path | None], options: SuiteOptions) -> str:
         f"{'benchmark':22} {'file':12} {'items':>7} {'episodes':>9} {'M tokens out':>13} {'hours':>7} {'USD':>9}  judge"
     ]
     hours_all, usd_all, judged = 0.0, 0.0, bool(options.asked.scoring.judge.base_urls)
-    given = options.asked.given
+    asked = replace(options.asked, model=options.asked.model or "")
     for name, path in files.items():
-        benchmark = load_benchmark(name)
-        items = min(benchmark.num_items, given.get("limit") or benchmark.num_items)
-        episodes = items * given.get("samples", RunSettings.model_fields["samples"].default)
+        benchmark, settings = load_benchmark(name), settings_for(asked, name, path or Path())
+        items = min(benchmark.num_items, settings.limit or benchmark.num_items)
+        episodes = items * settings.samples
         turns, tokens, prompt = _averages(options.out / name)
         out_tokens, in_tokens = episodes * tokens, episodes * turns * prompt
         hours = out_tokens / options.tokens_per_s / 3600

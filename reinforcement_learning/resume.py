@@ -66,6 +66,7 @@ FREE = (
     "agent.max_in_flight*",
     "agent.max_sandbox_calls",
     "agent.judge.timeout_s",
+    "agent.judge.attempts",
     "agent.judge.patience_s",
     "agent.judge.max_in_flight",
     "agent.judge.max_reply_tokens",

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from agent.recipes import RecipeError
 from code_sandbox.client import SandboxClient
-from judge.client import Judge, JudgeMisconfigured, JudgeSettings
+from judge.client import Judge, JudgeMisconfigured
 from reinforcement_learning.recipe import Recipe, verl_value
 
 _QUESTION, _GOLD, _ANSWER = "What colour is the car?", "dark red", "It is a maroon car."
@@ -54,7 +54,7 @@ def check_judge(recipe: Recipe) -> str:
             "no judge: set LLM_AS_A_JUDGE_BASE (such as http://10.0.0.5:18901/v1), or agent.judge.strict_rules=true for "
             "data that rules can decide"
         )
-    settings = JudgeSettings(**block.model_dump()).model_copy(update={"cache": None, "patience_s": 5.0, "votes": 1})
+    settings = block.model_copy(update={"cache": None, "patience_s": 5.0, "votes": 1})
     settings = settings.model_copy(update={"strict_rules": False, "log_only": False})
 
     async def ask() -> str:

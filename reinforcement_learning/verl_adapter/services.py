@@ -13,7 +13,7 @@ from pathlib import Path
 from agent.images import ImageRule
 from agent.recorder import Recorder
 from agent.setup import AgentSetup, open_setup
-from judge.client import Judge, JudgeSettings
+from judge.client import Judge
 from reinforcement_learning.outages import SandboxGate, ScoringGate
 from reinforcement_learning.settings import RolloutSettings
 
@@ -62,7 +62,7 @@ def services(settings_path: str, image_rule: ImageRule) -> Services:
         image_rule: What the model sees of an image.
     """
     settings = read_settings(settings_path)
-    judge = Judge(JudgeSettings(**settings.judge.model_dump()))
+    judge = Judge(settings.judge)
     setup = open_setup(settings, image_rule=image_rule)
     return Services(
         settings=settings,

@@ -22,8 +22,9 @@ from tests.other_settings import OTHER_VALUES
 
 NAMES = tuple(AgentSettings.model_fields)
 AMBIGUOUS = {"prompt", "primer", "search", "tools", "max_calls", "max_in_flight", "image_search"}
-"""Names that other things have too: a judge's prompt, a budget of a search provider."""
-ROOMS = ("agent", "code_sandbox", "judge", "reinforcement_learning", "evaluation", "data", "serving", "viewer", "deepeyes")
+"""Names that other things have too: a judge's prompt, a budget of a search provider. The judge is a model of its own, with
+settings of its own, and so is the cold start."""
+ROOMS = ("agent", "code_sandbox", "reinforcement_learning", "evaluation", "data", "serving", "viewer", "deepeyes")
 
 
 def declared(path):

@@ -65,3 +65,8 @@ def test_a_source_that_is_off_takes_its_tools_and_its_promises_away(tmp_path, pa
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValidationError, match="max_turn"):
         RolloutSettings(max_turn=3)
+
+
+def test_a_judges_key_in_a_recipe_is_refused_with_where_it_belongs():
+    with pytest.raises(ValidationError, match="a key does not stand in a recipe; set JUDGE_API_KEY"):
+        RolloutSettings(judge={"api_key": "secret"})
