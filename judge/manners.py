@@ -22,6 +22,8 @@ FIELDS = {"choice": "structured_outputs", "guided_choice": "guided_choice", "jso
 _HELD_TOKENS = 16
 """Enough for the longest word in any tokenizer, for a server that writes nothing else."""
 _HELD_JSON_TOKENS = 64
+_IGNORED_TO_BELIEVE = 3
+"""In a row, of a server that has kept to the words before; one that never has is believed at its first reply."""
 _TOO_LONG = re.compile(
     r"context.{0,3}(?:length|window|size)|maximum model length|(?:prompt|input).{0,40}too long|too many (?:input )?tokens"
     r"|longer than the (?:model|maximum)"
@@ -53,6 +55,8 @@ class Manners:
     """Fields that it refuses."""
     lessons: int = 0
     """How often it has shown something."""
+    _ignored: int = 0
+    """Replies in a row that did not keep to the words."""
     seen: set[str] = field(default_factory=set)
     """`thought`, `cut`, `kept` (to the words), `ignored` (them): for judge/doctor.py."""
 
@@ -120,7 +124,10 @@ class Manners:
         if not held or reply.outage:
             return
         self.seen.add("kept" if read else "ignored")
+        self._ignored = 0 if read else self._ignored + 1
         if read or self.spelling == "none":
+            return
+        if "kept" in self.seen and self._ignored < _IGNORED_TO_BELIEVE:
             return
         if reply.thought and not with_room:
             if not self.needs_room:

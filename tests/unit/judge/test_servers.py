@@ -140,6 +140,22 @@ async def test_an_answer_that_names_the_verdict_is_read_by_the_requests_label_al
     assert (await asked.judge(HOSTILE + "!", "dark red", question="q")).correct is None
 
 
+async def test_one_odd_reply_of_a_server_that_keeps_to_the_words_costs_that_question_a_second_one_and_no_more():
+    replies = ["CORRECT", "hm", "CORRECT", "CORRECT", "hm", "CORRECT", "hm", "CORRECT", "hm", "CORRECT", "CORRECT"]
+    bodies = []
+
+    def handle(request):
+        bodies.append(json.loads(request.content))
+        said = {"message": {"content": replies[len(bodies) - 1]}, "finish_reason": "stop"}
+        return httpx.Response(200, json={"choices": [said]})
+
+    asked = Judge(JudgeSettings(base_urls=("http://a/v1",)), transport=httpx.MockTransport(handle))
+    for number in range(7):
+        assert (await asked.judge(f"crimson {number}", "dark red", question="q")).correct is True
+    held = ["structured_outputs" in body for body in bodies]
+    assert held == [True, True, False, True, True, False, True, False, True, False, False]
+
+
 async def test_many_questions_at_once_teach_the_same_lesson_once(caplog):
     server = JudgeServer(M.IGNORES_STRUCTURE, lambda prompt: "CORRECT")
     asked = judge(server)
