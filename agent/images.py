@@ -13,6 +13,7 @@ import hashlib
 import io
 import math
 import threading
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -68,7 +69,8 @@ class ImageFile:
     def from_pil(cls, image: Image.Image) -> ImageFile:
         """Encode the upright RGB pixels of an image of any mode as PNG, fast rather than small, without metadata."""
         buffer = io.BytesIO()
-        upright_rgb(image).save(buffer, "PNG", compress_level=1)
+        # Of photos, runs alone make smaller files than a search of level 1, in less time.
+        upright_rgb(image).save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
         return cls(buffer.getvalue())
 
     @cached_property
