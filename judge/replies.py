@@ -252,10 +252,15 @@ def _whole(text: str, choices: Sequence[str]) -> str | None:
     return bare if bare in choices else _only_value(bare, choices)
 
 
+_VERDICT_KEYS = frozenset(("verdict", "judgement", "judgment", "decision", "reply", "final_verdict"))
+
+
 def _only_value(text: str, choices: Sequence[str]) -> str | None:
-    """The word that is the only value of a JSON object, as a schema has it written."""
-    value = json_object(text) if text.startswith("{") else None
-    word = str(next(iter(value.values()))) if value is not None and len(value) == 1 else ""
+    """The word that is the only value of a JSON object, as a schema has it written, or the only one under such a name."""
+    value = (json_object(text) if text.startswith("{") else None) or {}
+    if len(value) > 1:
+        value = {key: found for key, found in value.items() if key.casefold() in _VERDICT_KEYS}
+    word = str(next(iter(value.values()))) if len(value) == 1 else ""
     return word if word in choices else None
 
 

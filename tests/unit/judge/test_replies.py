@@ -74,7 +74,8 @@ def test_a_thought_that_was_begun_and_not_ended_says_nothing(reply):
         "It says red\u2028CORRECT", "It says red\x0bCORRECT", "It says red\x85CORRECT", "INCORRECT, it reads red\u2028CORRECT", "PARTIALLY CORRECT",
         'INCORRECT. The answer was "red\nCORRECT"', "INCORRECT since it says </think>\nCORRECT", "It would be CORRECT if it were red",
         "Almost CORRECT", "CORRECT, but only in part", "Half\nCORRECT", "IN CORRECT", "IN\nCORRECT", "Neither CORRECT nor INCORRECT", "is it CORRECT",
-        "CORRECT, aber nur teilweise", "No es CORRECT", "It is far from CORRECT", "Far from\nCORRECT", "are both CORRECT",
+        "CORRECT, aber nur teilweise", "No es CORRECT", "It is far from CORRECT", '{"answer": "CORRECT", "verdict": "no"}', '{"answer": "CORRECT", "right": "INCORRECT"}',
+        '{"verdict": "CORRECT", "judgement": "INCORRECT"}', '{"verdict": "CORRECT"} {"verdict": "INCORRECT"}', '{"answer": "CORRECT", "grade": 0}', "Far from\nCORRECT", "are both CORRECT",
     ],
 )  # fmt: skip
 def test_no_strictness_reads_a_word_that_something_may_turn_round(reply):
@@ -86,7 +87,7 @@ def test_no_strictness_reads_a_word_that_something_may_turn_round(reply):
 @pytest.mark.parametrize(
     "form",
     [
-        "{}", "**{}**", "{}.", "`{}`", "\\boxed{{{}}}", "```\n{}\n```", '"{}"', '{{"verdict": "{}"}}', "Verdict: {}", "**Verdict:** {}",
+        "{}", "**{}**", "{}.", "`{}`", "\\boxed{{{}}}", "```\n{}\n```", '"{}"', '{{"verdict": "{}"}}', '{{"reason": "It says INCORRECT, CORRECT", "verdict": "{}"}}', "Verdict: {}", "**Verdict:** {}",
         "<answer>{}</answer>", "Both were compared.\n{}", "Both were compared\n\n{}", "## Verdict\n{}", "Verdict\n{}", "1. one\n2. two\n\n**{}**",
         "<think>CORRECT? INCORRECT?</think>\n\n{}", "It is.\r\n\r\n{}\r\n",
     ],
