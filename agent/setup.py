@@ -42,7 +42,8 @@ def primer_of(settings: AgentSettings, *, can_prime: bool = True) -> str:
 
     Args:
         settings: Its own word counts first, then the prompt's. Rows that are left as they are follow the published protocol.
-        can_prime: Whether the model's server can go on with a reply that was begun; if not, the default is nothing.
+        can_prime: Whether the model's server can go on with a reply that we begin, and does not begin it itself; if not, the
+            default is nothing.
     """
     if settings.primer is not None:
         return settings.primer

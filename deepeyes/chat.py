@@ -14,7 +14,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.syntax import Syntax
 
-from agent.chat_formats import image_rule_for
+from agent.chat_formats import begins_replies, image_rule_for
 from agent.episode import Episode
 from agent.images import ImageFile, UnreadableImage
 from agent.messages import Message
@@ -107,7 +107,8 @@ async def chat(options: ChatOptions) -> int:
         dialect=options.dialect,
     )
     rule = image_rule_for(server.model, options.settings.image_max_pixels)
-    setup = open_setup(options.settings, image_rule=rule, can_prime=server.can_prime)
+    can_prime = server.can_prime and not begins_replies(server.model)
+    setup = open_setup(options.settings, image_rule=rule, can_prime=can_prime)
     client = ChatClient(server)
     try:
         if not options.model:

@@ -24,6 +24,7 @@ from typing import Literal, get_args
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from agent.chat_formats import begins_replies
 from agent.options import add_agent_options, add_option, given_settings, settings_of
 from agent.settings import with_sources
 from agent.setup import primer_of
@@ -228,7 +229,8 @@ def settings_for(asked: ModelOptions, benchmark_name: str, data: Path, *, predic
     own = {"benchmark": benchmark_name, "data": str(data), "model": asked.model}
     own |= {"predictions": str(predictions)} if predictions else {}
     settings: RunSettings = settings_of(RunSettings, {**by_benchmark, **asked.given, **own})
-    return settings.model_copy(update={"primer": primer_of(settings, can_prime=asked.dialect == "vllm")})
+    can_prime = asked.dialect == "vllm" and not begins_replies(settings.model)
+    return settings.model_copy(update={"primer": primer_of(settings, can_prime=can_prime)})
 
 
 def infer_run(out: Path, settings: RunSettings, asked: ModelOptions) -> None:

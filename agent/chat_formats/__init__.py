@@ -202,11 +202,23 @@ def image_rule_for(model: str, image_max_pixels: int | None) -> ImageRule:
     Raises:
         ValueError: The limit is under what is shown at least.
     """
-    folder, chat_format = Path(model), format_of_hub_name(model)
+    chat_format = _format_for(model)
+    return chat_format.image_rule(image_max_pixels, _processor_rule(Path(model), chat_format))
+
+
+def begins_replies(model: str) -> bool:
+    """Whether a model's own template begins each reply, so that its server is not to be given another beginning.
+
+    Args:
+        model: As for `image_rule_for`.
+    """
+    return bool(_format_for(model).primer)
+
+
+def _format_for(model: str) -> ChatFormat:
     with contextlib.suppress(UnknownFamily, OSError, ValueError):
-        chat_format = format_of_folder(folder)
-    chat_format = chat_format or format_of("qwen2_5_vl")
-    return chat_format.image_rule(image_max_pixels, _processor_rule(folder, chat_format))
+        return format_of_folder(Path(model))
+    return format_of_hub_name(model) or format_of("qwen2_5_vl")
 
 
 def _processor_rule(folder: Path, chat_format: ChatFormat) -> ImageRule | None:

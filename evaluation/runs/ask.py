@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.chat_formats import image_rule_for
+from agent.chat_formats import begins_replies, image_rule_for
 from agent.episode import Episode
 from agent.errors import ToolUnavailable
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
@@ -114,7 +114,8 @@ class _Asker:
         fleet = Fleet(servers.base_urls, max_in_flight=servers.max_episodes, inner=Pools(), patience_s=servers.patience_s)
         self._client, self.stop = ChatClient(chat, transport=fleet), _Stop(fleet)
         rule = image_rule_for(settings.model, settings.image_max_pixels)
-        self.setup = open_setup(settings.agent, image_rule=rule, can_prime=chat.can_prime)
+        can_prime = chat.can_prime and not begins_replies(settings.model)
+        self.setup = open_setup(settings.agent, image_rule=rule, can_prime=can_prime)
         self._wrap = _Withheld if settings.mode == "agent-blind" else None
 
     async def ask(self, item: Item, sample: int) -> Episode:

@@ -10,6 +10,7 @@ from evaluation.benchmarks import load_benchmark
 from evaluation.reports.leaderboard import conflicts, read_entry
 from evaluation.reports.run_page import carried, write_run_report
 from evaluation.run import main as run_main
+from evaluation.run import parse, settings_for
 from evaluation.runs.files import RunMismatch
 from evaluation.runs.folder import open_run
 from evaluation.runs.provenance import read_provenance
@@ -130,7 +131,6 @@ def test_an_old_name_in_todays_record_is_refused_with_the_new_one(run):
 
 
 def test_the_published_evaluation_is_one_option_away(tmp_path):
-    from evaluation.run import parse, settings_for
 
     data = write_lookalike("vstar", tmp_path)
     options = parse(
@@ -142,3 +142,17 @@ def test_the_published_evaluation_is_one_option_away(tmp_path):
     assert (ours.primer, ours.tools, ours.prompt) == ("<think>", ("python",), "deepeyesv2_code")
     served_elsewhere = parse(["--out", "x", "--model", "m", "--dialect", "openai"])
     assert settings_for(served_elsewhere.asked, "vstar", data).primer == "", "such a server cannot go on with a reply"
+
+
+@pytest.mark.parametrize(
+    ("model", "primer"),
+    [
+        ("Qwen/Qwen2.5-VL-7B-Instruct", "<think>"),
+        ("Qwen/Qwen3-VL-8B-Instruct", "<think>"),
+        ("Qwen/Qwen3-VL-8B-Thinking", ""),
+        ("policy", "<think>"),
+    ],
+)
+def test_a_model_whose_template_begins_its_replies_is_given_no_other_beginning(tmp_path, model, primer):
+    found = parse(["--out", "x", "--model", model])
+    assert settings_for(found.asked, "vstar", tmp_path).primer == primer
