@@ -37,6 +37,7 @@ from evaluation.runs.files import RunMismatch
 from evaluation.runs.folder import finished, open_run, read_items
 from evaluation.runs.provenance import read_provenance
 from evaluation.runs.score import score
+from evaluation.runs.serve import serve
 from evaluation.runs.settings import RunSettings
 from evaluation.runs.summary import RunSummary
 from evaluation.scoring.grader import Grader
@@ -45,7 +46,6 @@ from judge.client import Judge, JudgeMisconfigured, JudgeSettings
 from judge.options import add_judge_options, judge_settings
 from serving.processes import ProgramFailed
 from serving.urls import split_urls
-from serving.vllm import serve_checkpoint
 
 Stage = Literal["all", "infer", "score", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -243,7 +243,7 @@ def infer_run(out: Path, settings: RunSettings, asked: ModelOptions) -> None:
         served_name, urls = settings.model, asked.base_urls
         if not urls:
             served_name, checkpoint = "policy", Path(settings.model)
-            urls = (stack.enter_context(serve_checkpoint(checkpoint, log=out / "vllm.log", cpu=asked.cpu)),)
+            urls = (stack.enter_context(serve(checkpoint, log=out / "vllm.log", cpu=asked.cpu)),)
         servers = ModelServers(
             base_urls=urls,
             served_name=served_name,

@@ -30,7 +30,7 @@ from evaluation.run import (
     settings_for,
 )
 from evaluation.runs.folder import Latest
-from serving.vllm import serve_checkpoint
+from evaluation.runs.serve import serve
 
 SUITES = ("perception", "math", "search")
 _TURNS, _REPLY_TOKENS = 2.1, 355.0
@@ -158,7 +158,7 @@ def _run_all(files: Mapping[str, Path], folder: Path, asked: ModelOptions) -> in
         if not asked.base_urls:
             # One server for all benchmarks: loading a model takes longer than some of them.
             model, log = str(asked.model), folder / "vllm.log"
-            url = stack.enter_context(serve_checkpoint(Path(model), log=log, cpu=asked.cpu, served_name=model))
+            url = stack.enter_context(serve(Path(model), log=log, cpu=asked.cpu, served_name=model))
             asked = replace(asked, base_urls=(url,))
         for name, path in files.items():
             try:
