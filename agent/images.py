@@ -151,7 +151,7 @@ class ImageFile:
         return self
 
     def data_uri(self) -> str:
-        """For an OpenAI-style `image_url`: the file, upright.
+        """The upright file as a data URI, which an OpenAI-style `image_url` takes.
 
         Raises:
             UnreadableImage: No image, or a broken one.

@@ -57,7 +57,7 @@ def shown(message: Message, rule: ImageRule) -> Message:
 
 
 def shown_if_readable(message: Message, rule: ImageRule) -> Message:
-    """As `shown`, but an image that cannot be read is left out, and the text says so in its place."""
+    """Does what `shown` does, but leaves out an image that cannot be read and says so in its place."""
     texts = message.text.split(IMAGE_PLACEHOLDER)
     text, images = texts[0], []
     for image, behind in zip(message.images, texts[1:], strict=True):

@@ -306,7 +306,7 @@ class RecordReader:
 
 
 def _number(place: Place) -> int:
-    """Of the line, from 1; counted only where it has to be told."""
+    """The line's number, from 1; it is counted only where it has to be told."""
     count, left = 1, place.offset
     with place.path.open("rb") as file:
         while left and (block := file.read(min(left, 1 << 20))):

@@ -1,0 +1,1 @@
+"""What the docs measure, to be run again by anyone."""

@@ -36,7 +36,7 @@ class Card:
         return time.perf_counter(), int(self._cuda.max_memory_allocated())
 
     def allocated(self) -> int:
-        """Of tensors, now."""
+        """The memory that tensors take now."""
         return int(self._cuda.memory_allocated()) if self._cuda else 0
 
     def reserved(self) -> int:
@@ -93,7 +93,7 @@ def _keep_own_part(output: Any, input: Any, *_: Any, **__: Any) -> None:
 
 
 def draw_weights(module: Any, _state: Any, _mesh: Any = None, cpu_offload: Any = None) -> None:
-    """In place of verl's loading of a state: random weights of the usual size, for this rank's shards alone."""
+    """Draw random weights of the usual size for this rank's shards, where verl would load a state."""
     import torch
 
     device = torch.device("cpu") if cpu_offload is not None else Card().device

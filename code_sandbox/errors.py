@@ -20,7 +20,8 @@ class SandboxUnavailable(SandboxError):
 
 class SessionLost(SandboxError):
     """The session is gone, with its variables: closed, its lease ended, an answer was missed, or its server died and its
-    cells did not do the same again on another one."""
+    cells did not do the same again on another one.
+    """
 
 
 class SandboxRequestRefused(SandboxError):

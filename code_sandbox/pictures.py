@@ -65,7 +65,8 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 def flat_rgb(image: Image.Image) -> Image.Image:
     """A picture in RGB, what is transparent on white and what is deeper scaled as in `upright_rgb`; RGB without transparency
-    is the image itself."""
+    is the image itself.
+    """
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         image = _eight_bits(image)
     elif image.mode == "La":

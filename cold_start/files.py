@@ -19,7 +19,7 @@ def write_atomically(path: Path, texts: Iterable[str]) -> None:
 
 
 def write_bytes_atomically(path: Path, parts: Iterable[bytes]) -> None:
-    """As `write_atomically`, of bytes."""
+    """Write bytes as `write_atomically` writes text."""
     # Process ids repeat between the machines that share a disk.
     partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
     try:

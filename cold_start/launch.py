@@ -1,4 +1,4 @@
-"""With which environment LLaMA-Factory is started: how many processes, on how many nodes."""
+"""The environment in which LLaMA-Factory is started: how many processes, on how many nodes."""
 
 from __future__ import annotations
 

@@ -52,12 +52,12 @@ class Examined:
 
     @property
     def copied_pixels(self) -> int:
-        """Of the images that are written anew; one that several conversations share counts for each."""
+        """The pixels of the images that are written anew; one that several conversations share counts for each."""
         return sum(verdict.copied_pixels for found in self.verdicts for verdict in found if not verdict.reasons)
 
     @property
     def num_tokens(self) -> list[int]:
-        """Of the conversations that are kept."""
+        """The tokens of the conversations that are kept."""
         return [verdict.num_tokens for found in self.verdicts for verdict in found if not verdict.reasons]
 
 

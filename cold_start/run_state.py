@@ -44,7 +44,7 @@ def has_run(output_dir: Path) -> bool:
 
 
 def differences(output_dir: Path, settings: Mapping[str, Any], facts: RunFacts | None) -> list[str]:
-    """In what a run that is there differs from what is asked for now; nothing if it is the same, or if there is none.
+    """The differences between a run that is there and what is asked for now; none if it is the same, or if there is no run.
 
     Args:
         output_dir: The run's folder.

@@ -61,7 +61,7 @@ class Tiles:
 
     @property
     def question(self) -> str:
-        """As the user puts it, without the prompt's reminder."""
+        """The question as the user puts it, without the prompt's reminder."""
         place = f"the tile in row {self.row + 1}, column {self.column + 1}"
         return f"What colour is {place}?" if self.kind == "look" else f"Quickly name the colour of {place}."
 

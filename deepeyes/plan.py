@@ -59,7 +59,7 @@ def _gib(size: float) -> str:
 
 
 def gigabytes(size: float) -> str:
-    """As disks are sold."""
+    """Decimal gigabytes, as disks are sold."""
     return f"{size / 1e9:8.1f} GB" if size >= 1e8 else f"{size / 1e6:8.1f} MB"
 
 

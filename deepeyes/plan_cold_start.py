@@ -11,7 +11,7 @@ Sections = dict[str, list[tuple[str, str]]]
 
 
 def zero3_checkpoint_bytes(shape: ModelShape, *, frozen_vision: bool) -> int:
-    """Of one checkpoint: the model in bfloat16, and for what is trained DeepSpeed's float32 copy with Adam's two moments."""
+    """A checkpoint's size: the model in bfloat16, and of what is trained DeepSpeed's float32 copy and Adam's two moments."""
     trained = shape.text.parameters if frozen_vision else shape.parameters
     return 2 * shape.parameters + 12 * trained
 

@@ -66,7 +66,7 @@ def bootstrap_interval(values: Sequence[float], *, resamples: int = _RESAMPLES, 
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Exact two-sided p of McNemar's test: do two runs differ on the items where just one of them is right?
+    """Exact two-sided p of McNemar's test, which asks whether two runs differ where just one of them is right.
 
     Source: Q. McNemar, "Note on the sampling error of the difference between correlated proportions", Psychometrika 12
     (1947).
@@ -128,7 +128,7 @@ class Counted(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Totals:
-    """Of some episodes of a run; what was not evaluated is in no share and no mean."""
+    """Totals of some episodes of a run; what was not evaluated is in no share and no mean."""
 
     __pydantic_config__ = STRICT
 
@@ -155,7 +155,7 @@ class Totals:
 
 
 def totals(rows: Sequence[Counted]) -> Totals:
-    """Of rows of any kind: how many, how many right with an interval, who decided, tool use."""
+    """Count rows of any kind: how many, how many right with an interval, who decided, tool use."""
     by_item: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         if row.score is not None:

@@ -55,7 +55,8 @@ def names_of(suite: str) -> list[str]:
 
 def find_data(benchmark: Benchmark, folder: Path) -> Path | None:
     """The benchmark's published file in a folder, or in a folder of its name in it; MME-RealWorld may be a folder of
-    shards."""
+    shards.
+    """
     for base in (folder, folder / benchmark.name):
         for name in benchmark.files:
             for candidate in (base / name, base / Path(name).with_suffix(".json"), base / Path(name).with_suffix("")):
@@ -189,7 +190,8 @@ def _run_one(out: Path, asked: ModelOptions, name: str, data: Path) -> str:
 
 def estimate(files: Mapping[str, Path | None], options: SuiteOptions) -> str:
     """A table: items, replies, tokens, hours and money. Averages of episodes that are there already replace the published
-    ones."""
+    ones.
+    """
     lines = [
         f"{'benchmark':22} {'file':12} {'items':>7} {'episodes':>9} {'M tokens out':>13} {'hours':>7} {'USD':>9}  judge"
     ]

@@ -34,7 +34,7 @@ LABELLED = tuple(sorted((Path(__file__).resolve().parent.parent / "tests/unit/ju
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Of two lists of verdicts. What either left undecided is counted apart."""
+    """How far two lists of verdicts agree. What either left undecided is counted apart."""
 
     compared: int
     undecided: int

@@ -24,7 +24,8 @@ class JudgeMisconfigured(RuntimeError):
 
 class WrongServer(JudgeMisconfigured, ConnectionError):
     """What answers at the URL is not the judge that was asked for. A kind of both: who only asks whether there is a judge
-    need not tell this from one that is away."""
+    need not tell this from one that is away.
+    """
 
 
 def judge_key(key: str | None = None, *, variable: str = KEY_VARIABLE) -> str:
@@ -59,7 +60,7 @@ class _Bearer(httpx.Auth):
 
 
 class Connection:
-    """To all servers of one judge; opened at first use. Redirects are not followed: the key goes to these servers alone.
+    """The connection to a judge's servers, opened at first use. Redirects are not followed: the key goes to these alone.
 
     Args:
         urls: With `/v1`; a name and password in front of the host are sent as such, and shown to nobody.

@@ -43,7 +43,7 @@ def is_too_long(status: int, text: str) -> bool:
 
 @dataclass(slots=True)
 class Manners:
-    """Of one server."""
+    """The manners of one server."""
 
     url: str
     spelling: Spelling = "choice"

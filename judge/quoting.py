@@ -46,5 +46,5 @@ def _taken_apart(text: str, max_chars: int | None) -> str:
 
 
 def _escape(char: re.Match[str]) -> str:
-    """As JSON writes it, where json.dumps would leave it as it is."""
+    """Escape a character as JSON may, where json.dumps would leave it as it is."""
     return json.dumps(char[0])[1:-1]

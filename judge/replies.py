@@ -242,7 +242,7 @@ def parse_reply(reply: str, strictness: Strictness = "strict") -> Outcome | None
 
 
 def outcome_of(word: str) -> Outcome:
-    """Of CORRECT or INCORRECT."""
+    """The outcome that CORRECT or INCORRECT names."""
     return Outcome.CORRECT if word == CHOICES[0] else Outcome.INCORRECT
 
 

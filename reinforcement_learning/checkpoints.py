@@ -44,7 +44,7 @@ class Checkpoint:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Of its step, as far as they were known; empty if there are none."""
+        """The metrics of its step, as far as they were known; empty if there are none."""
         path = self.path / METRICS
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 

@@ -62,7 +62,7 @@ class GroupBook:
 
     @property
     def min_survivors(self) -> int:
-        """As set, but never more than there are rollouts in a group."""
+        """The number that is set, but never more than there are rollouts in a group."""
         return min(self._settings.min_survivors, self._rollouts)
 
     def begin_step(self) -> None:

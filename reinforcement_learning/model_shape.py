@@ -37,12 +37,12 @@ class TextShape:
 
     @property
     def query_width(self) -> int:
-        """Of all heads' queries."""
+        """The width of all heads' queries."""
         return self.heads * self.head_dim
 
     @property
     def kv_width(self) -> int:
-        """Of all heads' keys, or values."""
+        """The width of all heads' keys, or values."""
         return self.kv_heads * self.head_dim
 
     @property
@@ -57,7 +57,7 @@ class TextShape:
 
     @property
     def layer_parameters(self) -> int:
-        """Of one layer: attention, MLP or experts with their router, norms."""
+        """The parameters of one layer: attention, MLP or experts with their router, norms."""
         attention = 2 * self.hidden * self.query_width + 2 * self.hidden * self.kv_width
         attention += self.query_width + 2 * self.kv_width if self.biases else 0
         attention += 2 * self.head_dim if self.head_norms else 0
@@ -66,7 +66,7 @@ class TextShape:
 
     @property
     def embedding_parameters(self) -> int:
-        """Of the embedding and, where it is not the same, the output head."""
+        """The parameters of the embedding and, where it is not the same, the output head."""
         return self.vocabulary * self.hidden * (1 if self.tied else 2)
 
     @property
@@ -75,7 +75,7 @@ class TextShape:
         return self.layers * self.layer_parameters + self.hidden + self.embedding_parameters
 
     def lora_parameters(self) -> int:
-        """For each rank of adapters on all linear layers but the output head; experts and routers are none."""
+        """What each rank of adapters adds on all linear layers but the output head; experts and routers are none."""
         attention = 2 * (self.hidden + self.query_width) + 2 * (self.hidden + self.kv_width)
         return self.layers * (attention + (0 if self.experts else 3 * (self.hidden + self.intermediate)))
 
@@ -115,7 +115,7 @@ class VisionShape:
         )  # fmt: skip
 
     def lora_parameters(self) -> int:
-        """For each rank of adapters on every linear layer."""
+        """The parameters that each rank of adapters adds on every linear layer."""
         width, inner, merged = self.hidden, self.intermediate, self.hidden * self.merge**2
         block = (width + 3 * width) + 2 * width + (3 if self.gated else 2) * (width + inner)
         return self.depth * block + (1 + self.deep) * (2 * merged + merged + self.out)
@@ -145,7 +145,7 @@ class ModelShape:
         return 2 * 2 * self.text.layers * self.text.kv_width
 
     def lora_parameters(self, rank: int, *, vision: bool) -> int:
-        """Of adapters on every linear layer (PEFT's `all-linear`).
+        """The parameters of adapters on every linear layer (PEFT's `all-linear`).
 
         Args:
             rank: Of the adapters.
@@ -227,7 +227,7 @@ def shape_of(model: str) -> ModelShape:
 
 
 def shape_from_config(values: Mapping[str, Any], *, name: str) -> ModelShape:
-    """From the content of config.json, with the language model's values at the top or under `text_config`.
+    """Read the shape from config.json, with the language model's values at the top or under `text_config`.
 
     Qwen2-VL, Qwen2.5-VL and Qwen3-VL are counted exactly. For another family the vision tower is taken to be built as
     Qwen2-VL's, and the language model to have neither biases nor norms in its attention; GLM-4.1V-9B is then 4 % too large.

@@ -162,7 +162,7 @@ class ScoringGate:
 
     @property
     def share(self) -> float:
-        """Of the last verdicts that failed for want of a judge; of the whole window, so that one failure is no outage."""
+        """The share of the window's verdicts that failed for want of a judge; one failure is thus no outage."""
         return sum(self._failed) / self._settings.window
 
     async def score(self, attempt: Callable[[], Awaitable[Reward]]) -> Reward:

@@ -245,7 +245,8 @@ def layer_bytes(tokens: int, hidden: int, intermediate: int, routed: int = 0) ->
 
 def _head(shape: ModelShape, values: VerlValues, tokens: int) -> int:
     """Logits. verl's fused kernel makes them for 512 tokens at a time. Otherwise they are whole: once where flash-attn's
-    cross-entropy puts the gradient in their place, else several times."""
+    cross-entropy puts the gradient in their place, else several times.
+    """
     if values("actor_rollout_ref.model.use_fused_kernels"):
         return min(tokens, 512) * shape.text.vocabulary * 14
     # With padding removed flash-attn must be there.
@@ -254,7 +255,8 @@ def _head(shape: ModelShape, values: VerlValues, tokens: int) -> int:
 
 def _gathered(shape: ModelShape, values: VerlValues, *, layers_trained: bool) -> int:
     """Two layers' weights, whole; one's gradients in float32, on their way to other GPUs; and a head that FSDP gathers with
-    the whole model, with its gradient: one that is the embedding, or that fused kernels read."""
+    the whole model, with its gradient: one that is the embedding, or that fused kernels read.
+    """
     text = shape.text
     layers = 2 * 2 * text.layer_parameters + (4 * text.layer_parameters if layers_trained else 0)
     fused = values("actor_rollout_ref.model.use_fused_kernels")
@@ -322,7 +324,7 @@ def _host(
 
 
 def checkpoint_bytes(recipe: Recipe, *, gpus: int | None = None) -> int:
-    """Of one checkpoint of a recipe, as verl 0.9.1 writes it."""
+    """The size of one checkpoint of a recipe, as verl 0.9.1 writes it."""
     values, shape = VerlValues(recipe), shape_of(recipe.run.model)
     return _checkpoint(recipe.run.model, shape, layout_of(values, gpus), values)
 

@@ -116,7 +116,7 @@ class Layout:
 
     @property
     def copies(self) -> int:
-        """Of the training state; verl 0.9.1 saves each of them (every rank writes its shard)."""
+        """The copies of the training state; verl 0.9.1 saves each of them (every rank writes its shard)."""
         return self.gpus // self.shards
 
     @property
@@ -144,6 +144,7 @@ class VerlValues:
 
 
 def layout_of(values: VerlValues, gpus: int | None) -> Layout:
+    """How a recipe lies on nodes and GPUs; `gpus` in place of its own number if given."""
     nodes, per_node = values("trainer.nnodes"), values("trainer.n_gpus_per_node")
     if gpus is not None:
         per_node = min(8, gpus)
@@ -166,7 +167,7 @@ def find_data(patterns: Iterable[str]) -> list[Path]:
 
 
 def count_rows(patterns: Iterable[str]) -> int | None:
-    """Of parquet files, from their footers; None where there are none, or one cannot be read."""
+    """Count the rows of parquet files by their footers; None where there are none, or one cannot be read."""
     files = find_data(patterns)
     if not files:
         return None

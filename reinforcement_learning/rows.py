@@ -133,13 +133,17 @@ def _mapping(value: Any, column: str) -> dict[str, Any]:
             raise RowError(
                 f"{column} is no JSON", f"it starts {value[:60]!r}; write a struct, or JSON of an object"
             ) from error
-    if isinstance(value, list) and all(isinstance(item, tuple | list) and len(item) == 2 for item in value):
+    if isinstance(value, list) and all(_is_pair(item) for item in value):
         value = dict(value)
     if not isinstance(value, Mapping):
         raise RowError(
             f"{column} has a wrong type", f"it is a {type(value).__name__}; expected a struct, or JSON of an object"
         )
     return {str(name): item for name, item in value.items()}
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, tuple | list) and len(item) == 2 and isinstance(item[0], str)
 
 
 # ---- gold ---------------------------------------------------------------------------------------------------------------

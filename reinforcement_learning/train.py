@@ -88,8 +88,7 @@ def _versions() -> dict[str, str]:
     return found | {"commit": commit or "unknown"}
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="GRPO with verl on Ray, rollouts with vLLM.")
     parser.add_argument("--recipe", required=True, help="a name in reinforcement_learning/recipes, or a path")
     parser.add_argument(
@@ -101,7 +100,12 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--show-recipe", action="store_true", help="print the resolved recipe first")
     parser.add_argument("overrides", nargs="*", help="key=value, such as agent.max_turns=4")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    options = _parser().parse_args(arguments)
     use_token()
     try:
         recipe = load_recipe(options.recipe, options.overrides, overlays=options.overlay)

@@ -223,7 +223,7 @@ class EpisodeIndex:
         self._db.executemany("INSERT INTO tools VALUES (?, ?)", [(tool, cursor.lastrowid) for tool in set(head.tools)])
 
     def facets(self) -> dict[str, list[tuple[Any, int]]]:
-        """For each filter its values and how many episodes have them."""
+        """The values of each filter, and how many episodes have them."""
         with self._lock:
             found = {
                 name: self._db.execute(f"SELECT {name}, count(*) FROM episodes GROUP BY 1 ORDER BY 1").fetchall()  # noqa: S608
@@ -261,7 +261,7 @@ class EpisodeIndex:
         return EpisodePage(int(total), int(items), accuracy, [ListedEpisode(*row) for row in found])
 
     def items(self) -> dict[str, ListedEpisode]:
-        """By item its last episode, with the mean score and reward of all its episodes (of training: in its last step)."""
+        """Each item's last episode, with the mean score and reward of all its episodes (of training: in its last step)."""
         last = "SELECT *, dense_rank() OVER (PARTITION BY item_id ORDER BY step DESC) AS rank FROM episodes"
         select = f"SELECT {', '.join(_COLUMNS)} FROM ({last}) WHERE rank = 1 ORDER BY id"  # noqa: S608
         members: dict[str, list[ListedEpisode]] = defaultdict(list)

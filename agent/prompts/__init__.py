@@ -49,7 +49,7 @@ class Prompt:
 
     @property
     def sha256(self) -> str:
-        """Of system prompt and reminder as rendered; goes into every score."""
+        """The digest of system prompt and reminder as rendered; it goes into every score."""
         return hashlib.sha256(f"{self.system}\0{self.reminder}".encode()).hexdigest()
 
     def question(self, text: str) -> str:

@@ -63,7 +63,7 @@ class Ledger(Protocol):
 
 
 class LocalLedger:
-    """Of one process."""
+    """The ledger of one process."""
 
     def __init__(self) -> None:
         self._calls, self._usd = 0, 0.0

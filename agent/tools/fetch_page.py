@@ -69,7 +69,7 @@ def build(context: ToolContext) -> Tool:
 
 
 def describe(settings: AgentSettings) -> str:
-    """For a prompt."""
+    """What a prompt says of the tool."""
     return (
         "opens a page that the last search found and gives its text. `result` is the page's number. At most "
         f"{settings.page_chars} characters at a time; `part` (2, 3, ...) reads on."

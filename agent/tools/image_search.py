@@ -76,7 +76,7 @@ def build(context: ToolContext) -> Tool:
 
 
 def describe(settings: AgentSettings) -> str:
-    """For a prompt."""
+    """What a prompt says of the tool."""
     if settings.any_image:
         what = (
             "finds pages that show an image. `image` is the number of an image of the question (1, 2, ...) or the name of a "

@@ -48,5 +48,5 @@ def build(context: ToolContext) -> Tool:
 
 
 def describe(settings: AgentSettings) -> str:
-    """For a prompt."""
+    """What a prompt says of the tool."""
     return f"text search of the web. `query` is one string. Returns up to {settings.max_hits} pages."

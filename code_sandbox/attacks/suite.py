@@ -158,7 +158,7 @@ def report(result: ExecuteResult) -> str:
 
 
 def attack_names() -> list[str]:
-    """Of all attacks, in their order."""
+    """The names of all attacks, in their order."""
     return sorted(path.stem for path in Path(__file__).parent.glob("a[0-9][0-9]_*.py"))
 
 

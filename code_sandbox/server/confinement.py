@@ -55,7 +55,7 @@ class Layers:
     """Layer -> why not."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For the message to the server."""
+        """The layers as the message to the server holds them."""
         return asdict(self)
 
     @property

@@ -25,7 +25,7 @@ class _State(Protocol):
 
 
 class Metrics:
-    """Of one server."""
+    """The metrics of one server."""
 
     def __init__(self, state: _State) -> None:
         self._registry = CollectorRegistry()

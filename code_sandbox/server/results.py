@@ -1,4 +1,4 @@
-"""From what a session sent to what a caller gets: bounded, checked, and comparable."""
+"""What a session sent becomes what a caller gets: bounded, checked, and comparable."""
 
 from __future__ import annotations
 

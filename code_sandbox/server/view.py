@@ -85,7 +85,7 @@ def enter(server_root: str, readable: Sequence[str], *, user_namespace: bool) ->
 
 
 def add_own_mounts(*, directory: str, uid: int, tmp_bytes: int, parent: tuple[int, int] | None) -> None:
-    """In the first process of a session: a view of its own processes, and files of its own.
+    """Give a session, in its first process, a view of its own processes, and files of its own.
 
     Args:
         directory: Of the host's, that the server shares with this session; or empty.

@@ -83,7 +83,7 @@ def warm_up(backend: str) -> None:
 
 
 def _become_session(backend: str, request: SessionRequest) -> NoReturn:
-    """In the worker of a new session, confined."""
+    """Turn this process into the confined worker of a new session."""
     if backend == "fork":
         from code_sandbox.server import worker
 

@@ -53,7 +53,7 @@ class Context:
 
     @property
     def env(self) -> dict[str, str]:
-        """Of every program: paths of this run, one thread each."""
+        """The environment of every program: paths of this run, one thread each."""
         return {
             "QUICKSTART_RUN": str(self.directory),
             # Scripts call `python`; it must be ours, activated or not.

@@ -18,7 +18,7 @@ _SEARCHES = ("search", "image_search")
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Of a number that each episode has."""
+    """The spread of a number that each episode has."""
 
     mean: float
     median: float
@@ -27,7 +27,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodeUse:
-    """Of the calls of `python`."""
+    """What the calls of `python` were and came to."""
 
     calls: int
     succeeded: float | None

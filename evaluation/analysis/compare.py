@@ -27,7 +27,7 @@ _SAMPLES_FOR_ADAPTIVENESS = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Of a first run with a second."""
+    """What a first run and a second have in common and not."""
 
     items: int
     """That both runs evaluated; everything below is over these."""
@@ -177,7 +177,7 @@ def _adaptiveness(
 
 
 def as_text(found: Comparison, names: tuple[str, str]) -> str:
-    """For a terminal."""
+    """The comparison as a terminal shows it."""
     low, high = found.difference_interval
     lines = [
         f"{found.items} items evaluated in both ({found.only_first} only in {names[0]}, {found.only_second} only in "

@@ -81,7 +81,7 @@ class Scored:
 
     @property
     def score(self) -> float:
-        """In [0, 1]."""
+        """The score in [0, 1]."""
         assert self.grade.score is not None
         return self.grade.score
 

@@ -79,7 +79,7 @@ class SearchBenchmark(Benchmark):
         )
 
     async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
-        """By judge (rules first). `em` and `sub_em` are normalised equality and containment, for comparison."""
+        """The judge decides (rules first). `em` and `sub_em` are normalised equality and containment, for comparison."""
         golds = json.loads(item.fields["golds"])
         said = plain(prediction.text)
         wanted = [plain(gold) for gold in golds]

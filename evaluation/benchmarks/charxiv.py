@@ -130,7 +130,7 @@ def _scored_json(reply: str, key: str) -> dict[str, Any] | None:
 
 
 def _bare_json(reply: str) -> dict[str, Any] | None:
-    """As the reference reads it: a fenced block is unreadable, other keys are a score of 0."""
+    """Read JSON as the reference does: a fenced block is unreadable, other keys are a score of 0."""
     try:
         value = json.loads(reply)
     except ValueError:

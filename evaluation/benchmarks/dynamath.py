@@ -41,7 +41,7 @@ _TOLERANCE = 0.001
 
 
 def innermost(text: str) -> str:
-    """From the first brace to the last, without backslashes."""
+    """The text from the first brace to the last, without backslashes."""
     start, end = text.find("{"), text.rfind("}")
     if 0 <= start < end:
         text = text[start : end + 1]

@@ -53,7 +53,7 @@ class MathVision(Benchmark):
             )
 
     async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
-        """By rule if the answer as it stands names an option or is the value; else what the judge extracts is compared."""
+        """A rule decides if the answer itself names an option or is the value; else what the judge extracts is compared."""
         answer = unwrap(prediction.text) if grader.profile.unwraps_maths else prediction.text
         if item.choices:
             letter = infer_choice(answer, item.choices, grader.profile)

@@ -72,7 +72,7 @@ class MathVista(Benchmark):
             )
 
     async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
-        """By rule if the answer as it stands names an option or is the value; else what the judge extracts is compared."""
+        """A rule decides if the answer itself names an option or is the value; else what the judge extracts is compared."""
         answer = prediction.text
         if item.fields["question_type"] == "multi_choice":
             letter = infer_choice(answer, item.choices, grader.profile)

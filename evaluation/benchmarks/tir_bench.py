@@ -92,7 +92,7 @@ class TIRBench(Benchmark):
             )
 
     async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
-        """By task, then by kind of answer; a zero by rule is shown to the judge if there is one."""
+        """The task decides the rule, then the kind of answer; a zero by rule is shown to the judge if there is one."""
         score, extracted = _by_rule(item, prediction.text)
         if score > 0 or not grader.has_llm or not prediction.text.strip():
             return Grade(correct=score >= 1.0, partial=score, decided_by=f"rule:{item.category}", extracted=extracted[:200])

@@ -44,7 +44,7 @@ class WeMath(ChoiceBenchmark):
         return super()._item(row)
 
     async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
-        """With a judge as any multiple choice; without one, the first letter after the last "Answer"."""
+        """A judge grades it as any multiple choice; without one, the first letter after the last "Answer" counts."""
         if grader.has_llm:
             question = item.fields["question"]
             return await grade_choice(

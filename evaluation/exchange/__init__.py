@@ -1,1 +1,1 @@
-"""To and from other harnesses."""
+"""Runs go to other harnesses, and answers come from them."""

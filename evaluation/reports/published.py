@@ -32,7 +32,7 @@ class _Model:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Content:
-    """Of published.yaml."""
+    """What published.yaml holds."""
 
     models: tuple[_Model, ...]
     warnings: Mapping[str, str]

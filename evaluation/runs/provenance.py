@@ -51,7 +51,7 @@ class Provenance(BaseModel):
 
 
 def prompt_sha256(settings: RunSettings) -> str:
-    """Of the prompt of the settings' mode; empty without one."""
+    """The digest of the prompt of the settings' mode; empty without one."""
     prompt = settings.load_prompt()
     return prompt.sha256 if prompt is not None else ""
 
@@ -97,7 +97,7 @@ def old_names(directory: Path) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Of what takes part here."""
+    """The versions of what takes part here."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

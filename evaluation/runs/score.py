@@ -1,5 +1,6 @@
 """Score what was committed: items + episodes -> scores.jsonl, summary.json. No model is asked; a judge perhaps, and only for
-what its cache does not hold."""
+what its cache does not hold.
+"""
 
 from __future__ import annotations
 

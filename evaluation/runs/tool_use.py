@@ -101,7 +101,8 @@ def classify_code(code: str) -> str:
 
 def is_placeholder(code: str) -> bool:
     """Nothing happens: no code, comments, `pass`, constants, or printed constants. The mark of a reward that pays for
-    calls."""
+    calls.
+    """
     try:
         body = ast.parse(code).body
     except (SyntaxError, ValueError, MemoryError, RecursionError):

@@ -97,7 +97,7 @@ def grade_first_letter(answer: str, gold: str, profile: Profile) -> Grade:
 async def grade_choice(
     answer: str, gold: str, choices: Mapping[str, str], grader: Grader, *, question: str, item_id: str
 ) -> Grade:
-    """By rule; else the judge names the option; else it is wrong (without a judge), or not evaluated.
+    """A rule decides; else the judge names the option; else it is wrong (without a judge), or not evaluated.
 
     Under the fork an answer that names no option goes to the judge once more, with the gold letter.
     """

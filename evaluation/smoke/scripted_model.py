@@ -1,5 +1,6 @@
 """A model server made of a function, over real HTTP: for tests, for the smoke suite, and for trying a set-up without a
-model."""
+model.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +15,14 @@ from typing import NotRequired, TypedDict
 
 
 class Part(TypedDict):
-    """Of a message with images."""
+    """A part of a message with images."""
 
     type: str
     text: NotRequired[str]
 
 
 class ChatMessage(TypedDict):
-    """Of a request."""
+    """A message of a request."""
 
     role: str
     content: str | list[Part]
@@ -117,7 +118,8 @@ _OPTION = re.compile(r"^\(?([A-E])[.)]\s*(.+)$", re.MULTILINE)
 
 def scripted_reply(body: ChatRequest) -> str:
     """A model that behaves in every way there is, the same for a question every time: it crops, counts, errs, searches,
-    answers at once, or forgets its tags. It also judges, so that benchmarks which need a judge can be scored."""
+    answers at once, or forgets its tags. It also judges, so that benchmarks which need a judge can be scored.
+    """
     messages = body["messages"]
     if "structured_outputs" in body:
         return str(body["structured_outputs"]["choice"][_number(messages) % 2])

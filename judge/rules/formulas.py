@@ -354,7 +354,7 @@ class _Parser:
         return tree
 
     def _function_argument(self, depth: int) -> Tree:
-        """In brackets, or one name or number with nothing behind it that may belong to it: \\sin 2x has two readings."""
+        """What stands in brackets, or one name or number with nothing behind it that may belong to it: \\sin 2x has two."""
         mark = self._peek()[1]
         if mark == "(":
             argument = self._bracket(depth)

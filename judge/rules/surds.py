@@ -60,7 +60,7 @@ def add(one: Terms, two: Terms) -> Terms:
 
 
 def negative(of: Terms) -> Terms:
-    """With the other sign."""
+    """The same with the other sign."""
     return {radicand: -factor for radicand, factor in of.items()}
 
 

@@ -21,7 +21,7 @@ _HALF = Fraction(1, 2)
 
 
 def names(tree: Tree) -> set[str]:
-    """Of the variables in it."""
+    """The names of the variables in it."""
     if not tree or tree[0] in ("number", "constant"):
         return set()
     if tree[0] == "name":

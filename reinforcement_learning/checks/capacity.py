@@ -139,7 +139,7 @@ def _free(path: Path) -> int:
 
 
 def _written(path: Path) -> int:
-    """By an earlier start of this run; files that vanish meanwhile count nothing."""
+    """What an earlier start of this run has written; files that vanish meanwhile count nothing."""
     total = 0
     for file in path.rglob("*"):
         with contextlib.suppress(OSError):

@@ -20,6 +20,12 @@ _WANDB = "https://api.wandb.ai"
 
 
 def check_sandbox(recipe: Recipe) -> str:
+    """Ask every sandbox server how it is, and run a cell.
+
+    Raises:
+        RecipeError: A server has lost its Redis, or computes nonsense.
+    """
+
     async def ask() -> str:
         async with SandboxClient(list(recipe.agent.sandbox_urls), wait_s=5.0) as client:
             states = await client.health()

@@ -62,7 +62,7 @@ class FileVerdicts:
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """Of one row."""
+    """The verdict on one row."""
 
     source: str = ""
     images: int = 0

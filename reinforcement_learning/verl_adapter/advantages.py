@@ -21,7 +21,7 @@ def survivors_advantage(
     config: Any = None,
     **_: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As verl's `grpo`, except where that goes by rounding errors or compares a rollout with nothing.
+    """The advantages of verl's `grpo`, except where that goes by rounding errors or compares a rollout with nothing.
 
     Equal rewards give exactly 0: the mean of sixteen rewards of 0.8 is not 0.8 in 32 bits, and verl divides the difference
     by a deviation of nearly 0 (core_algos.py, compute_grpo_outcome_advantage of verl 0.9.1, gives -0.056). A rollout that

@@ -80,7 +80,8 @@ def use_token() -> None:
 
 def worker_environment(own: Mapping[str, str]) -> dict[str, str]:
     """What every worker gets beside the environment of its node's `ray start`: the run's own variables, those of the
-    launcher that concern workers, and this repository on its path. No secrets."""
+    launcher that concern workers, and this repository on its path. No secrets.
+    """
     forwarded = {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *(path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != root)]

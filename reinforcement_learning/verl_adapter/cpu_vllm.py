@@ -37,7 +37,8 @@ class CpuWorkerExtension(vLLMColocateWorkerExtension):
 
     def update_weights_from_ipc(self, peft_config: Any = None, base_sync_done: bool = False, use_shm: bool = False) -> None:
         """Reload through vLLM's own loader: its CPU layers replace their weights by packed ones after loading, so verl's way
-        of loading into the live model does not reach them."""
+        of loading into the live model does not reach them.
+        """
         from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightReceiver
 
         if peft_config:

@@ -235,7 +235,7 @@ class BackgroundCache(Generic[K, V]):
 
     @property
     def num_bytes(self) -> int:
-        """Of the values kept now."""
+        """The size of the values kept now."""
         return self._done.num_bytes
 
     def submit(self, key: K) -> Future[V]:

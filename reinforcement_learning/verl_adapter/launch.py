@@ -102,7 +102,8 @@ class EpisodeTaskRunner(TaskRunnerV1.__ray_metadata__.modified_class):  # type: 
 
 class _OnTheDriversNode:
     """The task runner's class as verl starts it, on the launcher's node: its trainer writes metrics and logs in to wandb
-    there, and Ray would put it anywhere."""
+    there, and Ray would put it anywhere.
+    """
 
     def __init__(self, **options: Any) -> None:
         self._options = options

@@ -1,5 +1,6 @@
 """What a machine of a cluster has. Standard library only: Ray sends this module to the node by value, so that a node which
-lacks the repository can say so."""
+lacks the repository can say so.
+"""
 
 from __future__ import annotations
 

@@ -47,7 +47,8 @@ def _position_ids_of_equal_length() -> None:
 
 def _processor_validation() -> None:
     """transformers 5.5.4 builds a new validating dataclass at every processor call, 5.5 of 8.3 ms; verl calls it several
-    times a trajectory. Only the check of argument names is lost."""
+    times a trajectory. Only the check of argument names is lost.
+    """
     import transformers.processing_utils
 
     transformers.processing_utils.validate_typed_dict = lambda schema, data: None
@@ -72,7 +73,8 @@ def _fused_head() -> None:
     """verl 0.9.1: with FSDP2, embeddings that are not tied (7B, 32B) and `use_fused_kernels`, the first forward pass ends
     with "aten.mm.default got mixed torch.Tensor and DTensor". The head is sharded as a unit of its own, which is gathered
     when its forward runs; fused kernels read its weight without running it. In the root unit it is gathered. Not specific to
-    a CPU."""
+    a CPU.
+    """
     import verl.utils.fsdp_utils as fsdp_utils
 
     if getattr(fsdp_utils._select_fsdp2_wrap_targets, "patched_by_deepeyes", False):
@@ -93,7 +95,8 @@ def _fused_head() -> None:
 def _blank_image() -> None:
     """verl 0.9.1 with transformers 5: a micro-batch without any image ends with "'BaseModelOutputWithPooling' object has no
     attribute 'mean'", because the branch that feeds a blank image forgets to unpack. Padding rows after a failed rollout
-    hit it as well. Not specific to a CPU."""
+    hit it as well. Not specific to a CPU.
+    """
     import verl.models.transformers.qwen2_vl as qwen2_vl
 
     if getattr(qwen2_vl._get_input_embeds, "patched_by_deepeyes", False):

@@ -66,7 +66,7 @@ def reference_inputs(refs: Sequence[ImageRef], processor: Any) -> dict[str, torc
 
 
 class SendsReferences:
-    """For verl's agent worker: no processor call on its event loop, no pixels in the queue."""
+    """A mixin of verl's agent worker: no processor call on its event loop, no pixels in the queue."""
 
     processor: Any
 
@@ -142,7 +142,7 @@ def _dicts(rows: Any) -> Iterator[dict[str, Any]]:
 
 
 class MakesPixels:
-    """For verl's training engines: pixels are made on the rank, in threads, ahead of the micro-batches that need them."""
+    """A mixin of verl's training engines: pixels are made on the rank, in threads, ahead of their micro-batches."""
 
     model_config: Any
     _pixel_source: PixelSource | None = None
@@ -155,14 +155,14 @@ class MakesPixels:
         return self._pixel_source
 
     def forward_backward_batch(self, data: Any, loss_function: Any, forward_only: bool = False) -> Any:
-        """As verl's, with the images of all micro-batches begun first."""
+        """Do what verl's does, with the images of all micro-batches begun first."""
         rows = data.get("multi_modal_inputs", None)
         if rows is not None and any(REFS in row for row in _dicts(rows)):
             self.pixel_source.prefetch(rows)
         return super().forward_backward_batch(data, loss_function, forward_only=forward_only)  # type: ignore[misc]
 
     def prepare_model_inputs(self, micro_batch: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As verl's, with `pixel_values` in place of references."""
+        """Do what verl's does, with `pixel_values` in place of references."""
         inputs, output_arguments = super().prepare_model_inputs(micro_batch)  # type: ignore[misc]
         packed = inputs.pop(REFS, None)
         if packed is not None:

@@ -51,7 +51,7 @@ class ImageSizer(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenLimits:
-    """In tokens. Source of the defaults: DeepEyesV2 0373e6e, run_qwen2_5_vl-7b_final_allin.sh."""
+    """Limits in tokens. Source of the defaults: DeepEyesV2 0373e6e, run_qwen2_5_vl-7b_final_allin.sh."""
 
     max_prompt_tokens: int = 8192
     max_response_tokens: int = 16384

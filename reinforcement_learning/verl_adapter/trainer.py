@@ -132,12 +132,12 @@ class EpisodeTrainer(PPOTrainerSync):  # type: ignore[misc]
         return Path(self.config.trainer.default_local_dir).parent
 
     def on_init_end(self) -> None:
-        """As verl's; a run that was killed left images of its last steps behind."""
+        """Do what verl's does; a run that was killed left images of its last steps behind."""
         super().on_init_end()
         run_store().drop_steps()
 
     def on_step_end(self) -> None:
-        """As verl's; images that rollouts made are needed no longer."""
+        """Do what verl's does; images that rollouts made are needed no longer."""
         super().on_step_end()
         run_store().drop_steps_later(before=self.global_steps - KEPT_STEPS)
 

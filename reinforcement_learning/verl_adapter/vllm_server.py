@@ -62,12 +62,12 @@ class EpisodeServer(vLLMHttpServer):  # type: ignore[misc]
         )
 
     async def run_server(self, args: Any) -> None:
-        """As verl's."""
+        """Do what verl's does."""
         await super().run_server(args)
         self.engine: Any = _NamingEngine(self.engine)
 
     async def generate(self, *args: Any, image_data: list[Any] | None = None, **kwargs: Any) -> Any:
-        """As verl's; `image_data` may be references.
+        """Do what verl's does; `image_data` may be references.
 
         Raises:
             EpisodeFailure: An image is missing or broken.

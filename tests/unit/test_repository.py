@@ -1,5 +1,6 @@
 """What a reader relies on: the README is true, links lead somewhere, modules import without doing anything."""
 
+import ast
 import importlib.util
 import os
 import re
@@ -14,7 +15,18 @@ from tests.conftest import ROOT
 
 FILES = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
 MARKDOWN = [name for name in FILES if name.endswith(".md")]
-ROOMS = ("agent", "code_sandbox", "judge", "cold_start", "reinforcement_learning", "evaluation", "data", "serving", "viewer", "deepeyes")
+ROOMS = (
+    "agent",
+    "code_sandbox",
+    "judge",
+    "cold_start",
+    "reinforcement_learning",
+    "evaluation",
+    "data",
+    "serving",
+    "viewer",
+    "deepeyes",
+)
 MODULES = [name for name in FILES if name.endswith(".py") and name.split("/")[0] in ROOMS]
 README = (ROOT / "README.md").read_text()
 
@@ -169,17 +181,58 @@ def test_every_yaml_file_is_valid():
             yaml.safe_load((ROOT / name).read_text())
 
 
+DEFINITIONS = [
+    (name, node)
+    for name in MODULES
+    for node in ast.walk(ast.parse((ROOT / name).read_text()))
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+]
+
+
+def test_no_function_is_longer_than_sixty_lines():
+    long = {
+        f"{name}: {node.name}": node.end_lineno - min(part.lineno for part in (node, *node.decorator_list)) + 1
+        for name, node in DEFINITIONS
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {place: lines for place, lines in long.items() if lines > 60} == {}
+
+
+def test_docstrings_are_sentences_and_not_what_is_left_of_one():
+    bare = re.compile(r"(Of|As|From|For|By|In|With|To|At|On) ")
+    found = [
+        f"{name}: {text.splitlines()[0]}"
+        for name, node in DEFINITIONS
+        if (text := ast.get_docstring(node)) and bare.match(text)
+    ]
+    assert found == []
+
+
+def test_every_program_that_a_docstring_tells_to_run_is_there():
+    told = {
+        (name, module)
+        for name, node in DEFINITIONS
+        for module in re.findall(r"python -m ([a-z_]+(?:\.[a-z_]+)*)", ast.get_docstring(node) or "")
+    }
+    assert len(told) > 10
+    for name, module in told:
+        spec = importlib.util.find_spec(module)
+        assert spec is not None, (name, module)
+        if spec.submodule_search_locations:
+            assert importlib.util.find_spec(f"{module}.__main__") is not None, (name, module)
+
+
 MOVED = [
-    name
-    for name in FILES
-    if name.endswith(".py") and (ROOT / name).read_text().startswith('"""This program has moved to ')
+    name for name in FILES if name.endswith(".py") and (ROOT / name).read_text().startswith('"""This program has moved to ')
 ]
 
 
 @pytest.mark.parametrize("name", MOVED)
 def test_a_program_that_has_moved_says_in_one_line_where_to(name):
     module = name.removesuffix(".py").replace("/", ".")
-    result = subprocess.run([sys.executable, "-m", module], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(
+        [sys.executable, "-m", module], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
     assert result.stderr.startswith(f"{module} has moved: use `")
     (now,) = re.findall(r"has moved to ([\w/.]+)\.$", (ROOT / name).read_text().splitlines()[0].rstrip('"'))

@@ -8,7 +8,7 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -260,6 +260,7 @@ json_values = st.recursive(
 @given(
     values=st.dictionaries(st.sampled_from(["data_source", "prompt", "images", "reward_model", "extra_info"]), json_values)
 )
+@example(values={"extra_info": [[["no name"], 1]]})
 @settings(max_examples=400)
 def test_whatever_stands_in_a_row_it_is_read_or_refused_with_file_and_row(values):
     content = None
