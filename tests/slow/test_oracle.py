@@ -148,7 +148,7 @@ def both(oracle_python, tmp_path_factory):
         record(folder / name / "run", items, predictions)
         judge = stub_judge(table, llm=model == "stub")
         grader = Grader(load_profile("ms-vlmeval"), judge, parity=True)
-        ours[name] = asyncio.run(score(folder / name / "run", load_benchmark(name), grader))["scores"]
+        ours[name] = asyncio.run(score(folder / name / "run", load_benchmark(name), grader)).scores
         path = export(folder / name / "run", "vlmevalkit", folder / name / "export")
         jobs.append(
             {"benchmark": name, "module": module, "class": class_, "dataset": dataset, "model": model, "predictions": str(path),
