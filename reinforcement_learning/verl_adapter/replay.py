@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from verl.trainer.ppo.v1 import replay_buffer
@@ -23,14 +25,19 @@ class EpisodeBuffer(replay_buffer.ReplayBuffer):  # type: ignore[misc]
     Args:
         failed_groups: The rules.
         rollouts: Of each group.
+        dropped: File to which a line is added for each group that is dropped: its rollouts that were scored are recorded as
+            such, and this says that nobody was trained with them.
         max_gen_batches: Steps' worth of prompts that the group filter may use up for one step; 0 for the default.
         kwargs: verl's own; `sync_refill_failed_groups` and `gen_batch_size` follow from the rules.
     """
 
-    def __init__(self, *, failed_groups: FailedGroups, rollouts: int, max_gen_batches: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self, *, failed_groups: FailedGroups, rollouts: int, dropped: Path, max_gen_batches: int = 0, **kwargs: Any
+    ) -> None:
         self._refill: Callable[[int], object] = kwargs.pop("refill_fn")
         super().__init__(**kwargs, refill_fn=self._draw_more, sync_refill_failed_groups=failed_groups.refill)
         self.book = GroupBook(failed_groups, rollouts)
+        self._dropped, self._step = dropped, 0
         self._max_gen_batches = max_gen_batches if max_gen_batches > 0 else _DEFAULT_GEN_BATCHES
         self._drawn_more = 0
 
@@ -46,6 +53,7 @@ class EpisodeBuffer(replay_buffer.ReplayBuffer):  # type: ignore[misc]
                 raise RunEnded("every rollout of a validation batch was lost; the run's log has their errors")
             return batch, metrics
         self.book.begin_step()
+        self._step = global_steps
         self._drawn_more = 0
         batch, metrics = super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
         return batch, metrics | self.book.metrics()
@@ -70,12 +78,20 @@ class EpisodeBuffer(replay_buffer.ReplayBuffer):  # type: ignore[misc]
         reasons = _reasons() if any(uid in failed for uid in new) else {}
         for uid in new:
             self.book.settle(uid, len(sessions[uid]), reasons.get(uid, ()))
+            if len(sessions[uid]) < self.book.min_survivors:
+                self._note_dropped(uid, len(sessions[uid]), reasons.get(uid, ()))
         # A group with enough survivors is like any other from here on, for verl's filter of groups as well.
         thin = {uid for uid in failed | finished if len(sessions[uid]) < self.book.min_survivors}
         self.finished_keys[_TRAIN] = (finished | failed) - thin
         self.failure_keys[_TRAIN] = thin
         if new:
             self.book.check()
+
+    def _note_dropped(self, group: str, survivors: int, reasons: Sequence[str]) -> None:
+        row = {"step": self._step, "group": group, "survivors": survivors, "reasons": list(reasons)}
+        self._dropped.parent.mkdir(parents=True, exist_ok=True)
+        with self._dropped.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
 
     def _clear_groups(self, partition_id: str, uids: set[str]) -> None:
         # Once only: TransferQueue knows nothing of groups that are gone.

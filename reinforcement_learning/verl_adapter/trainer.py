@@ -28,6 +28,7 @@ from reinforcement_learning.verl_adapter.replay import EpisodeBuffer
 MODE = "sync"
 FAILED_GROUPS_KEY = "trainer.v1.sampler.sampler_kwargs.failed_groups"
 """Where the recipe's `agent.failed_groups` stands in verl's configuration."""
+DROPPED_GROUPS_FILE = "dropped_groups.jsonl"
 _POLL_S = 0.1
 
 
@@ -71,6 +72,7 @@ class EpisodeTrainer(PPOTrainerSync):  # type: ignore[misc]
         return EpisodeBuffer(
             failed_groups=failed_groups,
             rollouts=self.config.actor_rollout_ref.rollout.n,
+            dropped=self._run / DROPPED_GROUPS_FILE,
             max_gen_batches=groups.get("max_num_gen_batches", 0),
             trainer_mode=MODE,
             trainer_config=self.config.trainer.v1.get(MODE, {}),

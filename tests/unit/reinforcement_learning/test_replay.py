@@ -1,5 +1,6 @@
 """What is sampled when rollouts are lost: verl's real buffer classes under our rules, TransferQueue replaced by a dict."""
 
+import json
 import os
 import threading
 from types import SimpleNamespace
@@ -21,6 +22,12 @@ def verl():
     os.environ.setdefault("VERL_USE_EXTERNAL_MODULES", "reinforcement_learning.verl_adapter.plugin")
     yield
     del os.environ["VERL_PLATFORM"]
+
+
+@pytest.fixture(autouse=True)
+def run(monkeypatch, tmp_path):
+    """Where verl's own default puts a run."""
+    monkeypatch.chdir(tmp_path)
 
 
 class DictQueue:
@@ -138,7 +145,7 @@ def test_one_lost_rollout_costs_its_group_one_rollout_and_nothing_else(monkeypat
 
 
 @pytest.mark.parametrize("left", [0, 1])
-def test_a_group_with_fewer_than_two_survivors_is_dropped_and_replaced(monkeypatch, left):
+def test_a_group_with_fewer_than_two_survivors_is_dropped_replaced_and_written_down(monkeypatch, tmp_path, left):
     simulation = Simulation(lambda g, i: g == 2 and i >= left)
     found = simulation.sample(monkeypatch)
     assert "g2" not in found.by_group
@@ -147,6 +154,10 @@ def test_a_group_with_fewer_than_two_survivors_is_dropped_and_replaced(monkeypat
     assert found.metrics["episode/dropped_groups"] == found.metrics["episode/refilled_groups"] == 1
     assert found.metrics["episode/failed_frac"] == (8 - left) / 72
     assert not any(key.startswith("g2") for key in simulation.queue.tags)
+    (file,) = tmp_path.rglob("dropped_groups.jsonl")
+    (line,) = file.read_text().splitlines()
+    lost = ["ValueError: no digits in group 2"] * (8 - left)
+    assert json.loads(line) == {"step": 1, "group": "g2", "survivors": left, "reasons": lost}
 
 
 def test_without_refilling_the_step_is_smaller(monkeypatch):
