@@ -24,9 +24,22 @@ def wait_for(condition, process, log, timeout_s):
     raise AssertionError(f"not within {timeout_s} s:\n{log.read_text(errors='replace')[-4000:]}")
 
 
+def rows_for_a_judge(source, path):
+    """The toy's rows with golds in words that no rule compares with a colour."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(source)
+    rows = table.to_pylist()
+    for row in rows:
+        row["reward_model"]["ground_truth"] = f"the shade called {row['reward_model']['ground_truth']}"
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), path)
+
+
 def test_training_waits_for_a_judge_that_is_killed_goes_on_when_it_is_back_and_loses_nothing(quickstart, tmp_path):
     run, log, port = tmp_path / "rl", tmp_path / "rl.log", free_port()
-    metrics = run / "metrics.jsonl"
+    metrics, data = run / "metrics.jsonl", tmp_path / "rows.parquet"
+    rows_for_a_judge(quickstart.directory / "data/rl_train.parquet", data)
 
     def steps():
         return len(metrics.read_text().splitlines()) if metrics.exists() else 0
@@ -36,7 +49,7 @@ def test_training_waits_for_a_judge_that_is_killed_goes_on_when_it_is_back_and_l
 
     command = [
         sys.executable, "-m", "reinforcement_learning.train", "--recipe", "tiny_cpu", f"run.directory={run}",
-        f"verl.trainer.total_training_steps={STEPS}", "verl.trainer.save_freq=-1",
+        f"verl.trainer.total_training_steps={STEPS}", "verl.trainer.save_freq=-1", f"run.train_files=['{data}']",
         "agent.judge={strict_rules: false, patience_s: 1, timeout_s: 5}",
         "agent.judge_outage={max_share: 0.0, poll_s: 0.5}",
     ]  # fmt: skip
