@@ -99,7 +99,7 @@ def is_read(key):
     return any(name in text and looked_up.search(text) for text in verl_source())
 
 
-needs_verl = pytest.mark.skipif(importlib.util.find_spec("verl") is None, reason="verl is not installed")
+needs_verl = pytest.mark.skipif(importlib.util.find_spec("verl") is None, reason="needs verl: bash scripts/setup.sh")
 
 
 @needs_verl
