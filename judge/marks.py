@@ -13,7 +13,8 @@ from typing import Any
 
 _LONGEST = 1000
 """Characters of a reply that may be a marked answer; what is longer is none."""
-_FENCE = re.compile(r"```[\w+-]*[ \t]*\n?(?P<inside>(?:(?!```).)*?)\n?```", re.DOTALL)
+_LANGUAGE = r"(?:(?:[A-Za-z][\w+-]*)?[ \t]*\n|(?:json|text|txt|plaintext|markdown|md|latex|tex|math)\b[ \t]*)?"
+_FENCE = re.compile(rf"```{_LANGUAGE}(?P<inside>(?:(?!```).)*?)\n?```", re.DOTALL)
 _AROUND = tuple(
     re.compile(rf"(?P<start>{start})(?P<inside>.+)(?P<end>{end})", re.DOTALL)
     for start, end in (
@@ -41,10 +42,10 @@ def unmarked(text: str) -> str:
         return text.strip()
     while True:
         before, text = text, text.strip()
+        text = _LEAD.sub("", text, count=1) if _LEAD.match(text) else text
         if (fenced := _FENCE.fullmatch(text)) is not None:
             text = fenced["inside"]
             continue
-        text = _LEAD.sub("", text, count=1) if _LEAD.match(text) else text
         for around in _AROUND:
             found = around.fullmatch(text)
             if found is not None and _belongs_together(found):

@@ -18,6 +18,9 @@ from PIL import Image
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# verl decides once in a process what it runs on, when it is first imported: by whichever test comes first.
+os.environ["VERL_PLATFORM"] = "cpu"
+os.environ["VERL_USE_EXTERNAL_MODULES"] = "reinforcement_learning.verl_adapter.plugin"
 
 # Two shared cores: how long an example takes says nothing. In CI the examples are the same every time, so that a red run is
 # about the change; at a desk they are drawn anew.
@@ -49,6 +52,8 @@ def loggers_speak_whatever_a_neighbour_has_done() -> None:
     """Libraries that set up logging for a program of their own silence the loggers that are there, ours among them."""
     logging.disable(logging.NOTSET)
     logging.root.setLevel(logging.WARNING)
+    for handler in logging.root.handlers:  # those of pytest, which some program has told to let errors through only
+        handler.setLevel(logging.NOTSET)
     for logger in logging.root.manager.loggerDict.values():
         if isinstance(logger, logging.Logger) and (ROOT / logger.name.partition(".")[0] / "__init__.py").is_file():
             logger.disabled, logger.propagate = False, True

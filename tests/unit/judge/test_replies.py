@@ -6,7 +6,7 @@ import string
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from judge.marks import json_object, letters, number, number_text, one_line, option, unmarked
@@ -166,7 +166,8 @@ def test_a_reply_with_both_words_is_read_by_its_label_or_not_at_all(pieces):
         assert found is None or found in words
         if found is not None and "</think>" not in pieces:
             assert set(words) == {found}
-        assert found is None or "".join(reply.lower().split()).find("not" + found.lower()) < 0
+        behind_thoughts = reply.rpartition("</think>")[2]
+        assert found is None or "not" + found.lower() not in "".join(behind_thoughts.lower().split())
 
 
 @given(st.text(), st.text())
@@ -244,10 +245,12 @@ def test_no_answer_of_a_server_raises(wire):
 
 # ---- marks ----
 
-AROUND = ["{}", "**{}**", "*{}*", "`{}`", '"{}"', "“{}”", "${}$", "$${}$$", "\\({}\\)", "\\boxed{{{}}}", "```\n{}\n```", "```text\n{}\n```", "\\text{{{}}}",
+AROUND = ["{}", "**{}**", "*{}*", "`{}`", '"{}"', "“{}”", "${}$", "$${}$$", "\\({}\\)", "\\boxed{{{}}}", "```\n{}\n```", "```text\n{}\n```", "```{}```", "``` {} ```", "```text {} ```", "\\text{{{}}}",
           "Answer: {}", "The answer is {}", "**Answer:** {}", "**Final Answer**\n\n{}", "{}.", " {} \n"]  # fmt: skip
 
 
+@example("3.5", ["`{}`", "`{}`", "`{}`"])
+@example("3.5", ["```{}\n```", "{}"])
 @given(st.sampled_from(["14", "-3", "3.5", "B", "Sunday", "\\frac{1}{2}"]), st.lists(st.sampled_from(AROUND), max_size=3))
 def test_marks_come_off_in_any_nesting_or_the_reply_is_unreadable(value, around):
     reply = value

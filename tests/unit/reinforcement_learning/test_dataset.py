@@ -22,7 +22,6 @@ PNG = png()
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPEYES_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("VERL_PLATFORM", "cpu")
     monkeypatch.setenv("DEEPEYES_IMAGE_STORE", str(tmp_path / "images"))
     run_store.cache_clear()
     yield

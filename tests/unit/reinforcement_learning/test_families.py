@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import os
 from types import SimpleNamespace
 
 import pytest
@@ -32,16 +31,6 @@ def noise(number):
     buffer = io.BytesIO()
     pixels.resize((width, height), Image.Resampling.BICUBIC).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def verl():
-    os.environ["VERL_PLATFORM"] = "cpu"
-    import verl
-
-    import reinforcement_learning.verl_adapter.plugin  # noqa: F401
-
-    return verl
 
 
 @pytest.fixture

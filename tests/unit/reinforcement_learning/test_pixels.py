@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import os
 from types import SimpleNamespace
 
 import pytest
@@ -29,12 +28,7 @@ EPISODES = {
 
 @pytest.fixture(scope="module")
 def verl_model(toy):
-    os.environ["VERL_PLATFORM"] = "cpu"
-    import verl  # noqa: F401
     from verl.workers.config import HFModelConfig
-
-    # Another test may have imported verl without it.
-    import reinforcement_learning.verl_adapter.plugin  # noqa: F401
 
     return HFModelConfig(path=str(toy / "models/base"))
 

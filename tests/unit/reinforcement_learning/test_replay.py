@@ -1,7 +1,6 @@
 """What is sampled when rollouts are lost: verl's real buffer classes under our rules, TransferQueue replaced by a dict."""
 
 import json
-import os
 import threading
 from types import SimpleNamespace
 
@@ -14,14 +13,6 @@ from reinforcement_learning.recipe import RECIPES, load_recipe
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
 
 RECIPE_NAMES = sorted(path.stem for path in RECIPES.glob("[!_]*.yaml"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def verl():
-    os.environ["VERL_PLATFORM"] = "cpu"
-    os.environ.setdefault("VERL_USE_EXTERNAL_MODULES", "reinforcement_learning.verl_adapter.plugin")
-    yield
-    del os.environ["VERL_PLATFORM"]
 
 
 @pytest.fixture(autouse=True)

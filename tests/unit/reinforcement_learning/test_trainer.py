@@ -41,7 +41,6 @@ class Workers:
 @pytest.fixture
 def make(tmp_path, monkeypatch):
     """Trainers of one run, each as after a new start."""
-    monkeypatch.setenv("VERL_PLATFORM", "cpu")
     from torchdata.stateful_dataloader import StatefulDataLoader
 
     from reinforcement_learning.train import verl_extra_values

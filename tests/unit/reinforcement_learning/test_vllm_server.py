@@ -1,7 +1,6 @@
 """verl's own vLLM server with references to images: what reaches the engine, and how often an image is decoded."""
 
 import asyncio
-import os
 from types import SimpleNamespace
 
 import pytest
@@ -17,10 +16,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.filterwarn
 
 @pytest.fixture(scope="module")
 def vllm_server():
-    os.environ["VERL_PLATFORM"] = "cpu"
-    import verl  # noqa: F401
-
-    import reinforcement_learning.verl_adapter.plugin  # noqa: F401
     from reinforcement_learning.verl_adapter import vllm_server
 
     return vllm_server
