@@ -153,6 +153,7 @@ PIECES = st.lists(
 )  # fmt: skip
 
 
+@example(["CORRECT", "not", "\n\n", "CORRECT"])
 @given(PIECES)
 def test_a_reply_with_both_words_is_read_by_its_label_or_not_at_all(pieces):
     reply = "".join(pieces)
