@@ -119,7 +119,7 @@ def json_object(reply: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-_NUMBER = re.compile(r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?")
+_NUMBER = re.compile(r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:(?<=\d)[eE][-+]?\d+)?")
 _UNIT = re.compile(r"\s*(?:°|º|\\circ|\^\{?\\circ\}?|(?:square |cubic )?[A-Za-zµμΩ][A-Za-zµμΩ²³/^0-9\\{}]{0,14})")
 _NO_UNIT = re.compile(r"\s*(?:or|and|to|of|e|in|x|million|billion|thousand|hundred|dozen|percent|k|m|bn)\b", re.IGNORECASE)
 

@@ -305,12 +305,17 @@ def _labelled(lines: Sequence[str], choices: Sequence[str], label: str) -> str |
 
 
 def _words(text: str, choices: Sequence[str]) -> list[str]:
-    either = "|".join(map(re.escape, sorted(choices, key=len, reverse=True)))
-    return re.findall(rf"(?<![A-Z_])(?:{either})(?![A-Z_])", text)
+    return re.findall(rf"(?<![A-Z_])(?:{_either(choices)})(?![A-Z_])", text)
+
+
+def _either(choices: Sequence[str]) -> str:
+    return "|".join(map(re.escape, sorted(choices, key=len, reverse=True)))
 
 
 def _other_word(text: str, word: str, choices: Sequence[str]) -> bool:
-    return any(found != word for found in _words(text, choices))
+    """Whether a text holds another of the words, or one that is glued to something, so that nobody can tell what it says."""
+    words = _words(text, choices)
+    return any(found != word for found in words) or len(re.findall(_either(choices), text)) != len(words)
 
 
 _PLAIN_WORDS = re.compile(

@@ -154,6 +154,7 @@ PIECES = st.lists(
 
 
 @example(["CORRECT", "not", "\n\n", "CORRECT"])
+@example(["not", "CORRECT", "CORRECT", "?", "CORRECT"])
 @given(PIECES)
 def test_a_reply_with_both_words_is_read_by_its_label_or_not_at_all(pieces):
     reply = "".join(pieces)
@@ -291,6 +292,7 @@ def test_what_is_not_one_number_is_no_number(text):
 
 
 @given(st.text(alphabet=string.printable, max_size=40))
+@example("E0")
 def test_no_reader_of_marks_raises(text):
     for read in (unmarked, one_line, number, number_text, letters, json_object):
         read(text)
