@@ -15,12 +15,9 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
-from code_sandbox.server import errors
-from code_sandbox.server.blobs import BadImage, BlobsMissing
-from code_sandbox.server.cells import KernelStartFailed
+from code_sandbox.errors import BadRequest, BlobsMissing, BodyTooLarge, BodyTooSlow, CallerGone, ServerError, UnknownSession
 from code_sandbox.server.sessions import SessionManager
 from code_sandbox.server.settings import Settings
-from code_sandbox.server.store import StoreUnavailable
 from code_sandbox.wire import (
     JSON,
     MSGPACK,
@@ -42,22 +39,6 @@ _OPEN_ROUTES = ("/health", "/metrics")
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Result = TypeVar("_Result")
-
-
-class BadRequest(Exception):
-    """A body that is not what the route expects."""
-
-
-class BodyTooLarge(Exception):
-    """A body above the limit."""
-
-
-class BodyTooSlow(Exception):
-    """A body that took too long to arrive."""
-
-
-class CallerGone(Exception):
-    """The caller hung up while it sent its request or its cell ran."""
 
 
 def create_app(settings: Settings, sessions: SessionManager, isolation: Isolation, *, token: str = "") -> FastAPI:
@@ -135,7 +116,7 @@ def _add_legacy_routes(app: FastAPI, sessions: SessionManager) -> None:
         cell = ExecuteRequest(code=wanted.code, timeout_s=wanted.timeout)
         try:
             return await sessions.execute(wanted.session_id, cell)
-        except errors.UnknownSession:
+        except UnknownSession:
             await sessions.create(wanted.session_id)
             return await sessions.execute(wanted.session_id, cell)
 
@@ -268,32 +249,16 @@ def _require_token(app: FastAPI, token: str) -> None:
 
 
 def _add_error_handlers(app: FastAPI) -> None:
-    def answer(error: type[Exception], status: int, headers: dict[str, str] | None = None) -> None:
-        async def handle(_: Request, raised: Exception) -> JSONResponse:
-            body = {"error": error.__name__, "message": str(raised)}
-            return JSONResponse(body, status_code=status, headers=headers)
-
-        app.add_exception_handler(error, handle)
-
-    later = {"Retry-After": _RETRY_AFTER_S}
-    answer(errors.UnknownSession, 404)
-    answer(BodyTooSlow, 408)
-    answer(errors.OutOfStep, 409)
-    answer(errors.NotReplayable, 410)
-    answer(BodyTooLarge, 413)
-    answer(BadRequest, 422)
-    answer(BadImage, 422)
-    answer(errors.TooManySessions, 429, later)
-    answer(errors.Overloaded, 429, later)
-    # Nobody reads it; the number is nginx's for the same.
-    answer(CallerGone, 499)
-    answer(errors.SessionHeld, 503, later)
-    answer(errors.QueueTimeout, 503, later)
-    answer(StoreUnavailable, 503, later)
-    answer(KernelStartFailed, 503, later)
+    async def answer(_: Request, raised: Exception) -> JSONResponse:
+        assert isinstance(raised, ServerError)
+        headers = {"Retry-After": _RETRY_AFTER_S} if raised.later else None
+        body = {"error": type(raised).__name__, "message": str(raised)}
+        return JSONResponse(body, status_code=raised.status, headers=headers)
 
     async def missing(_: Request, raised: Exception) -> JSONResponse:
         assert isinstance(raised, BlobsMissing)
-        return JSONResponse(MissingBlobs(message=str(raised), missing=raised.missing).model_dump(), status_code=409)
+        body = MissingBlobs(message=str(raised), missing=raised.missing)
+        return JSONResponse(body.model_dump(), status_code=raised.status)
 
+    app.add_exception_handler(ServerError, answer)
     app.add_exception_handler(BlobsMissing, missing)

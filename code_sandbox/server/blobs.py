@@ -11,19 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from code_sandbox.errors import BadImage, BlobsMissing
 from code_sandbox.pictures import BROKEN, upright_rgb
-
-
-class BadImage(Exception):
-    """A supplied file is not what it was said to be, or no readable image."""
-
-
-class BlobsMissing(Exception):
-    """A session refers to files that were not uploaded here."""
-
-    def __init__(self, missing: list[str]) -> None:
-        super().__init__(f"{len(missing)} images are not on this server: PUT /v1/blobs/<sha256> and ask again")
-        self.missing = missing
 
 
 class BlobStore:

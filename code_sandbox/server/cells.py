@@ -5,10 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 
-class KernelStartFailed(RuntimeError):
-    """A session did not come up."""
-
-
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One cell as a session gets it."""

@@ -14,7 +14,8 @@ from typing import Any
 
 import msgpack
 
-from code_sandbox.server.cells import Cell, CellOutput, KernelStartFailed
+from code_sandbox.errors import KernelStartFailed
+from code_sandbox.server.cells import Cell, CellOutput
 from code_sandbox.server.confinement import LENGTH
 from code_sandbox.server.zygote_client import SessionProcess, Zygote, make_directory
 

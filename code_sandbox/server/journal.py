@@ -7,8 +7,8 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from code_sandbox.server.errors import NotReplayable
-from code_sandbox.server.store import Finished, JournalEntry, Registered, SessionStore, StoreUnavailable
+from code_sandbox.errors import NotReplayable, StoreUnavailable
+from code_sandbox.server.store import Finished, JournalEntry, Registered, SessionStore
 
 _LOG = logging.getLogger(__name__)
 _BATCH = 256

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import zmq.asyncio
 
-from code_sandbox.server.cells import KernelStartFailed
+from code_sandbox.errors import KernelStartFailed
 from code_sandbox.server.forked import ForkedKernel
 from code_sandbox.server.kernels import JupyterKernel
 from code_sandbox.server.settings import Settings

@@ -25,7 +25,8 @@ import zmq.asyncio
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.connect import write_connection_file
 
-from code_sandbox.server.cells import Cell, CellOutput, KernelStartFailed
+from code_sandbox.errors import KernelStartFailed
+from code_sandbox.server.cells import Cell, CellOutput
 from code_sandbox.server.view import INNER_DIRECTORY
 from code_sandbox.server.zygote_client import SessionProcess, Zygote, make_directory
 

@@ -17,8 +17,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from code_sandbox.errors import KernelStartFailed
 from code_sandbox.server import cgroups
-from code_sandbox.server.cells import Cell, KernelStartFailed
+from code_sandbox.server.cells import Cell
 from code_sandbox.server.kernel_pool import KernelPool
 from code_sandbox.server.settings import Settings
 from code_sandbox.wire import Isolation

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import uvicorn
 
+from code_sandbox.errors import KernelStartFailed
 from code_sandbox.server import probes
 from code_sandbox.server.app import create_app
-from code_sandbox.server.cells import KernelStartFailed
 from code_sandbox.server.kernel_pool import KernelPool
 from code_sandbox.server.sessions import SessionManager
 from code_sandbox.server.settings import Settings

@@ -15,15 +15,16 @@ from collections.abc import Awaitable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from code_sandbox.server.blobs import BlobStore
-from code_sandbox.server.cells import Cell, CellOutput
-from code_sandbox.server.errors import (
+from code_sandbox.errors import (
     NotReplayable,
     OutOfStep,
     SessionHeld,
+    StoreUnavailable,
     TooManySessions,
     UnknownSession,
 )
+from code_sandbox.server.blobs import BlobStore
+from code_sandbox.server.cells import Cell, CellOutput
 from code_sandbox.server.journal import Journal, to_replay
 from code_sandbox.server.kernel_pool import KernelPool
 from code_sandbox.server.memory import available_bytes, watch_memory
@@ -32,7 +33,7 @@ from code_sandbox.server.results import bounded, digest
 from code_sandbox.server.session import Session
 from code_sandbox.server.settings import Settings
 from code_sandbox.server.slots import Slots
-from code_sandbox.server.store import HEARTBEAT_S, Finished, JournalEntry, SessionStore, StoreUnavailable
+from code_sandbox.server.store import HEARTBEAT_S, Finished, JournalEntry, SessionStore
 from code_sandbox.server.zygote_client import SessionProcess
 from code_sandbox.wire import ExecuteRequest, ExecuteResult
 

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 
-from code_sandbox.server.errors import Overloaded, QueueTimeout
+from code_sandbox.errors import Overloaded, QueueTimeout
 
 
 class Slots:

@@ -20,6 +20,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from code_sandbox.errors import StoreUnavailable
 from code_sandbox.wire import DEFAULT_MAX_CHARS, MAX_IMAGES
 
 _PREFIX = "deepeyes:sandbox"
@@ -48,10 +49,6 @@ if redis.call('HGET', KEYS[1], 'server') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'server', ARGV[2])
 return 1
 """
-
-
-class StoreUnavailable(ConnectionError):
-    """Redis did not answer."""
 
 
 @dataclass(frozen=True, slots=True)

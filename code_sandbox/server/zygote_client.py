@@ -16,18 +16,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from code_sandbox.errors import KernelStartFailed
 from code_sandbox.server import cgroups
-from code_sandbox.server.cells import KernelStartFailed
 from code_sandbox.server.confinement import Layers, SessionRequest
 
 _MAX_MESSAGE_BYTES = 1 << 16
 _STARTED_WITHIN_S = 120.0
-
-
-
-
-
-
 
 
 class UidBlock:

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from code_sandbox.errors import BadImage, BlobsMissing, NotReplayable
 from code_sandbox.pictures import upright_rgb
 from code_sandbox.server import probes, seccomp
-from code_sandbox.server.blobs import BadImage, BlobsMissing, BlobStore
+from code_sandbox.server.blobs import BlobStore
 from code_sandbox.server.cells import CellOutput
 from code_sandbox.server.display import ImageEncoder, QuestionImage
-from code_sandbox.server.errors import NotReplayable
 from code_sandbox.server.journal import to_replay
 from code_sandbox.server.results import bounded, digest, truncate
 from code_sandbox.server.serving import JsonFormatter
@@ -52,9 +52,7 @@ def test_a_long_traceback_keeps_its_end():
     ],
 )
 def test_an_image_that_is_none_is_dropped_with_a_note(mime, data, note):
-    result = bounded(
-        CellOutput(images=[(mime, data)]), ExecuteRequest(code="", max_pixels=3000), max_image_bytes=4000
-    )
+    result = bounded(CellOutput(images=[(mime, data)]), ExecuteRequest(code="", max_pixels=3000), max_image_bytes=4000)
     assert result.images == []
     assert note in result.stderr
 
