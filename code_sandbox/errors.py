@@ -9,7 +9,7 @@
     +-- UnknownSession 404, OutOfStep 409, BlobsMissing 409, NotReplayable 410
     +-- BodyTooSlow 408, BodyTooLarge 413, BadRequest 422, BadImage 422, CallerGone 499
     +-- TooManySessions 429, Overloaded 429    nothing ran; ask again
-    +-- SessionHeld, QueueTimeout, StoreUnavailable, KernelStartFailed 503    likewise
+    +-- SessionHeld, QueueTimeout, StoreUnavailable, KernelStartFailed (ZygoteEnded) 503    likewise
 
 None of them is the model's fault. What its program does wrong (an exception, a timeout, a killed process) is no error here
 but an `ExecuteResult` with a status.
@@ -139,3 +139,7 @@ class KernelStartFailed(ServerError, RuntimeError):
     """A session did not come up."""
 
     status, later = 503, True
+
+
+class ZygoteEnded(KernelStartFailed):
+    """It ended, or was ended, before it had forked the session."""

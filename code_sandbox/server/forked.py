@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import shutil
 import signal
 import socket
 import time
@@ -17,7 +18,8 @@ import msgpack
 from code_sandbox.errors import KernelStartFailed
 from code_sandbox.server.cells import Cell, CellOutput
 from code_sandbox.server.confinement import LENGTH
-from code_sandbox.server.zygote_client import SessionProcess, Zygote, make_directory
+from code_sandbox.server.session_process import SessionProcess, make_directory
+from code_sandbox.server.zygote_client import Zygote
 
 _CHUNK_BYTES = 1 << 16
 _MAX_REPLY_BYTES = 256 << 20
@@ -50,6 +52,8 @@ class ForkedKernel:
             process = await zygote.fork(connection=theirs, directory=directory)
         except BaseException:
             ours.close()
+            if directory is not None:
+                shutil.rmtree(directory, ignore_errors=True)
             raise
         kernel = cls(process, ours)
         try:

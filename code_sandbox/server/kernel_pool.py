@@ -8,7 +8,7 @@ from pathlib import Path
 
 import zmq.asyncio
 
-from code_sandbox.errors import KernelStartFailed
+from code_sandbox.errors import KernelStartFailed, ZygoteEnded
 from code_sandbox.server.forked import ForkedKernel
 from code_sandbox.server.kernels import JupyterKernel
 from code_sandbox.server.settings import Settings
@@ -60,11 +60,18 @@ class KernelPool:
         Raises:
             KernelStartFailed: It did not come up.
         """
-        timeout_s = self._settings.start_timeout_s
         async with self._starts:
-            if self._settings.backend == "jupyter":
-                return await JupyterKernel.start(self.zygote, self._context, root=self._root, timeout_s=timeout_s)
-            return await ForkedKernel.start(self.zygote, root=self._root, timeout_s=timeout_s)
+            try:
+                return await self._start_one()
+            except ZygoteEnded:
+                # Nothing has run, and the next one is a new one.
+                return await self._start_one()
+
+    async def _start_one(self) -> AnyKernel:
+        timeout_s = self._settings.start_timeout_s
+        if self._settings.backend == "jupyter":
+            return await JupyterKernel.start(self.zygote, self._context, root=self._root, timeout_s=timeout_s)
+        return await ForkedKernel.start(self.zygote, root=self._root, timeout_s=timeout_s)
 
     async def keep_spares(self) -> None:
         """Start processes in advance until cancelled."""

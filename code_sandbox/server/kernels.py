@@ -27,8 +27,9 @@ from jupyter_client.connect import write_connection_file
 
 from code_sandbox.errors import KernelStartFailed
 from code_sandbox.server.cells import Cell, CellOutput
+from code_sandbox.server.session_process import SessionProcess, make_directory
 from code_sandbox.server.view import INNER_DIRECTORY
-from code_sandbox.server.zygote_client import SessionProcess, Zygote, make_directory
+from code_sandbox.server.zygote_client import Zygote
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _POLL_S = 0.002

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from code_sandbox.server.zygote_client import SessionProcess
+from code_sandbox.server.session_process import SessionProcess
 
 _LOG = logging.getLogger(__name__)
 

@@ -31,10 +31,10 @@ from code_sandbox.server.memory import available_bytes, watch_memory
 from code_sandbox.server.metrics import Metrics
 from code_sandbox.server.results import bounded, digest
 from code_sandbox.server.session import Session
+from code_sandbox.server.session_process import SessionProcess
 from code_sandbox.server.settings import Settings
 from code_sandbox.server.slots import Slots
 from code_sandbox.server.store import HEARTBEAT_S, Finished, JournalEntry, SessionStore
-from code_sandbox.server.zygote_client import SessionProcess
 from code_sandbox.wire import ExecuteRequest, ExecuteResult
 
 _LOG = logging.getLogger(__name__)

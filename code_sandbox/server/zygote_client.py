@@ -1,4 +1,10 @@
-"""The server's side of the zygote (zygote.py), and what both back-ends' sessions have in common."""
+"""The server's side of the zygote (zygote_process.py): started, asked for sessions, and started again when it cannot be
+trusted any more.
+
+There is one socket for all requests, so a reply that nobody has read would be taken for that of the next request, and every
+session from then on would be another one's. Therefore each request has a number that its reply repeats, the exchange runs
+to its end whether or not its caller still waits, and whatever does not fit ends the zygote with all that it has forked.
+"""
 
 from __future__ import annotations
 
@@ -6,50 +12,36 @@ import asyncio
 import contextlib
 import itertools
 import json
+import logging
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
+from collections.abc import Coroutine
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from code_sandbox.errors import KernelStartFailed
+from code_sandbox.errors import KernelStartFailed, ZygoteEnded
 from code_sandbox.server import cgroups
 from code_sandbox.server.confinement import Layers, SessionRequest
+from code_sandbox.server.session_process import SessionProcess
+from code_sandbox.server.uids import UidBlock
 
+_LOG = logging.getLogger(__name__)
 _MAX_MESSAGE_BYTES = 1 << 16
 _STARTED_WITHIN_S = 120.0
-
-
-class UidBlock:
-    """A range of user ids that no other sandbox server of this machine uses.
-
-    Limits on processes are counted by user, so two servers must not share one. A name in the abstract socket namespace is
-    the lock: it goes with its process, however that ends.
-    """
-
-    _SIZE = 65_536
-    _BLOCKS = 4096
-
-    def __init__(self, base: int) -> None:
-        self._lock = socket.socket(socket.AF_UNIX)
-        for number in range(self._BLOCKS):
-            try:
-                self._lock.bind(f"\0deepeyes-sandbox-uids-{base}-{number}")
-            except OSError:
-                continue
-            self.first = base + number * self._SIZE
-            """The first of them."""
-            return
-        self._lock.close()
-        raise KernelStartFailed(f"all {self._BLOCKS} ranges of user ids from {base} on are taken; choose another uid_base")
-
-    def release(self) -> None:
-        """Let another server have it. Safe to call twice."""
-        self._lock.close()
+_ANSWERED_WITHIN_S = 30.0
+_NUDGED_AFTER_S = 1.0
+_ENDED_WITHIN_S = 2.0
+_ONE_THREAD = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "PYTHONUNBUFFERED",
+)
+_Result = TypeVar("_Result")
 
 
 class Zygote:
@@ -80,14 +72,13 @@ class Zygote:
         self._uids = UidBlock(uid_base) if os.geteuid() == 0 else None
         self._without = without
         self.groups = groups
-        self._forked = itertools.count()
-        self._free_uids: list[int] = []
-        self._next_uid = self._uids.first if self._uids else 0
+        self._numbers = itertools.count(1)
         self.layers = Layers()
         """What keeps sessions from the host; known once started."""
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
         self._lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
         for name in ("sessions", "matplotlib", "ipython"):
             (root / name).mkdir(exist_ok=True)
         # Sessions of another user pass through, and see no names.
@@ -104,61 +95,84 @@ class Zygote:
         async with self._lock:
             await self._ensure()
 
+    def _spawn(self, work: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
     async def _ensure(self) -> socket.socket:
         if self._process is not None and self._process.returncode is None and self._control is not None:
             return self._control
-        if self._control is not None:
-            self._control.close()
+        await self._end()
+        cgroups.prepare(self.groups)
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        control.setblocking(False)
+        first_time = self._process is None
+        with theirs:
+            self._process = await self._start(theirs.fileno())
+        self._control = control
+        try:
+            layers = await self._ready(control)
+            if not first_time and layers.names != self.layers.names:
+                # What was measured at start must hold for every session.
+                raise KernelStartFailed(
+                    f"a new zygote has only {', '.join(layers.names)}: {layers.missing}; restart the server"
+                )
+        except BaseException:
+            await self._end()
+            raise
+        self.layers = layers
+        return control
+
+    async def _start(self, control: int) -> asyncio.subprocess.Process:
         environment = {
             name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH") if name in os.environ
         }
         # One thread each: a hundred sessions with a BLAS pool per core would starve the machine. The same order of sets
         # in every server, so that a session's cells can be replayed on another one.
-        environment |= dict.fromkeys(
-            ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "PYTHONUNBUFFERED"), "1"
-        )
-        environment |= {"PYTHONHASHSEED": "0"}
+        environment |= dict.fromkeys(_ONE_THREAD, "1") | {"PYTHONHASHSEED": "0"}
         environment |= {"MPLCONFIGDIR": str(self._root / "matplotlib"), "IPYTHONDIR": str(self._root / "ipython")}
         # PyArrow comes with pandas, and its allocator would start a thread, which does not survive a fork.
         environment |= {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
-        cgroups.prepare(self.groups)
-        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        control.setblocking(False)
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "code_sandbox.server.zygote_process", str(theirs.fileno())),
-                *(
-                    self._backend,
-                    str(self._root),
-                    str(self._uids.first if self._uids else 0),
-                    ",".join(self._without),
-                    ":".join(self.groups),
-                ),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                # A signal to the server's group must not end it while running cells may still finish.
-                start_new_session=True,
-                env=environment | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-            )
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "code_sandbox.server.zygote_process", str(control)),
+            *(
+                self._backend,
+                str(self._root),
+                str(self._uids.first if self._uids else 0),
+                ",".join(self._without),
+                ":".join(self.groups),
+            ),
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=(control,),
+            # A signal to the server's group must not end it while running cells may still finish.
+            start_new_session=True,
+            env=environment | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        )
+
+    @staticmethod
+    async def _ready(control: socket.socket) -> Layers:
         try:
             async with asyncio.timeout(_STARTED_WITHIN_S):
-                first = await _receive(control)
-        except TimeoutError:
-            process.kill()
-            first = None
-        if first is None:
-            control.close()
-            raise KernelStartFailed("the zygote ended before it was ready; what it wrote is in this server's output above")
+                first, _ = await _receive(control)
+        except (OSError, ValueError) as error:
+            raise KernelStartFailed(
+                f"the zygote was not ready ({error or 'too slow'}); what it wrote is in this server's output above"
+            ) from error
         if first["threads"] != 1:
             raise KernelStartFailed(f"the zygote has {first['threads']} threads and cannot be forked safely")
-        layers = Layers(**first["layers"])
-        if self._process is not None and layers.names != self.layers.names:
-            # What was measured at start must hold for every session.
+        return Layers(**first["layers"])
+
+    async def _end(self) -> None:
+        """End the zygote, and with it every session that it has forked."""
+        control, self._control = self._control, None
+        if control is not None:
             control.close()
-            raise KernelStartFailed(f"a new zygote has only {', '.join(layers.names)}: {layers.missing}; restart the server")
-        self.layers = layers
-        self._process, self._control = process, control
-        return control
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
 
     async def fork(self, *, connection: socket.socket, directory: Path | None, connection_file: str = "") -> SessionProcess:
         """Fork one session.
@@ -169,69 +183,118 @@ class Zygote:
             connection_file: For a Jupyter kernel.
 
         Raises:
+            ZygoteEnded: Its answer never came; the next fork starts a new one.
             KernelStartFailed: It could not be forked.
         """
-        async with self._lock:
+        try:
+            await self._lock.acquire()
+        except BaseException:
+            connection.close()
+            raise
+        # Nothing between here and the task may wait, or the lock could be lost with its caller.
+        exchange = self._spawn(self._fork_in_turn(connection, directory, connection_file))
+        try:
+            return await asyncio.shield(exchange)
+        except asyncio.CancelledError:
+            exchange.add_done_callback(self._end_unwanted)
+            raise
+
+    def _end_unwanted(self, exchange: asyncio.Task[SessionProcess]) -> None:
+        if not exchange.cancelled() and exchange.exception() is None:
+            self._spawn(exchange.result().end())
+
+    async def _fork_in_turn(self, connection: socket.socket, directory: Path | None, connection_file: str) -> SessionProcess:
+        try:
             with connection:
-                control = await self._ensure()
-                uid = self._take_uid()
-                group = f"s{os.getpid()}-{next(self._forked)}" if self.layers.cgroups else ""
-                request = replace(
-                    self._limits,
-                    uid=uid,
-                    directory=str(directory) if directory else "",
-                    connection_file=connection_file,
-                    cgroup=group,
-                )
-                try:
-                    if directory is not None and uid:
-                        os.chown(directory, uid, uid)
-                    socket.send_fds(control, [json.dumps(asdict(request)).encode()], [connection.fileno()])
-                    reply = await _receive(control)
-                except OSError as error:
-                    self.free_uid(uid)
-                    raise KernelStartFailed(f"the zygote ended: {error}") from error
-            if reply is None or "error" in reply:
-                self.free_uid(uid)
-                if reply is None and self._process is not None:
-                    await self._process.wait()
-                raise KernelStartFailed(
-                    "the zygote ended while forking; the next start makes a new one" if reply is None else reply["error"]
-                )
-        return SessionProcess(self, pid=int(reply["pid"]), uid=uid, directory=directory, cgroup=group)
+                return await self._fork(await self._ensure(), connection, directory, connection_file)
+        finally:
+            self._lock.release()
 
-    def _take_uid(self) -> int:
-        if not self.layers.uid_base:
-            return 0
-        if self._free_uids:
-            return self._free_uids.pop()
-        self._next_uid += 1
-        return self._next_uid - 1
+    async def _fork(
+        self, control: socket.socket, connection: socket.socket, directory: Path | None, connection_file: str
+    ) -> SessionProcess:
+        number = next(self._numbers)
+        uid = self._uids.take() if self._uids is not None and self.layers.uid_base else 0
+        group = f"s{os.getpid()}-{number}" if self.layers.cgroups else ""
+        request = replace(
+            self._limits,
+            uid=uid,
+            directory=str(directory) if directory else "",
+            connection_file=connection_file,
+            cgroup=group,
+        )
+        try:
+            if directory is not None and uid:
+                os.chown(directory, uid, uid)
+            body = json.dumps({"number": number, "session": asdict(request)}).encode()
+            reply, descriptors = await self._ask(control, body, connection.fileno())
+            if reply.get("number") != number:
+                raise ValueError(f"it answered {reply.get('number')!r} to request {number}")
+        except (OSError, ValueError) as error:
+            # What it has forked by now is not known, so all of it ends.
+            await self._end()
+            self._release(uid, group)
+            reason = str(error) or "no answer"
+            _LOG.warning("the zygote was ended: %s", reason)
+            raise ZygoteEnded(f"the zygote ended ({reason}); the next start makes a new one") from error
+        if "error" in reply:
+            self._release(uid, group)
+            raise KernelStartFailed(str(reply["error"]))
+        return SessionProcess(
+            descriptors[0] if descriptors else None,
+            pid=int(reply["pid"]),
+            by_namespace=self.layers.namespaces,
+            directory=directory,
+            cgroup=group,
+            released=lambda: self._release(uid, group),
+            spawn=self._spawn,
+        )
 
-    def free_uid(self, uid: int) -> None:
-        """Let another session have it. Nothing that runs as this user may be left."""
-        if uid:
-            self._free_uids.append(uid)
+    async def _ask(self, control: socket.socket, body: bytes, connection: int) -> tuple[dict[str, Any], list[int]]:
+        socket.send_fds(control, [body], [connection])
+        # Somebody may have stopped it; nothing else than a signal makes it go on.
+        nudge = asyncio.get_running_loop().call_later(_NUDGED_AFTER_S, self._nudge)
+        try:
+            async with asyncio.timeout(_ANSWERED_WITHIN_S):
+                return await _receive(control)
+        finally:
+            nudge.cancel()
+
+    def _nudge(self) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGCONT)
+
+    def _release(self, uid: int, group: str) -> None:
+        """Nothing of a session is left."""
+        if uid and self._uids is not None:
+            self._uids.free(uid)
+        if group:
+            cgroups.remove(self.groups, group)
 
     async def stop(self) -> None:
         """End the zygote and all its sessions."""
+        if self._control is not None:
+            # A reader of ours notices this too, which it would not if we closed it.
+            with contextlib.suppress(OSError):
+                self._control.shutdown(socket.SHUT_RDWR)
+        if self._process is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), _ENDED_WITHIN_S)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_ENDED_WITHIN_S)
+        await self._end()
         if self._uids is not None:
             self._uids.release()
-        process, self._process = self._process, None
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-        if process is None or process.returncode is not None:
-            return
-        try:
-            await asyncio.wait_for(process.wait(), 2.0)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
 
 
-async def _receive(control: socket.socket) -> dict[str, Any] | None:
-    """The zygote's next message; None when it has hung up."""
+async def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """The zygote's next message, and the descriptors that came with it.
+
+    Raises:
+        OSError: It has hung up.
+        ValueError: The message is none.
+    """
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     loop.add_reader(control.fileno(), readable.set)
@@ -239,71 +302,7 @@ async def _receive(control: socket.socket) -> dict[str, Any] | None:
         await readable.wait()
     finally:
         loop.remove_reader(control.fileno())
-    try:
-        body = control.recv(_MAX_MESSAGE_BYTES)
-    except ConnectionError:
-        return None
-    return dict(json.loads(body)) if body else None
-
-
-class SessionProcess:
-    """A forked session: seen to exit at once through a pidfd, killed with all it started."""
-
-    def __init__(self, zygote: Zygote, *, pid: int, uid: int, directory: Path | None, cgroup: str) -> None:
-        self._zygote = zygote
-        self.cgroup = cgroup
-        """Name of its control group; empty if it has none."""
-        self._uid = uid
-        self.directory = directory
-        self.pid = pid
-        """Of the session's init."""
-        self.exited = asyncio.Event()
-        try:
-            self._pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            self._pidfd = -1
-            self.exited.set()
-        else:
-            asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
-
-    def _on_exit(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._pidfd)
-        self.exited.set()
-
-    def signal(self, number: int) -> None:
-        """Send a signal to the session's init; to a process that is gone, nothing happens."""
-        if self._pidfd >= 0:
-            with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(self._pidfd, number)
-
-    async def end(self) -> None:
-        """Kill the session with all that it started and remove its directory. Safe to call twice."""
-        if self._pidfd >= 0:
-            if not self._zygote.layers.namespaces:
-                # Without a process namespace, its init has to hunt its children down.
-                self.signal(signal.SIGTERM)
-                await self._wait()
-            self.signal(signal.SIGKILL)
-            await self._wait()
-            pidfd, self._pidfd = self._pidfd, -1
-            if pidfd >= 0:
-                asyncio.get_running_loop().remove_reader(pidfd)
-                os.close(pidfd)
-        uid, self._uid = self._uid, 0
-        if self.exited.is_set():
-            self._zygote.free_uid(uid)
-        self.exited.set()
-        directory, self.directory = self.directory, None
-        if directory is not None:
-            await asyncio.to_thread(shutil.rmtree, directory, True)
-        if self.cgroup:
-            await asyncio.to_thread(cgroups.remove, self._zygote.groups, self.cgroup)
-
-    async def _wait(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.exited.wait(), 5.0)
-
-
-def make_directory(root: Path) -> Path:
-    """A directory that the server and one session share."""
-    return Path(tempfile.mkdtemp(prefix="k", dir=root / "sessions"))
+    body, descriptors, _, _ = socket.recv_fds(control, _MAX_MESSAGE_BYTES, 1)
+    if not body:
+        raise ConnectionResetError("it hung up")
+    return dict(json.loads(body)), list(descriptors)

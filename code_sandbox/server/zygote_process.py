@@ -4,8 +4,10 @@ Importing IPython and the libraries that cells use takes seconds of CPU; a fork 
 them takes milliseconds, and its memory is shared until written. With the back-end `jupyter` every fork becomes a real
 ipykernel that speaks the Jupyter protocol; with `fork` it runs cells itself (worker.py).
 
-Protocol, over a SOCK_SEQPACKET Unix socket that is inherited as descriptor CONTROL: the server sends a JSON object (the
-fields of `confinement.SessionRequest`) with one end of a socket pair attached, and gets `{"pid": int}` or `{"error": str}`.
+Protocol, over a SOCK_SEQPACKET Unix socket that is inherited as descriptor CONTROL: the server sends
+`{"number": int, "session": {...}}` (the fields of `confinement.SessionRequest`) with one end of a socket pair attached, and
+gets `{"number": int, "pid": int}` with a pidfd attached (unless the session has ended by then), or
+`{"number": int, "error": str}`.
 The first message is `{"ready": true, "layers": {...}}`. When the server hangs up, the process ends, its sessions with it.
 
     python -m code_sandbox.server.zygote_process CONTROL BACKEND SERVER_ROOT UID_BASE WITHOUT CGROUPS
@@ -22,6 +24,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import msgpack
@@ -121,6 +124,17 @@ def _fork(backend: str, confinement: Confinement, message: dict[str, Any], conne
     return pid
 
 
+def _answer(send: Callable[..., None], message: dict[str, Any]) -> None:
+    """Hand the session over by a descriptor, which no other process can come to stand behind."""
+    try:
+        pidfd = os.pidfd_open(message["pid"])
+    except ProcessLookupError:
+        send(message)
+        return
+    send(message, pidfd)
+    os.close(pidfd)
+
+
 def main() -> None:
     """Serve fork requests until the server hangs up."""
     linux.die_with_parent()
@@ -143,19 +157,26 @@ def main() -> None:
     gc.freeze()
     with socket.socket(fileno=int(control_fd)) as control:
 
-        def send(message: dict[str, Any]) -> None:
-            control.send(json.dumps(message).encode())
+        def send(message: dict[str, Any], *descriptors: int) -> None:
+            socket.send_fds(control, [json.dumps(message).encode()], descriptors)
 
         threads = len(os.listdir("/proc/self/task"))
         send({"ready": True, "layers": confinement.layers.as_dict(), "threads": threads})
         while True:
-            body, descriptors, _, _ = socket.recv_fds(control, _MAX_MESSAGE_BYTES, 1)
+            try:
+                body, descriptors, _, _ = socket.recv_fds(control, _MAX_MESSAGE_BYTES, 1)
+            except ConnectionError:
+                return
             if not body:
                 return
+            message = json.loads(body)
+            number = {"number": message["number"]}
             try:
-                send({"pid": _fork(backend, confinement, json.loads(body), descriptors[0])})
+                pid = _fork(backend, confinement, message["session"], descriptors[0])
             except OSError as error:
-                send({"error": f"fork failed: {error}"})
+                send(number | {"error": f"fork failed: {error}"})
+            else:
+                _answer(send, number | {"pid": pid})
             finally:
                 os.close(descriptors[0])
 
