@@ -266,7 +266,8 @@ def _only_value(text: str, choices: Sequence[str]) -> str | None:
 
 # A line that is not finished: the word on the next line belongs to its sentence.
 _NEGATED = re.compile(
-    r"(?:(?<!(?-i:[a-z]))(?:not|never|no|nor|neither|without|un|in|nicht|kein|pas|non|nie|не)|n't|不|不是|非|没有|ない)\W*$", re.IGNORECASE
+    r"(?:(?<!(?-i:[a-z]))(?:not|never|no|nor|neither|without|un|in|nicht|kein|pas|non|nie|не)|n't|不|不是|非|没有|ない)\W*$",
+    re.IGNORECASE,
 )
 _FINISHED = re.compile(
     r"[.:!)\]}>*_`\"'。：！」』]\s*$|^#|^\W*$|^\W*(?:final |my )?(?:verdict|judge?ment|answer|result|conclusion)\W*$",
