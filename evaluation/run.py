@@ -26,19 +26,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from agent.chat_formats import begins_replies
 from agent.options import add_agent_options, add_option, given_settings, settings_of
-from agent.settings import with_sources
+from agent.settings import AgentSettings, with_sources
 from agent.setup import primer_of
 from evaluation.benchmarks import benchmarks, load_benchmark
 from evaluation.errors import BenchmarkError
-from evaluation.exchange.predictions import import_predictions
+from evaluation.exchange.imports import import_predictions
 from evaluation.reports.run_page import write_run_report
 from evaluation.runs.ask import ModelServers, RunStopped, infer
 from evaluation.runs.files import RunMismatch
 from evaluation.runs.folder import finished, open_run, read_items
 from evaluation.runs.provenance import read_provenance
+from evaluation.runs.readiness import MODEL_KEY_VARIABLE, ModelAsked, NotReady, check_servers
 from evaluation.runs.score import score
 from evaluation.runs.serve import serve
 from evaluation.runs.settings import RunSettings
+from evaluation.runs.shortfall import TOO_FEW, shortfall
 from evaluation.runs.summary import RunSummary
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import PROFILES, load_profile
@@ -49,7 +51,9 @@ from serving.urls import split_urls
 
 Stage = Literal["all", "infer", "score", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-ERRORS = (BenchmarkError, RunMismatch, RunStopped, ProgramFailed, JudgeMisconfigured, LookupError, OSError, ValueError)
+ERRORS = (
+    BenchmarkError, RunMismatch, NotReady, RunStopped, ProgramFailed, JudgeMisconfigured, LookupError, OSError, ValueError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,13 +178,17 @@ _BRIEF = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
+    """Command line; ends with 3 if too few of the episodes could be evaluated for their score to say anything."""
     try:
         summary = run(parse(arguments))
     except ERRORS as error:
         sys.exit(f"evaluation: {error}")
-    if summary is not None:
-        print(json.dumps({name: getattr(summary, name) for name in _BRIEF}, indent=1))
+    if summary is None:
+        return
+    print(json.dumps({name: getattr(summary, name) for name in _BRIEF}, indent=1))
+    if too_few := shortfall(summary):
+        sys.stderr.write(f"evaluation: {too_few}\n")
+        sys.exit(TOO_FEW)
 
 
 def run(options: RunOptions) -> RunSummary | None:
@@ -194,13 +202,15 @@ def run(options: RunOptions) -> RunSummary | None:
         settings = read_provenance(out).settings
     else:
         settings = _asked_settings(options)
+    if stage == "all":
+        need_judge(settings.benchmark, options.asked.scoring)
     if settings.predictions is not None and stage in ("all", "infer"):
-        open_run(out, settings, load_benchmark(settings.benchmark), Path(settings.data))
-        import_predictions(out, read_items(out), Path(settings.predictions), benchmark=settings.benchmark)
-    elif stage in ("all", "infer"):
         if stage == "all":
-            check_judge(options.asked.scoring)
-        infer_run(out, settings, options.asked)
+            check_servers(AgentSettings(tools=()), None, options.asked.scoring.judge, say=_say)
+        open_run(out, settings, load_benchmark(settings.benchmark), Path(settings.data))
+        import_predictions(out, read_items(out), Path(settings.predictions))
+    elif stage in ("all", "infer"):
+        infer_run(out, settings, options.asked, scored=stage == "all")
     summary = score_run(out, settings, options.asked.scoring) if stage in ("all", "score") else None
     if stage != "infer":
         write_run_report(out, out / "report.html", against=options.against)
@@ -229,31 +239,84 @@ def settings_for(asked: ModelOptions, benchmark_name: str, data: Path, *, predic
     own = {"benchmark": benchmark_name, "data": str(data), "model": asked.model}
     own |= {"predictions": str(predictions)} if predictions else {}
     settings: RunSettings = settings_of(RunSettings, {**by_benchmark, **asked.given, **own})
+    if settings.imported:
+        return settings
     can_prime = asked.dialect == "vllm" and not begins_replies(settings.model)
     return settings.model_copy(update={"primer": primer_of(settings, can_prime=can_prime)})
 
 
-def infer_run(out: Path, settings: RunSettings, asked: ModelOptions) -> None:
-    """Open the run and ask what is missing."""
-    benchmark, data = load_benchmark(settings.benchmark), Path(settings.data)
+def infer_run(out: Path, settings: RunSettings, asked: ModelOptions, *, scored: bool = True) -> None:
+    """Open the run and ask what is missing.
+
+    Args:
+        out: The run's folder.
+        settings: Of the run.
+        asked: Of whom.
+        scored: Whether it is scored at once, so that its judge must be there.
+
+    Raises:
+        NotReady: A server that is needed is not there, or is another; nothing was asked.
+    """
+    benchmark, data, is_new = load_benchmark(settings.benchmark), Path(settings.data), not (out / "run.json").exists()
+    if is_new:
+        if not data.exists():
+            raise BenchmarkError(f"no file {data}; data/README.md says where to get it")
+        ready(settings, asked, scored=scored)
     total = open_run(out, settings, benchmark, data) * settings.samples
     if len(finished(out)) >= total:
         return
+    if not is_new:  # what is finished needs nobody
+        ready(settings, asked, scored=scored)
     with contextlib.ExitStack() as stack:
         served_name, urls = settings.model, asked.base_urls
         if not urls:
             served_name, checkpoint = "policy", Path(settings.model)
+            _say(f"starting vLLM for {checkpoint}, which takes minutes; its log is {out / 'vllm.log'}")
             urls = (stack.enter_context(serve(checkpoint, log=out / "vllm.log", cpu=asked.cpu)),)
         servers = ModelServers(
             base_urls=urls,
             served_name=served_name,
-            api_key=os.environ.get("OPENAI_API_KEY", "EMPTY"),
+            api_key=model_key(),
             dialect=asked.dialect,
             max_episodes=asked.max_episodes,
             patience_s=asked.patience_s,
         )
         update = stack.enter_context(_progress(f"{settings.benchmark} ({settings.mode})", total))
-        asyncio.run(infer(out, benchmark.load(data), settings, servers, on_done=update))
+        asyncio.run(infer(out, benchmark.load(data), settings, servers, on_done=update, on_wait=_say))
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"evaluation: {line}\n")
+    sys.stderr.flush()
+
+
+def model_key() -> str:
+    """The key of the model's servers."""
+    return os.environ.get(MODEL_KEY_VARIABLE, "").strip() or "EMPTY"
+
+
+def ready(settings: RunSettings, asked: ModelOptions, *, scored: bool = True) -> None:
+    """Ask every server of a run whether it is there, before anything is asked of the model.
+
+    Raises:
+        NotReady: One is not, or is not what was asked for.
+    """
+    model = ModelAsked(base_urls=asked.base_urls, name=settings.model, api_key=model_key()) if asked.base_urls else None
+    check_servers(settings.agent, model, asked.scoring.judge if scored else None, say=_say)
+
+
+def need_judge(benchmark_name: str, scoring: ScoringOptions) -> None:
+    """Refuse to score without a judge what only a judge can decide.
+
+    Raises:
+        LookupError: No such benchmark.
+        NotReady: There is none.
+    """
+    if load_benchmark(benchmark_name).needs_judge and not scoring.judge.base_urls:
+        raise NotReady(
+            f"{benchmark_name} needs a judge, and none was named: nothing, or hardly anything, could be scored. Give "
+            "--judge-base-url URL (`bash judge/serve.sh` starts one), or --stage infer now and --stage score later"
+        )
 
 
 @contextlib.contextmanager
@@ -265,15 +328,6 @@ def _progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(title, total=total)
         yield lambda count: progress.update(task, completed=count)
-
-
-def check_judge(scoring: ScoringOptions) -> None:
-    """Ask whether the judge is there, before work is done that needs it.
-
-    Raises:
-        ConnectionError: It is not, or (WrongServer) is not the one that was asked for.
-    """
-    asyncio.run(_ping(scoring.judge))
 
 
 async def _ping(settings: JudgeSettings) -> None:

@@ -23,14 +23,17 @@ from evaluation.run import (
     ERRORS,
     ModelOptions,
     add_model_options,
-    check_judge,
     infer_run,
     model_options,
+    need_judge,
+    ready,
     score_run,
     settings_for,
 )
 from evaluation.runs.folder import Latest
+from evaluation.runs.readiness import NotReady
 from evaluation.runs.serve import serve
+from evaluation.runs.shortfall import TOO_FEW, shortfall
 
 SUITES = ("perception", "math", "search")
 _TURNS, _REPLY_TOKENS = 2.1, 355.0
@@ -130,7 +133,7 @@ def run_suite(options: SuiteOptions) -> int:
     """Run the suite.
 
     Returns:
-        0 if every benchmark was run and scored.
+        0 if every benchmark was run and scored; 1 if one was not; 3 if too few episodes of one were evaluated.
 
     Raises:
         LookupError: An unknown benchmark or suite.
@@ -154,38 +157,59 @@ def run_suite(options: SuiteOptions) -> int:
 
 def _run_all(files: Mapping[str, Path], folder: Path, asked: ModelOptions) -> int:
     failed: dict[str, str] = {}
-    check_judge(asked.scoring)
+    short: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         if not asked.base_urls:
-            # One server for all benchmarks: loading a model takes longer than some of them.
+            # One server for all benchmarks: loading a model takes longer than some of them, and than to ask for the rest.
+            name, path = next(iter(files.items()))
+            ready(settings_for(asked, name, path), asked)
             model, log = str(asked.model), folder / "vllm.log"
             url = stack.enter_context(serve(Path(model), log=log, cpu=asked.cpu, served_name=model))
             asked = replace(asked, base_urls=(url,))
         for name, path in files.items():
             try:
-                said = _run_one(folder / name, asked, name, path)
+                said, short[name] = _run_one(folder / name, asked, name, path)
+            except NotReady as error:
+                failed[name] = str(error)
+                sys.stderr.write(f"{name}: {error}\n")
+                if _lacks_judge(name, asked):
+                    continue
+                break  # the others need the same servers
             except ERRORS as error:
                 failed[name] = str(error)
                 sys.stderr.write(f"{name}: {error}\n")
                 continue
             sys.stdout.write(said)
             sys.stdout.flush()
-    runs = [folder / name for name in files if name not in failed]
+    runs = [folder / name for name in files if name in short]
     if runs:
         write_leaderboard(runs, folder)
         sys.stdout.write(f"{folder / 'leaderboard.html'}\n")
-    for name, reason in failed.items():
-        sys.stdout.write(f"{name}: not done: {reason.splitlines()[0]}\n")
-    return int(bool(failed))
+    for name in files:
+        if name not in short:
+            sys.stdout.write(f"{name}: not done: {failed.get(name, 'the suite ended before it').splitlines()[0]}\n")
+        elif short[name]:
+            sys.stdout.write(f"{name}: {short[name]}\n")
+    return 1 if len(short) < len(files) else TOO_FEW if any(short.values()) else 0
 
 
-def _run_one(out: Path, asked: ModelOptions, name: str, data: Path) -> str:
-    """Ask, score and report one benchmark, and say in a line what came of it."""
+def _lacks_judge(name: str, asked: ModelOptions) -> bool:
+    return load_benchmark(name).needs_judge and not asked.scoring.judge.base_urls
+
+
+def _run_one(out: Path, asked: ModelOptions, name: str, data: Path) -> tuple[str, str]:
+    """Ask, score and report one benchmark.
+
+    Returns:
+        (a line on what came of it, what to say of it if too few of its episodes were evaluated)
+    """
+    need_judge(name, asked.scoring)
     settings = settings_for(asked, name, data)
     infer_run(out, settings, asked)
     summary = score_run(out, settings, asked.scoring)
     write_run_report(out, out / "report.html")
-    return f"{name}: {headline(summary)} ({summary.headline}), {summary.not_evaluated} not evaluated\n"
+    line = f"{name}: {headline(summary)} ({summary.headline}), {summary.not_evaluated} not evaluated\n"
+    return line, shortfall(summary)
 
 
 def estimate(files: Mapping[str, Path | None], options: SuiteOptions) -> str:

@@ -43,6 +43,11 @@ class Fleet(httpx.AsyncBaseTransport):
         """Requests that may be under way now."""
         return self._servers.limit
 
+    @property
+    def all_broken(self) -> bool:
+        """Whether every server failed several times in a row, so that requests wait."""
+        return self._servers.all_broken
+
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Raises:
         httpx.ConnectError: No server has answered for too long.

@@ -81,9 +81,9 @@ def _asked_otherwise(a: Provenance, b: Provenance) -> Iterator[str]:
         yield "the runs read different files"
     then, now = a.settings.compared, b.settings.compared
     for name, value in then.items():
-        if value != now[name]:
+        if name in now and value != now[name]:  # of imported answers nobody knows how they were asked for
             yield f"{name}: {json.dumps(value)} against {json.dumps(now[name])}; the runs were not asked alike"
-    if a.settings.mode == b.settings.mode and a.prompt_sha256 != b.prompt_sha256:
+    if a.settings.way == b.settings.way and a.prompt_sha256 != b.prompt_sha256:
         yield "prompt_sha256: the runs were asked with another wording"
 
 

@@ -2,7 +2,8 @@
 
     python -m evaluation.exchange.export RUN --to vlmevalkit|lmms-eval|inspect --out FOLDER
 
-`vlmevalkit`  the benchmark's rows without images, with a column `prediction`: what `run.py --mode eval` scores
+`vlmevalkit`  the benchmark's rows without images, with a column `prediction`: what `run.py --mode eval` scores; beside it
+              `thinking`, all that the model wrote, and `stop_reason`
 `lmms-eval`   one JSON object a line, as its `<date>_samples_<task>.jsonl`
 `inspect`     an `.eval` log with the whole conversations, for its viewer
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import itertools
 import json
 import re
 import sys
@@ -25,10 +27,11 @@ from agent.records import EpisodeKey
 from evaluation.benchmarks import load_benchmark
 from evaluation.errors import BenchmarkError
 from evaluation.runs.files import RunMismatch
-from evaluation.runs.folder import Latest, prediction_of
+from evaluation.runs.folder import Latest, is_empty, prediction_of
 from evaluation.runs.provenance import read_provenance
 from evaluation.runs.rows import ScoreRow, read_scores
 from evaluation.runs.summary import read_summary
+from evaluation.scoring.grader import Prediction
 from evaluation.tables.tsv import raw_rows
 
 FORMS = ("vlmevalkit", "lmms-eval", "inspect")
@@ -70,12 +73,15 @@ def _vlmevalkit(run: Path, out: Path) -> Path:
         writer: csv.DictWriter[str] | None = None
         for _, values in raw_rows(data, ()):
             episode = episodes.get(EpisodeKey(values["index"]))
-            if episode is None or episode.failed:
+            if episode is None or episode.failed or is_empty(episode):
                 continue
             values.pop("image", None)
-            row = values | {"prediction": prediction_of(episode).text}
+            said = prediction_of(episode)
+            row = values | {"prediction": said.text, "thinking": said.full, "stop_reason": str(episode.stop_reason)}
             if writer is None:
-                writer = csv.DictWriter(file, list(row), delimiter="\t", lineterminator="\n")
+                # All cells in quotes: Python 3.11 leaves a lone carriage return bare, which ends a row.
+                style = {"delimiter": "\t", "lineterminator": "\n", "quoting": csv.QUOTE_ALL}
+                writer = csv.DictWriter(file, list(row), **style)
                 writer.writeheader()
             writer.writerow(row)
     return path
@@ -88,10 +94,11 @@ def _lmms_eval(run: Path, out: Path) -> Path:
         for number, row in enumerate(read_scores(run)):
             episode = episodes.get(row.key)
             asked = "" if episode is None else episode.opening[-1].text
+            said = Prediction("") if episode is None or episode.failed else prediction_of(episode)
             line = {
-                "doc_id": number, "doc": {"index": row.item_id, "category": row.category}, "target": row.gold,
-                "arguments": {"context": asked}, "resps": [[row.prediction]],
-                "filtered_resps": [row.extracted or row.prediction],
+                "doc_id": number, "doc": {"index": row.item_id, "category": row.category}, "sample": row.sample,
+                "target": row.gold, "arguments": {"context": asked}, "resps": [[said.full]], "filtered_resps": [said.text],
+                "extracted": row.extracted,
                 "doc_hash": _sha(row.item_id), "prompt_hash": _sha(asked), "target_hash": _sha(row.gold),
                 "acc": row.score, "decided_by": row.decided_by, "stop_reason": row.stop_reason,
                 "token_counts": {"input_tokens": row.prompt_tokens, "output_tokens": row.reply_tokens},
@@ -113,7 +120,7 @@ def _inspect(run: Path, out: Path) -> Path:
         "created": created, "task": settings.benchmark, "model": settings.model,
         "config": {"epochs": summary.samples},
         "dataset": {"name": settings.benchmark, "location": settings.data, "samples": summary.items},
-        "metadata": {
+        "metadata": {"imported_from": settings.predictions} if settings.imported else {
             "mode": settings.mode, "prompt": settings.prompt, "prompt_sha256": provenance.prompt_sha256,
             "temperature": settings.temperature,
         },
@@ -128,21 +135,35 @@ def _inspect(run: Path, out: Path) -> Path:
         "stats": {"started_at": created, "completed_at": created},
     }  # fmt: skip
     path = out / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}_{settings.benchmark}.eval"
-    episodes, summaries = Latest(run), []
+    episodes, summaries, names = Latest(run), [], _Names()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as log:
         log.writestr("_journal/start.json", json.dumps({"version": 2, "eval": spec, "plan": {}}))
         for row in read_scores(run):
             # One at a time: all episodes with their images may not fit into memory.
-            log.writestr(f"samples/{_name_of(row)}.json", json.dumps(_inspect_sample(row, episodes.get(row.key))))
+            log.writestr(f"samples/{names.of(row)}.json", json.dumps(_inspect_sample(row, episodes.get(row.key))))
             summaries.append(_inspect_head(row) | {"input": row.prediction[:100], "completed": True})
         log.writestr("summaries.json", json.dumps(summaries))
         log.writestr("header.json", json.dumps(header))
     return path
 
 
-def _name_of(row: ScoreRow) -> str:
-    name = re.sub(r"[^\w.-]+", "_", row.item_id)
-    return f"{name}_epoch_{row.sample + 1}"
+class _Names:
+    """Names of files for ids, each once: what no file name holds becomes `_`, and ids that then are alike get a number."""
+
+    def __init__(self) -> None:
+        self._of_ids: dict[str, str] = {}
+        self._taken: set[str] = set()
+
+    def of(self, row: ScoreRow) -> str:
+        """The name of a row's file, without its ending."""
+        if row.item_id not in self._of_ids:
+            plain = re.sub(r"[^\w.-]+", "_", row.item_id)
+            names = (plain if number == 1 else f"{plain}~{number}" for number in itertools.count(1))
+            # Some file systems do not tell A from a.
+            name = next(name for name in names if name.casefold() not in self._taken)
+            self._taken.add(name.casefold())
+            self._of_ids[row.item_id] = name
+        return f"{self._of_ids[row.item_id]}_epoch_{row.sample + 1}"
 
 
 def _inspect_head(row: ScoreRow) -> dict[str, object]:

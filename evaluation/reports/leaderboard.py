@@ -80,7 +80,7 @@ def read_entry(directory: Path) -> Entry:
     return Entry(
         directory=str(directory),
         benchmark=settings.benchmark,
-        label=f"{settings.model} · {settings.mode}",
+        label=f"{settings.model} · {settings.way}",
         score=headline(summary),
         interval=interval(summary),
         tool_rate=percent(summary.tool_rate),
@@ -97,8 +97,10 @@ def conflicts(entries: Sequence[Entry]) -> list[str]:
     for entry in entries:
         by_benchmark[entry.benchmark].append(entry)
     for name, members in sorted(by_benchmark.items()):
-        for key in members[0].compared:
-            values = sorted({json.dumps(entry.compared[key], sort_keys=True) for entry in members})
+        for key in dict.fromkeys(key for entry in members for key in entry.compared):
+            # Of imported answers nobody knows how they were asked for.
+            known = [entry.compared[key] for entry in members if key in entry.compared]
+            values = sorted({json.dumps(value, sort_keys=True) for value in known})
             if len(values) > 1:
                 notes.append(f"{name}: {key} differs: {'; '.join(values)}")
     return notes
@@ -152,7 +154,8 @@ def _page(entries: Sequence[Entry]) -> str:
             [f"published: {other.model} ({other.tools}; {other.where})", f"{other.score:g}", "", "", "another protocol"]
             for other in published(name)
         ]
-        carried = [[key, *(entry.carries[key] for entry in members)] for key in members[0].carries]
+        names = dict.fromkeys(key for entry in members for key in entry.carries)
+        carried = [[key, *(entry.carries.get(key, "–") for entry in members)] for key in names]
         said = "".join(f'<p class="soft">{html.escape(text)}</p>' for text in warnings_for(name)) if published(name) else ""
         carried_by = table(["", *(entry.label for entry in members)], carried)
         parts.append(

@@ -9,7 +9,7 @@ import csv
 import html
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from evaluation.runs.files import write_whole
 from evaluation.runs.provenance import Provenance, read_provenance
 from evaluation.runs.provenance import as_json as provenance_json
 from evaluation.runs.rows import ScoreRow, read_scores
-from evaluation.runs.settings import RunSettings
+from evaluation.runs.shortfall import not_evaluated, shortfall
 from evaluation.runs.summary import RunSummary, read_summary
 from evaluation.runs.summary import as_json as summary_json
 from evaluation.statistics import Totals
@@ -65,16 +65,11 @@ def in_words(value: object) -> str:
 def carried(provenance: Provenance, summary: RunSummary) -> list[tuple[str, str]]:
     """What a score has to carry: who was asked what, how, with which tools, and who decided."""
     settings = provenance.settings
-    agent = settings.agent.model_dump(mode="json", exclude=set(settings.PLACES))
     judged = summary.by_judge / summary.evaluated if summary.evaluated else None
     return [
         ("model", settings.model),
-        ("mode", settings.mode),
-        *((name, in_words(value)) for name, value in agent.items()),
-        ("tools that are on", in_words(settings.agent.tools_on)),
-        ("mode of search", settings.search_mode),
-        ("prompt_sha256", provenance.prompt_sha256[:12]),
-        *((name, in_words(getattr(settings, name))) for name in ("temperature", "top_p", "samples", "seed")),
+        *_how_asked(provenance),
+        ("samples", in_words(settings.samples)),
         ("data", f"{settings.data}, md5 {provenance.data_md5 or 'none'}"),
         ("items", f"{summary.items}{'' if settings.limit is None else f', the first {settings.limit}'}"),
         ("scoring profile", summary.profile + (", parity" if summary.parity else "")),
@@ -86,6 +81,27 @@ def carried(provenance: Provenance, summary: RunSummary) -> list[tuple[str, str]
         ("date", provenance.started),
         ("versions", ", ".join(f"{name} {version}" for name, version in provenance.versions.items())),
     ]
+
+
+def _how_asked(provenance: Provenance) -> Iterator[tuple[str, str]]:
+    settings = provenance.settings
+    if settings.imported:
+        yield "answers", imported_from(provenance)
+        return
+    yield "mode", settings.mode
+    for name, value in settings.agent.model_dump(mode="json", exclude=set(settings.PLACES)).items():
+        yield name, in_words(value)
+    yield "tools that are on", in_words(settings.agent.tools_on)
+    yield "mode of search", settings.search_mode
+    yield "prompt_sha256", provenance.prompt_sha256[:12]
+    for name in ("temperature", "top_p", "seed"):
+        yield name, in_words(getattr(settings, name))
+
+
+def imported_from(provenance: Provenance) -> str:
+    """Where answers that nobody asked for here come from."""
+    md5 = provenance.predictions_md5 or "not kept"
+    return f"imported from {provenance.settings.predictions} (md5 {md5}); how the model was asked is not known"
 
 
 def write_run_report(directory: Path, path: Path, *, against: Path | None = None, episodes: int = _EPISODES) -> None:
@@ -103,23 +119,25 @@ def write_run_report(directory: Path, path: Path, *, against: Path | None = None
     provenance, summary, rows = read_provenance(directory), read_summary(directory), read_scores(directory)
     found, settings = analyse(rows), provenance.settings
     comparison = None if against is None else compare_runs(directory, against)
+    notes = notes_of(provenance, summary)
+    way = f"answers imported from {settings.predictions}" if settings.imported else f"mode {settings.mode}"
     body = f"""
 <h1>{html.escape(load_benchmark(settings.benchmark).title)}: {headline(summary)}</h1>
-<p class="soft">{html.escape(settings.model)} · mode {html.escape(settings.mode)} · {html.escape(summary.headline)} under
+<p class="soft">{html.escape(settings.model)} · {html.escape(way)} · {html.escape(summary.headline)} under
 profile {html.escape(summary.profile)}</p>
-{_notes(settings, summary)}
+{"".join(f'<p class="warn">{html.escape(note)}</p>' for note in notes)}
 <div class="grid"><section class="card"><h3>Scores</h3>{_scores(summary)}</section>
 <section class="card"><h3>What they mean</h3>{table(["", ""], carried(provenance, summary))}</section></div>
 <section class="card"><h3>By category</h3>{_categories(summary)}</section>
 {_published(summary)}
 {"" if comparison is None or against is None else _comparison(comparison, against)}
-{_tool_use(found, summary)}
+{_not_known() if settings.imported else _tool_use(found, summary)}
 {browser(directory, rows, most=episodes)}
 """
     script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
     script = f"document.body.dataset.run = {json.dumps(str(directory))};\n{script}"
     write_whole(path, page(f"{settings.benchmark}: {settings.model}", body, script=script))
-    write_whole(path.with_suffix(".md"), markdown(provenance, summary, found, comparison))
+    write_whole(path.with_suffix(".md"), markdown(provenance, summary, None if settings.imported else found, comparison))
     write_whole(directory / "scores.csv", scores_csv(rows))
     described = {
         "run": provenance_json(provenance),
@@ -130,19 +148,22 @@ profile {html.escape(summary.profile)}</p>
     write_whole(path.with_suffix(".json"), json.dumps(described, indent=1))
 
 
-def _notes(settings: RunSettings, summary: RunSummary) -> str:
+def notes_of(provenance: Provenance, summary: RunSummary) -> list[str]:
+    """What a reader must know before the numbers."""
+    settings = provenance.settings
     benchmark = load_benchmark(settings.benchmark)
-    notes = [summary.note] if summary.note else []
+    notes = [note for note in (shortfall(summary), summary.note) if note]
+    if settings.imported:
+        notes.append(f"answers: {imported_from(provenance)}")
     left_out = [name for name in benchmark.tools if name not in settings.tools]
-    if settings.mode == "agent" and left_out:
+    if settings.way == "agent" and left_out:
         notes.append(f"this benchmark is meant to be asked with {', '.join(left_out)}, which had no source here")
     if summary.items < benchmark.num_items:
         notes.append(
             f"{summary.items} of {benchmark.num_items:,} items: this score is not comparable with any of the whole benchmark"
         )
     if summary.not_evaluated:
-        why = {who: n for who, n in summary.decided_by.items() if not who.startswith(("rule:", "judge:", "random"))}
-        said = ", ".join(f"{name} {count}" for name, count in why.items())
+        said = ", ".join(f"{name} {count}" for name, count in not_evaluated(summary).items())
         notes.append(
             f"{summary.not_evaluated} of {summary.episodes} episodes were not evaluated and are in no number below ({said})"
         )
@@ -151,8 +172,7 @@ def _notes(settings: RunSettings, summary: RunSummary) -> str:
             f"{summary.unreadable_lines} lines of episodes.jsonl cannot be read and were left out; scoring says which. The "
             "command that made the run asks their questions again"
         )
-    notes += [f"{count} x {reason}" for reason, count in summary.failures.items()]
-    return "".join(f'<p class="warn">{html.escape(note)}</p>' for note in notes)
+    return notes + [f"{count} x {reason}" for reason, count in summary.failures.items()]
 
 
 def _scores(summary: RunSummary) -> str:
@@ -257,6 +277,13 @@ def _tool_use(found: ToolUse | None, summary: RunSummary) -> str:
     return f'<h2>What the model did</h2><div class="grid">{"".join(cards)}</div>'
 
 
+def _not_known() -> str:
+    return (
+        '<section class="card"><h3>Tool use</h3><p class="soft">The answers were imported: what the model did before it '
+        "gave them is not known.</p></section>"
+    )
+
+
 def _split(parts: Mapping[str, Totals]) -> str:
     rows = [[name, str(part.items), percent(part.accuracy), interval(part)] for name, part in parts.items()]
     return table(["", "items", "accuracy", "95 % interval"], rows)
@@ -265,6 +292,7 @@ def _split(parts: Mapping[str, Totals]) -> str:
 def markdown(provenance: Provenance, summary: RunSummary, found: ToolUse | None, comparison: Comparison | None) -> str:
     """The report's numbers as text."""
     lines = [f"# {summary.benchmark}: {headline(summary)}", ""]
+    lines += [line for note in notes_of(provenance, summary) for line in (f"> {' '.join(note.split())}", "")]
     for name, value in summary.scores.items():
         mark = "**" if name == summary.headline else ""
         lines.append(f"{mark}{name}: {_shown(value, summary)}{mark}  ")

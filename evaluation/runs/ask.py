@@ -30,6 +30,8 @@ from serving.fleet import Fleet
 
 _log = logging.getLogger(__name__)
 _FAILURES_TO_STOP = 16
+_LOOK_S, _SAID_AFTER_S = 0.5, 2.0
+"""How often a run looks whether it waits for a server, and after how long that is said."""
 
 
 class RunStopped(RuntimeError):
@@ -112,6 +114,7 @@ class _Asker:
         chat = servers.chat(settings)
         self._settings, self._writer = settings, TrajectoryWriter(directory)
         fleet = Fleet(servers.base_urls, max_in_flight=servers.max_episodes, inner=Pools(), patience_s=servers.patience_s)
+        self._fleet, self._urls = fleet, servers.base_urls
         self._client, self.stop = ChatClient(chat, transport=fleet), _Stop(fleet)
         rule = image_rule_for(settings.model, settings.image_max_pixels)
         can_prime = chat.can_prime and not begins_replies(settings.model)
@@ -132,9 +135,31 @@ class _Asker:
         self._writer.write(episode, facts_of(item, settings.benchmark, sample))
         return episode
 
+    def waits_for(self) -> str:
+        """Which server keeps episodes waiting now; empty for none."""
+        if self._fleet.all_broken:
+            return f"the model at {', '.join(self._urls)}"
+        sandbox = self.setup.sandbox
+        return f"the sandbox at {', '.join(sandbox.base_urls)}" if sandbox is not None and sandbox.num_waiting else ""
+
     async def aclose(self) -> None:
         await self._client.aclose()
         await self.setup.aclose()
+
+
+async def _say_waits(asker: _Asker, say: Callable[[str], object]) -> None:
+    """Say so where a run waits for a server, once it has for a moment, and when it goes on."""
+    said, waited_s = "", 0.0
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        what = asker.waits_for()
+        waited_s = waited_s + _LOOK_S if what else 0.0
+        if what and waited_s >= _SAID_AFTER_S and what != said:
+            say(f"waiting for {what}, which is away or full")
+            said = what
+        elif said and not what:
+            say(f"{said} is back")
+            said = ""
 
 
 async def infer(
@@ -144,6 +169,7 @@ async def infer(
     servers: ModelServers,
     *,
     on_done: Callable[[int], None] | None = None,
+    on_wait: Callable[[str], object] = _log.warning,
 ) -> None:
     """Run the episodes that are still missing.
 
@@ -153,6 +179,7 @@ async def infer(
         settings: Of the run.
         servers: Of the model.
         on_done: Called with the number of finished episodes after each.
+        on_wait: Called with a line when the run begins to wait for a server, and when that is over.
 
     Raises:
         RunStopped: A budget is spent, no model server is left, or only failures come back.
@@ -176,12 +203,14 @@ async def infer(
             for sample in range(settings.samples)
             if EpisodeKey(item.item_id, sample) not in done
         )
+        waits = asyncio.create_task(_say_waits(asker, on_wait))
         try:
             if not await for_each(missing, one, max_in_flight=servers.max_episodes):
                 raise RunStopped(f"the run was ended early; {count} episodes are recorded and kept: {asker.stop.reason}")
         except ExceptionGroup as group:
             raise group.exceptions[0] from None  # what broke one episode's set-up is told by itself
         finally:
+            waits.cancel()
             await _write_counters(directory, {"search": asker.setup.search, "image_search": asker.setup.image_search})
             await asker.aclose()
 

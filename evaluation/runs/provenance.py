@@ -35,6 +35,8 @@ class Provenance(BaseModel):
     """Local time."""
     data_md5: str = ""
     """Of the benchmark's file; empty for a folder."""
+    predictions_md5: str = ""
+    """Of the file that the answers were imported from; empty without one, and where this was not kept yet."""
     versions: Mapping[str, str] = Field(default_factory=dict)
     """Python and packages that took part -> their versions."""
     version: int = VERSION
@@ -43,7 +45,8 @@ class Provenance(BaseModel):
     def differences(self, settings: RunSettings) -> list[str]:
         """What keeps a run with other settings from going on here, each as `name: this then, that now`."""
         then, now = self.settings.recorded, settings.recorded
-        found = [f"{name}: {then[name]!r} then, {now[name]!r} now" for name in now if then[name] != now[name]]
+        names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+        found = [f"{name}: {then.get(name)!r} then, {now.get(name)!r} now" for name in names]
         sha256 = prompt_sha256(settings)
         if self.prompt_sha256 != sha256:
             found.append(f"prompt_sha256: {self.prompt_sha256!r} then, {sha256!r} now")

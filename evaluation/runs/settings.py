@@ -14,6 +14,8 @@ from agent.setup import prompt_of
 Mode = Literal["agent", "agent-no-search", "agent-blind", "direct", "think"]
 _FREE = frozenset({"benchmark", "data", "model", "mode", "samples", "seed", "predictions", "limit"})
 """What runs are compared over, or what is compared by other means."""
+_OF_IMPORTED = frozenset({"benchmark", "data", "model", "samples", "predictions", "limit"})
+"""What is known of a run whose answers were imported: how the model was asked is not."""
 _SEARCH_TOOLS = frozenset(["search", "image_search", "fetch_page"])
 
 
@@ -44,6 +46,16 @@ class RunSettings(AgentSettings):
     """First so many items only."""
 
     @property
+    def imported(self) -> bool:
+        """Whether its answers come from a file."""
+        return self.predictions is not None
+
+    @property
+    def way(self) -> str:
+        """How its answers were had, in a word."""
+        return "imported" if self.imported else self.mode
+
+    @property
     def agent(self) -> AgentSettings:
         """The agent as the mode has it."""
         given = {name: getattr(self, name) for name in AgentSettings.model_fields}
@@ -62,15 +74,17 @@ class RunSettings(AgentSettings):
         return "+".join(sorted(modes)) or "none"
 
     def load_prompt(self) -> Prompt | None:
-        """The prompt of the mode, with the tools that are on."""
-        return prompt_of(self.agent)
+        """The prompt of the mode, with the tools that are on; none if nothing is asked."""
+        return None if self.imported else prompt_of(self.agent)
 
     @property
     def recorded(self) -> Mapping[str, object]:
         """Settings by name that a result depends on, as JSON."""
-        return self.model_dump(mode="json", exclude=set(self.PLACES))
+        known = set(_OF_IMPORTED) if self.imported else None
+        return self.model_dump(mode="json", include=known, exclude=set(self.PLACES))
 
     @property
     def compared(self) -> Mapping[str, object]:
         """Settings by name that two runs must have in common for their scores to be about the model, or the mode, alone."""
-        return {name: value for name, value in self.recorded.items() if name not in _FREE}
+        answers = {"answers": "imported" if self.imported else "asked for here"}
+        return answers | {name: value for name, value in self.recorded.items() if name not in _FREE}

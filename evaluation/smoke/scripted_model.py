@@ -49,7 +49,7 @@ Respond = Callable[[ChatRequest], str | int]
 
 @contextmanager
 def request_server(
-    respond: Respond, *, models: tuple[str, ...] = ("judge",), port: int = 0, usage: dict[str, int] | None = None
+    respond: Respond, *, models: tuple[str, ...] = ("judge", "m"), port: int = 0, usage: dict[str, int] | None = None
 ) -> Iterator[str]:
     """Serve chat completions on loopback, in threads.
 

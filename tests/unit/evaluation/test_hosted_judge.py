@@ -33,7 +33,9 @@ def test_a_hosted_judge_is_asked_with_its_key_its_name_and_its_spelling(tmp_path
     make_run(tmp_path / "run", lambda item, _: episode("about one"), benchmark="mathverse")
     with judge_server(Misbehaviour.WANTS_A_KEY, lambda prompt: "null", models=("gpt-4o",)) as server:
         options = ["--judge-base-url", server.url, "--judge-model", "gpt-4o", "--judge-structured-output", "json_schema"]
-        evaluate(["--out", str(tmp_path / "run"), "--stage", "score", *options])
+        with pytest.raises(SystemExit) as ended:  # this judge says nothing that can be read
+            evaluate(["--out", str(tmp_path / "run"), "--stage", "score", *options])
+        assert ended.value.code == 3
         assert {body["model"] for body in server.bodies} == {"gpt-4o"}
         assert any("response_format" in body for body in server.bodies)
         assert {headers["authorization"] for headers in server.headers} == {"Bearer right-key"}
@@ -52,5 +54,7 @@ def test_while_the_judge_is_away_what_it_said_before_is_scored_and_the_rest_is_n
     again = capsys.readouterr()
     assert json.loads(again.out) == said
     assert "Only what was judged before is scored" in again.err
-    evaluate([*score, "--judge-base-url", server.url, "--judge-model", "another"])
+    with pytest.raises(SystemExit) as ended:
+        evaluate([*score, "--judge-base-url", server.url, "--judge-model", "another"])
+    assert ended.value.code == 3
     assert json.loads(capsys.readouterr().out)["not_evaluated"] == said["items"]

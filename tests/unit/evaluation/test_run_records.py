@@ -86,7 +86,9 @@ def test_a_run_of_before_is_scored_again_with_the_same_verdicts(old):
 
 
 def test_a_run_of_before_is_scored_and_reported_by_the_command(old, capsys):
-    run_main(["--out", str(old), "--stage", "score"])
+    with pytest.raises(SystemExit) as ended:
+        run_main(["--out", str(old), "--stage", "score"])
+    assert ended.value.code == 3  # one of its episodes failed
     assert json.loads(capsys.readouterr().out)["items"] == 4
     assert (old / "report.html").exists()
 

@@ -359,7 +359,10 @@ def test_a_prediction_file_of_another_harness_is_scored_as_the_run_it_came_from(
     if form == "lmms-eval":
         lines = [line for line in path.read_text().splitlines() if json.loads(line)["doc"]["index"] != "3"]
         path.write_text("\n".join(lines) + "\n")
-    theirs = evaluate_file(tmp_path, path, "scored")
+    with pytest.raises(SystemExit) as ended:
+        evaluate_file(tmp_path, path, "scored")
+    assert ended.value.code == 3  # 11 of 12 are less than 95 %
+    theirs = read_summary(tmp_path / "scored")
     assert theirs.scores == ours.scores
     assert theirs.decided_by == ours.decided_by
 
