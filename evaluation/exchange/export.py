@@ -80,8 +80,7 @@ def _vlmevalkit(run: Path, out: Path) -> Path:
             row = values | {"prediction": said.text, "thinking": said.full, "stop_reason": str(episode.stop_reason)}
             if writer is None:
                 # All cells in quotes: Python 3.11 leaves a lone carriage return bare, which ends a row.
-                style = {"delimiter": "\t", "lineterminator": "\n", "quoting": csv.QUOTE_ALL}
-                writer = csv.DictWriter(file, list(row), **style)
+                writer = csv.DictWriter(file, list(row), delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_ALL)
                 writer.writeheader()
             writer.writerow(row)
     return path

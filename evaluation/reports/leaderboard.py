@@ -32,7 +32,7 @@ class Entry:
     directory: str
     benchmark: str
     label: str
-    """Model and mode."""
+    """Model and mode, or `imported`."""
     score: str
     interval: str
     tool_rate: str
