@@ -124,7 +124,9 @@ def scripted_reply(body: ChatRequest) -> str:
     if "structured_outputs" in body:
         return str(body["structured_outputs"]["choice"][_number(messages) % 2])
     if len(messages) == 1:
-        return _judge(str(messages[0]["content"]))
+        # A judge whose reply could not be read is asked again with another seed, and finds another form then.
+        again = (body.get("seed") or 0) // 1000
+        return ("B", "0")[again % 2 - 1] if again else _judge(str(messages[0]["content"]))
     question = _text(messages[1])
     steps = [message for message in messages if message["role"] == "assistant"]
     first = _FIRST_STEPS[_number(messages[:2]) % len(_FIRST_STEPS)]
