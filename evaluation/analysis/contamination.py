@@ -146,6 +146,8 @@ def _same_words(
 def benchmark_entries(name: str, path: Path) -> Iterator[Entry]:
     """A benchmark's questions, without options, and images."""
     for item in load_benchmark(name).load(path):
+        if item.unread:
+            continue
         question = item.fields.get("question", item.question)
         yield Entry(item.item_id, question, tuple(image.data for image in item.read_images()))
 
@@ -157,7 +159,10 @@ def train_entries(paths: Sequence[Path], *, media: Path | None = None) -> Iterat
         BenchmarkError: A file is missing or has neither form.
     """
     for path in paths:
-        for place, row in read_rows(path, required=()):
+        for entry in read_rows(path, required=()):
+            row, place = entry.values, entry.place
+            if entry.problem:
+                raise BenchmarkError(f"{place}: {entry.problem}")
             messages = row.get("prompt") or row.get("messages")
             if not isinstance(messages, list):
                 raise BenchmarkError(f"{place} has neither prompt nor messages; is it training data?")

@@ -9,16 +9,17 @@ import functools
 import json
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol, TypeVar
 
 from pydantic import TypeAdapter
 
 from agent.images import ImageFile
 from agent.loading import load_plugin, plugin_names
 from agent.records import STRICT, validated
+from evaluation.errors import BenchmarkError
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
 
@@ -36,6 +37,8 @@ class Item:
     """Letter -> text, for multiple choice."""
     fields: Mapping[str, str] = field(default_factory=dict)
     """Other columns of the file that scoring needs."""
+    unread: str = ""
+    """Why its row cannot be used, if it cannot: then it is never asked, and counted as not evaluated."""
     read_images: Callable[[], tuple[ImageFile, ...]] = tuple
 
     def to_json(self) -> str:
@@ -66,6 +69,7 @@ class _KeptItem:
     category: str
     choices: Mapping[str, str]
     fields: Mapping[str, str]
+    unread: str = ""
 
 
 _ITEM = TypeAdapter(_KeptItem)
@@ -110,10 +114,10 @@ class Benchmark(ABC):
 
     @abstractmethod
     def load(self, path: Path) -> Iterator[Item]:
-        """Read the published file, item by item.
+        """Read the published file, item by item; `items_of` makes of a row that cannot be read an item that says so.
 
         Raises:
-            BenchmarkError: It is another file, or a row is broken.
+            BenchmarkError: It is another file, or none of its rows can be read.
         """
 
     @abstractmethod
@@ -127,6 +131,71 @@ class Benchmark(ABC):
     def scores(self, rows: Sequence[Scored], profile: Profile) -> dict[str, float]:
         """The benchmark's own table: name -> share in [0, 1]. All rows were evaluated."""
         return mean_by(rows, lambda row: [row.item.category])
+
+
+class TableRow(Protocol):
+    """A row of any table: `Row` and `Entry` of evaluation/tables."""
+
+    @property
+    def place(self) -> str: ...
+
+    @property
+    def item_id(self) -> str: ...
+
+    @property
+    def problem(self) -> str: ...
+
+
+RowT = TypeVar("RowT", bound=TableRow)
+_ODD = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+"""What a value raises that is of another kind than the columns of its benchmark; BenchmarkError is a ValueError."""
+
+
+def items_of(rows: Iterable[RowT], make: Callable[[RowT], Item]) -> Iterator[Item]:
+    """The item of each row. One that cannot be read is one that says why, and that nobody is asked.
+
+    Args:
+        rows: Of a table, in order.
+        make: Raises BenchmarkError, with the row's place, if it lacks what the benchmark needs.
+
+    Raises:
+        BenchmarkError: No row can be read, or two rows are called the same.
+    """
+    seen: dict[str, str] = {}
+    unread: list[Item] | None = []
+    for row in rows:
+        item = _read(row, make)
+        if item.unread and item.item_id in seen:
+            item = replace(item, item_id=Path(row.place).name)
+        if item.item_id in seen:
+            raise BenchmarkError(f"{row.place} is called {item.item_id!r}, as {seen[item.item_id]} was before")
+        seen[item.item_id] = row.place
+        if unread is not None and item.unread:
+            unread.append(item)
+            continue
+        yield from unread or ()
+        unread = None
+        yield item
+    if unread:
+        raise BenchmarkError(nothing_left(unread))
+
+
+def _read(row: RowT, make: Callable[[RowT], Item]) -> Item:
+    try:
+        if row.problem:
+            raise BenchmarkError(f"{row.place}: {row.problem}")
+        return make(row)
+    except BenchmarkError as error:
+        problem = str(error)
+    except _ODD as error:
+        problem = f"{row.place} is of another form: {type(error).__name__}: {error}"
+    return Item(item_id=row.item_id, question="", gold="", unread=problem)
+
+
+def nothing_left(unread: Sequence[Item]) -> str:
+    """What is said of a file none of whose rows can be used."""
+    also = f" (and {len(unread) - 1} more rows like it: there is none that can be used)" if len(unread) > 1 else ""
+    return unread[0].unread + also
 
 
 def mean_by(rows: Sequence[Scored], groups: Callable[[Scored], Sequence[str]]) -> dict[str, float]:

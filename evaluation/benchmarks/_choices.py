@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from evaluation.benchmarks import Benchmark, Item
+from evaluation.benchmarks import Benchmark, Item, items_of
 from evaluation.errors import BenchmarkError
 from evaluation.scoring.choices import grade_choice
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.questions import SELECT, choice_question
-from evaluation.tables.tsv import Row, need, pick, read_tsv
+from evaluation.tables.tsv import Row, as_letter, need, pick, read_tsv
 
 
 class ChoiceBenchmark(Benchmark):
@@ -26,15 +26,14 @@ class ChoiceBenchmark(Benchmark):
         """Read the TSV.
 
         Raises:
-            BenchmarkError: A column is missing, or a row is broken.
+            BenchmarkError: A column is missing, or no row can be read.
         """
-        for row in read_tsv(path, required=self.columns):
-            need(row, "question", "answer")
-            yield self._item(row)
+        yield from items_of(read_tsv(path, required=self.columns), self._item)
 
     def _item(self, row: Row) -> Item:
-        choices = row.choices()
-        if row.values["answer"] not in choices:
+        need(row, "question", "answer")
+        choices, gold = row.choices(), as_letter(row.values["answer"])
+        if gold not in choices:
             raise BenchmarkError(
                 f"{row.place}: answer {row.values['answer']!r} is none of the options {', '.join(choices) or '(none)'}"
             )
@@ -43,7 +42,7 @@ class ChoiceBenchmark(Benchmark):
         return Item(
             item_id=row.values["index"],
             question=choice_question(row.values, choices, ending=self.ending),
-            gold=row.values["answer"],
+            gold=gold,
             category=row.values.get("category", ""),
             choices=choices,
             fields=pick(row, "question", *self.kept),

@@ -12,19 +12,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.benchmarks import Benchmark, Item, Scored, mean_by
+from evaluation.benchmarks import Benchmark, Item, Scored, items_of, mean_by
 from evaluation.errors import BenchmarkError
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
-from evaluation.tables.rows import image_reader, read_rows, strings
+from evaluation.tables.rows import Entry, image_reader, item_name, json_texts, read_rows, texts
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def plain(text: str) -> str:
-    """Lower case, without punctuation, articles and surplus blanks."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+    """Lower case, without punctuation, articles and surplus blanks; an article that is all there is stays."""
+    text = text.lower().translate(_PUNCTUATION)
+    return " ".join((_ARTICLES.sub(" ", text).strip() or text).split())
 
 
 class SearchBenchmark(Benchmark):
@@ -36,27 +37,32 @@ class SearchBenchmark(Benchmark):
     needs_judge = True
 
     def load(self, path: Path) -> Iterator[Item]:
-        """Read parquet or JSON with `prompt`, `images` and `reward_model`.
+        """Read parquet or JSON with `prompt`, `images` and `reward_model`, whose `candidate_answers` may be JSON.
 
         Raises:
-            BenchmarkError: A column is missing, or a row is broken.
+            BenchmarkError: A column is missing, or no row can be read.
         """
-        for number, (place, row) in enumerate(read_rows(path, required=("prompt", "reward_model")), start=1):
+
+        def made(entry: Entry) -> Item:
+            row = entry.values
             try:
                 question = _last_question(row["prompt"])
                 reward = row["reward_model"]
-                golds = strings(reward.get("candidate_answers")) + strings(reward.get("ground_truth"))
+                golds = json_texts(reward.get("candidate_answers")) + texts(reward.get("ground_truth"))
+                index = row.get("data_id") or (row.get("extra_info") or {}).get("index") or f"{self.name}_{entry.number}"
             except (KeyError, TypeError, AttributeError, IndexError) as error:
-                raise BenchmarkError(f"{place} is no row of MMSearch-R1's form: {error!r}") from error
-            yield self.item(
-                item_id=str(row.get("data_id") or (row.get("extra_info") or {}).get("index") or f"{self.name}_{number}"),
+                raise BenchmarkError(f"{entry.place} is no row of MMSearch-R1's form: {error!r}") from error
+            return self.item(
+                item_id=item_name(index),
                 question=question,
                 golds=golds,
                 category=str(row.get("data_source") or ""),
                 image=row.get("images"),
                 folder=path.parent,
-                place=place,
+                place=entry.place,
             )
+
+        yield from items_of(read_rows(path, required=("prompt", "reward_model")), made)
 
     def item(
         self, *, item_id: str, question: str, golds: Sequence[str], category: str, image: Any, folder: Path, place: str

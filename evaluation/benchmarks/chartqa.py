@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from evaluation.benchmarks import Benchmark, Item, Scored, mean_by
+from evaluation.benchmarks import Benchmark, Item, Scored, items_of, mean_by
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
-from evaluation.tables.tsv import literal_list, need, read_tsv
+from evaluation.tables.tsv import Row, literal_list, need, read_tsv
 
 _TOLERANCE_FRAC = 0.05
 
@@ -51,18 +51,20 @@ class ChartQA(Benchmark):
         """Read the TSV.
 
         Raises:
-            BenchmarkError: A column is missing, or a row is broken.
+            BenchmarkError: A column is missing, or no row can be read.
         """
-        for row in read_tsv(path, required=("image", "question", "answer", "split")):
-            need(row, "question", "answer")
-            yield Item(
-                item_id=row.values["index"],
-                question=f"{row.values['question']}\nAnswer the question using a single word or phrase.",
-                gold=row.values["answer"],
-                category=row.values.get("split", ""),
-                fields={"question": row.values["question"]},
-                read_images=row.images,
-            )
+        yield from items_of(read_tsv(path, required=("image", "question", "answer", "split")), self._item)
+
+    def _item(self, row: Row) -> Item:
+        need(row, "question", "answer")
+        return Item(
+            item_id=row.values["index"],
+            question=f"{row.values['question']}\nAnswer the question using a single word or phrase.",
+            gold=row.values["answer"],
+            category=row.values.get("split", ""),
+            fields={"question": row.values["question"]},
+            read_images=row.images,
+        )
 
     async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
         """Against each gold answer; the best counts."""

@@ -16,11 +16,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from evaluation.benchmarks import Benchmark, Item, Scored, mean_by
+from evaluation.benchmarks import Benchmark, Item, Scored, items_of, mean_by
 from evaluation.errors import BenchmarkError
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
-from evaluation.tables.tsv import need, read_tsv
+from evaluation.tables.tsv import Row, need, read_tsv
 from judge.marks import json_object
 from judge.quoting import disarmed
 
@@ -49,24 +49,28 @@ class CharXivDescriptive(Benchmark):
         """Read the TSV.
 
         Raises:
-            BenchmarkError: A column is missing, or a row is broken.
+            BenchmarkError: A column is missing, or no row can be read.
         """
-        for row in read_tsv(path, required=("image", "question", "answer", "grading_query", self.column)):
-            need(row, "question", "grading_query", self.column)
-            if _PLACE not in row.values["grading_query"]:
-                raise BenchmarkError(f"{row.place}: grading_query has no {_PLACE}")
-            try:
-                category = self.groups[int(float(row.values[self.column]))]
-            except (ValueError, KeyError) as error:
-                raise BenchmarkError(f"{row.place}: {self.column} {row.values[self.column]!r} is unknown") from error
-            yield Item(
-                item_id=row.values["index"],
-                question=row.values["question"],
-                gold=row.values.get("answer", ""),
-                category=category,
-                fields={"grading_query": row.values["grading_query"]},
-                read_images=row.images,
-            )
+        yield from items_of(
+            read_tsv(path, required=("image", "question", "answer", "grading_query", self.column)), self._item
+        )
+
+    def _item(self, row: Row) -> Item:
+        need(row, "question", "grading_query", self.column)
+        if _PLACE not in row.values["grading_query"]:
+            raise BenchmarkError(f"{row.place}: grading_query has no {_PLACE}")
+        try:
+            category = self.groups[int(float(row.values[self.column]))]
+        except (ValueError, KeyError) as error:
+            raise BenchmarkError(f"{row.place}: {self.column} {row.values[self.column]!r} is unknown") from error
+        return Item(
+            item_id=row.values["index"],
+            question=row.values["question"],
+            gold=row.values.get("answer", ""),
+            category=category,
+            fields={"grading_query": row.values["grading_query"]},
+            read_images=row.images,
+        )
 
     async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
         """The score in the judge's JSON; in parity a fence is unreadable and JSON with other keys is 0, as in the reference.

@@ -16,10 +16,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from evaluation.benchmarks import Benchmark, Item, Scored, mean_by
+from evaluation.benchmarks import Benchmark, Item, Scored, items_of, mean_by
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
-from evaluation.tables.tsv import need, pick, read_tsv
+from evaluation.tables.tsv import Row, as_letter, need, pick, read_tsv
 from judge.llm import Asked
 from judge.marks import number, one_line, option
 
@@ -53,8 +53,6 @@ def read_short(answer: object, answer_type: str) -> str | float | None:
     if not isinstance(answer, str):
         return None
     if answer_type == "float":
-        if answer.isdigit():
-            return float(answer)
         first = answer.split(" ")[0]
         try:
             return float(first.split("π")[0]) * math.pi if "π" in first else float(first)
@@ -82,20 +80,23 @@ class DynaMath(Benchmark):
         """Read the TSV.
 
         Raises:
-            BenchmarkError: A column is missing, or a row is broken.
+            BenchmarkError: A column is missing, or no row can be read.
         """
         columns = ("image", "question", "answer", "answer_type", "subject", "knowledge_level", "qid", "varid")
-        for row in read_tsv(path, required=columns):
-            need(row, "question", "answer", "answer_type", "qid", "varid")
-            form = _FORMS.get(row.values["answer_type"], _OTHER_FORM)
-            yield Item(
-                item_id=row.values["index"],
-                question=f"## Question\n {row.values['question']}{_GUIDE.format(form=form)}{_EXAMPLE}",
-                gold=row.values["answer"],
-                category=row.values.get("subject", ""),
-                fields=pick(row, "answer_type", "knowledge_level", "qid", "varid"),
-                read_images=row.images,
-            )
+        yield from items_of(read_tsv(path, required=columns), self._item)
+
+    def _item(self, row: Row) -> Item:
+        need(row, "question", "answer", "answer_type", "qid", "varid")
+        answer, is_choice = row.values["answer"], row.values["answer_type"] == "multiple choice"
+        form = _FORMS.get(row.values["answer_type"], _OTHER_FORM)
+        return Item(
+            item_id=row.values["index"],
+            question=f"## Question\n {row.values['question']}{_GUIDE.format(form=form)}{_EXAMPLE}",
+            gold=as_letter(answer) if is_choice else answer,
+            category=row.values.get("subject", ""),
+            fields=pick(row, "answer_type", "knowledge_level", "qid", "varid"),
+            read_images=row.images,
+        )
 
     async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
         """The JSON's short answer, else the answer as it stands, else what the judge makes of it."""

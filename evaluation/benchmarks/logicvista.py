@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from evaluation.benchmarks import Benchmark, Item, Scored, mean_by
+from evaluation.benchmarks import Benchmark, Item, Scored, items_of, mean_by
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
-from evaluation.tables.tsv import need, read_tsv
+from evaluation.tables.tsv import Row, as_letter, need, read_tsv
 from judge.marks import letters
 
 _SKILLS = ("inductive", "deductive", "numerical", "spatial", "mechanical")
@@ -36,17 +36,19 @@ class LogicVista(Benchmark):
         """Read the TSV.
 
         Raises:
-            BenchmarkError: A column is missing, or a row is broken.
+            BenchmarkError: A column is missing, or no row can be read.
         """
-        for row in read_tsv(path, required=("image", "question", "answer", "skill")):
-            need(row, "question", "answer", "skill")
-            yield Item(
-                item_id=row.values["index"],
-                question=row.values["question"],
-                gold=row.values["answer"],
-                category=row.values["skill"],
-                read_images=row.images,
-            )
+        yield from items_of(read_tsv(path, required=("image", "question", "answer", "skill")), self._item)
+
+    def _item(self, row: Row) -> Item:
+        need(row, "question", "answer", "skill")
+        return Item(
+            item_id=row.values["index"],
+            question=row.values["question"],
+            gold=", ".join(as_letter(key) for key in row.values["answer"].split(",")),
+            category=row.values["skill"],
+            read_images=row.images,
+        )
 
     async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
         """Sorted letters are compared without regard to case."""

@@ -16,12 +16,12 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from evaluation.benchmarks import Benchmark, Item, Scored, mean_by
+from evaluation.benchmarks import Benchmark, Item, Scored, items_of, mean_by
 from evaluation.errors import BenchmarkError
 from evaluation.scoring.extraction import extract
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
-from evaluation.tables.tsv import need, read_tsv
+from evaluation.tables.tsv import Row, need, read_tsv
 
 
 class MathVerse(Benchmark):
@@ -38,29 +38,32 @@ class MathVerse(Benchmark):
         """Read the TSV.
 
         Raises:
-            BenchmarkError: A column is missing, or a row is broken.
+            BenchmarkError: A column is missing, or no row can be read.
         """
-        for row in read_tsv(
-            path, required=("image", "question", "answer", "problem_version", "question_for_eval", "metadata")
-        ):
-            need(row, "question", "answer", "problem_version", "metadata")
-            try:
-                metadata = json.loads(row.values["metadata"].replace("'", '"'))
-                subject, subfield = str(metadata["subject"]), str(metadata["subfield"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise BenchmarkError(f"{row.place}: metadata has no subject and subfield: {error!r}") from error
-            yield Item(
-                item_id=row.values["index"],
-                question=row.values["question"],
-                gold=row.values["answer"],
-                category=row.values["problem_version"],
-                fields={
-                    "question_for_eval": row.values.get("question_for_eval", ""),
-                    "subject": subject,
-                    "subfield": subfield,
-                },
-                read_images=row.images,
-            )
+        yield from items_of(
+            read_tsv(path, required=("image", "question", "answer", "problem_version", "question_for_eval", "metadata")),
+            self._item,
+        )
+
+    def _item(self, row: Row) -> Item:
+        need(row, "question", "answer", "problem_version", "metadata")
+        try:
+            metadata = json.loads(row.values["metadata"].replace("'", '"'))
+            subject, subfield = str(metadata["subject"]), str(metadata["subfield"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise BenchmarkError(f"{row.place}: metadata has no subject and subfield: {error!r}") from error
+        return Item(
+            item_id=row.values["index"],
+            question=row.values["question"],
+            gold=row.values["answer"],
+            category=row.values["problem_version"],
+            fields={
+                "question_for_eval": row.values.get("question_for_eval", ""),
+                "subject": subject,
+                "subfield": subfield,
+            },
+            read_images=row.images,
+        )
 
     async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
         """Two questions to the judge at most."""

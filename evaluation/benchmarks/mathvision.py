@@ -13,12 +13,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from evaluation.benchmarks import Benchmark, Item
+from evaluation.benchmarks import Benchmark, Item, items_of
 from evaluation.scoring.arithmetic import is_equal, unwrap
 from evaluation.scoring.choices import infer_choice
 from evaluation.scoring.extraction import form_of, grade_extracted, letter_of, lettered
 from evaluation.scoring.grader import Grade, Grader, Prediction
-from evaluation.tables.tsv import literal_list, need, read_tsv
+from evaluation.tables.tsv import Row, as_letter, literal_list, need, read_tsv
 
 # The judge says "x = 3" where 3 was asked for.
 _NAMED_VALUE = re.compile(r"\\?[A-Za-z]\w{0,2}\s*=\s*([^=]+)$")
@@ -38,19 +38,21 @@ class MathVision(Benchmark):
         """Read the TSV.
 
         Raises:
-            BenchmarkError: A column is missing, or a row is broken.
+            BenchmarkError: A column is missing, or no row can be read.
         """
-        for row in read_tsv(path, required=("image", "question", "answer", "choices", "category")):
-            need(row, "question", "answer", "category")
-            options = literal_list(row.values.get("choices", "[]"))
-            yield Item(
-                item_id=row.values["index"],
-                question=row.values["question"],
-                gold=row.values["answer"],
-                category=row.values["category"],
-                choices=lettered(options),
-                read_images=row.images,
-            )
+        yield from items_of(read_tsv(path, required=("image", "question", "answer", "choices", "category")), self._item)
+
+    def _item(self, row: Row) -> Item:
+        need(row, "question", "answer", "category")
+        answer, options = row.values["answer"], literal_list(row.values.get("choices", "[]"))
+        return Item(
+            item_id=row.values["index"],
+            question=row.values["question"],
+            gold=as_letter(answer) if options else answer,
+            category=row.values["category"],
+            choices=lettered(options),
+            read_images=row.images,
+        )
 
     async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
         """A rule decides if the answer itself names an option or is the value; else what the judge extracts is compared."""

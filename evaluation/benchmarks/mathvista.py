@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from evaluation.benchmarks import Benchmark, Item, Scored, mean_by
+from evaluation.benchmarks import Benchmark, Item, Scored, items_of, mean_by
 from evaluation.scoring.choices import infer_choice
 from evaluation.scoring.extraction import LINE, NUMBER, Form, grade_extracted, letter_of, lettered
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
-from evaluation.tables.tsv import literal_list, need, pick, read_tsv
+from evaluation.tables.tsv import Row, as_letter, literal_list, need, pick, read_tsv
 
 _KEPT = ("question_type", "answer_type", "answer_option", "skills", "task")
 
@@ -44,7 +44,7 @@ class MathVista(Benchmark):
         """Read the TSV.
 
         Raises:
-            BenchmarkError: A column is missing, or a row is broken.
+            BenchmarkError: A column is missing, or no row can be read.
         """
         required = (
             "image",
@@ -57,19 +57,24 @@ class MathVista(Benchmark):
             "skills",
             "task",
         )
-        for row in read_tsv(path, required=required):
-            need(row, "question", "answer", "question_type", "task")
-            choices = row.values.get("choices", "")
-            options = lettered(literal_list(choices)) if choices.startswith("[") else {}
-            yield Item(
-                item_id=row.values["index"],
-                question=row.values["question"],
-                gold=row.values["answer"],
-                category=row.values["task"],
-                choices=options,
-                fields=pick(row, *_KEPT),
-                read_images=row.images,
-            )
+        yield from items_of(read_tsv(path, required=required), self._item)
+
+    def _item(self, row: Row) -> Item:
+        need(row, "question", "answer", "question_type", "task")
+        choices = row.values.get("choices", "")
+        options = lettered(literal_list(choices)) if choices.startswith("[") else {}
+        kept = pick(row, *_KEPT)
+        if "answer_option" in kept:
+            kept["answer_option"] = as_letter(kept["answer_option"])
+        return Item(
+            item_id=row.values["index"],
+            question=row.values["question"],
+            gold=row.values["answer"],
+            category=row.values["task"],
+            choices=options,
+            fields=kept,
+            read_images=row.images,
+        )
 
     async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
         """A rule decides if the answer itself names an option or is the value; else what the judge extracts is compared."""
@@ -96,7 +101,7 @@ class MathVista(Benchmark):
             return infer_choice(extracted, item.choices, profile) == item.fields.get("answer_option")
         answer_type = item.fields.get("answer_type", "")
         if answer_type not in ("integer", "float"):
-            return item.gold == "None"
+            return False
         value, gold = _typed(extracted, answer_type), _typed(item.gold, answer_type)
         return value is not None and value == gold
 

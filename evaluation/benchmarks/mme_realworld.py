@@ -11,22 +11,23 @@ image_mcq.py.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from agent.images import ImageFile
-from evaluation.benchmarks import Benchmark, Item, Scored, mean_by
+from evaluation.benchmarks import Benchmark, Item, Scored, items_of, mean_by
 from evaluation.errors import BenchmarkError
-from evaluation.scoring.choices import grade_first_letter
+from evaluation.scoring.choices import LETTERS, grade_first_letter
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
-from evaluation.tables.tsv import Row, literal_list, need, read_tsv
+from evaluation.tables.rows import Entry, image_reader, item_name, read_rows
+from evaluation.tables.tsv import Row, as_letter, literal_list, need, read_tsv
 
 _INSTRUCTION = (
     "Select the best answer to the above multiple-choice question based on the image. "
     "Respond with only the letter (A, B, C, D, or E) of the correct option. \nThe best answer is:"
 )
+_COLUMNS = ("index", "question", "answer", "category", "l2-category")
 _LISTED = "The choices are listed below:\n"
 
 
@@ -43,19 +44,13 @@ class MMERealWorldLite(Benchmark):
         """Read a TSV, one JSON shard, or a folder of shards.
 
         Raises:
-            BenchmarkError: A column is missing, or a row is broken.
+            BenchmarkError: A column is missing, or no row can be read.
         """
         if path.is_dir() or path.suffix == ".json":
             yield from _from_json(path)
             return
-        for row in read_tsv(
-            path, required=("image", "question", "multi-choice options", "answer", "category", "l2-category")
-        ):
-            need(row, "question", "multi-choice options", "answer", "category", "l2-category")
-            options = row.values["multi-choice options"]
-            if options.startswith("["):
-                options = _LISTED + "\n".join(literal_list(options))
-            yield _item(row.values, options, row.images, row.place)
+        columns = ("image", "question", "multi-choice options", "answer", "category", "l2-category")
+        yield from items_of(read_tsv(path, required=columns), _of_row)
 
     async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
         """First capital letter."""
@@ -83,15 +78,24 @@ def _tree(row: Scored) -> list[str]:
     return [task, row.item.category, f"{row.item.category}/{fine}"]
 
 
-def _item(values: dict[str, str], options: str, read_images: Callable[[], tuple[ImageFile, ...]], place: str) -> Item:
-    if values["answer"] not in "ABCDE" or len(values["answer"]) != 1:
+def _of_row(row: Row) -> Item:
+    need(row, "question", "multi-choice options", "answer", "category", "l2-category")
+    options = row.values["multi-choice options"]
+    if options.startswith("["):
+        options = _LISTED + "\n".join(literal_list(options))
+    return _item(row.values, options, row.images, row.place)
+
+
+def _item(values: Mapping[str, str], options: str, read_images: Callable[[], tuple[ImageFile, ...]], place: str) -> Item:
+    gold = as_letter(values["answer"])
+    if gold not in LETTERS:
         raise BenchmarkError(f"{place}: answer {values['answer']!r} is no letter from A to E")
     if "/" not in values["category"]:
         raise BenchmarkError(f"{place}: category {values['category']!r} is not Task/Subtask")
     return Item(
         item_id=values["index"],
         question=f"{values['question']} {options}\n{_INSTRUCTION}",
-        gold=values["answer"],
+        gold=gold,
         category=values["category"],
         fields={"l2-category": values["l2-category"], "question": values["question"]},
         read_images=read_images,
@@ -102,20 +106,16 @@ def _from_json(path: Path) -> Iterator[Item]:
     shards = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not shards:
         raise BenchmarkError(f"{path} holds no .json shards")
-    for shard in shards:
-        try:
-            entries = json.loads(shard.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise BenchmarkError(f"{shard} is no JSON: {error}") from error
-        for number, entry in enumerate(entries, start=1):
-            place = f"{shard}, entry {number}"
-            try:
-                options = _LISTED + "\n".join(entry["multi-choice options"])
-                values = {name: str(entry[name]) for name in ("index", "question", "answer", "category", "l2-category")}
-                row = Row(number, values, str(entry["image"]), place)
-            except (KeyError, TypeError) as error:
-                raise BenchmarkError(f"{place} lacks {error}; is it a shard of MME-RealWorld?") from error
-            yield _item(values, options, row.images, place)
+    required = (*_COLUMNS, "multi-choice options", "image")
+    entries = (entry for shard in shards for entry in read_rows(shard, required=required))
+    yield from items_of(entries, _of_entry)
+
+
+def _of_entry(entry: Entry) -> Item:
+    values = {name: str(entry.values[name]) for name in _COLUMNS}
+    values["index"] = item_name(values["index"])
+    options = _LISTED + "\n".join(entry.values["multi-choice options"])
+    return _item(values, options, image_reader(entry.values["image"], entry.folder, entry.place), entry.place)
 
 
 BENCHMARKS = (MMERealWorldLite(), MMERealWorld())

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from evaluation.benchmarks import Item
+from evaluation.benchmarks import Item, items_of
 from evaluation.benchmarks._search import SearchBenchmark
-from evaluation.tables.rows import read_rows, strings
+from evaluation.tables.rows import Entry, item_name, json_texts, read_rows, texts
 
 
 class MMSearch(SearchBenchmark):
@@ -29,25 +29,28 @@ class MMSearch(SearchBenchmark):
         """Read either form; items without an image are left out.
 
         Raises:
-            BenchmarkError: A column is missing, or a row is broken.
+            BenchmarkError: A column is missing, or no row can be read.
         """
         rows = read_rows(path, required=())
-        first = next(rows, None)
-        if first is not None and "prompt" in first[1]:
+        first = next((row for row in rows if row.values), None)
+        if first is not None and "prompt" in first.values:
             yield from super().load(path)
             return
-        for place, row in read_rows(path, required=("query", "gt_answer")):
-            if row.get("query_image") is None:
-                continue
-            yield self.item(
-                item_id=str(row.get("sample_id") or place.rpartition(" ")[2]),
+
+        def made(entry: Entry) -> Item:
+            row = entry.values
+            return self.item(
+                item_id=item_name(row.get("sample_id") or entry.number),
                 question=str(row["query"]),
-                golds=[str(row["gt_answer"]), *strings(row.get("alternative_gt_answers"))],
+                golds=texts(row["gt_answer"]) + json_texts(row.get("alternative_gt_answers")),
                 category=str(row.get("area") or ""),
                 image=row["query_image"],
                 folder=path.parent,
-                place=place,
+                place=entry.place,
             )
+
+        rows = read_rows(path, required=("query", "gt_answer"))
+        yield from items_of((row for row in rows if row.problem or row.values.get("query_image") is not None), made)
 
 
 BENCHMARKS = (MMSearch(),)

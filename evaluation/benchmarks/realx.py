@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from evaluation.benchmarks import Item, Scored
+from evaluation.benchmarks import Item, Scored, items_of
 from evaluation.benchmarks._search import SearchBenchmark
 from evaluation.scoring.profiles import Profile
-from evaluation.tables.rows import read_rows
+from evaluation.tables.rows import Entry, item_name, read_rows
 
 _AXES = {"perception": "Perception", "reason": "Reasoning", "search": "Search"}
 
@@ -32,22 +32,26 @@ class RealX(SearchBenchmark):
         """Read JSON or parquet.
 
         Raises:
-            BenchmarkError: A column is missing, or a row is broken.
+            BenchmarkError: A column is missing, or no row can be read.
         """
         folder = path if path.is_dir() else path.parent
-        for number, (place, row) in enumerate(read_rows(path, required=("query", "answer")), start=1):
+
+        def made(entry: Entry) -> Item:
+            row = entry.values
             axes = [title for name, title in _AXES.items() if _flag(row.get(name))]
             if len(axes) == len(_AXES):
                 axes.append("Integration")
-            yield self.item(
-                item_id=str(row.get("id", number)),
+            return self.item(
+                item_id=item_name(row.get("id", entry.number)),
                 question=str(row["query"]),
                 golds=[part.strip() for part in str(row["answer"]).split(" or ") if part.strip()],
                 category=",".join(axes),
                 image=row.get("image"),
                 folder=folder,
-                place=place,
+                place=entry.place,
             )
+
+        yield from items_of(read_rows(path, required=("query", "answer")), made)
 
     def scores(self, rows: Sequence[Scored], profile: Profile) -> dict[str, float]:
         """Overall and each axis; the axes overlap."""

@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from evaluation.benchmarks import Item, Scored
+from evaluation.benchmarks import Item, Scored, items_of
 from evaluation.benchmarks._search import SearchBenchmark
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
-from evaluation.tables.rows import read_rows
-from evaluation.tables.tsv import need, read_tsv
+from evaluation.tables.rows import Entry, item_name, read_rows, texts
+from evaluation.tables.tsv import Row, need, read_tsv
 from judge.rules import Rules
 
 _WORDS = ("CORRECT", "INCORRECT", "NOT_ATTEMPTED")
@@ -39,32 +39,37 @@ class SimpleVQA(SearchBenchmark):
         """Read the TSV, or parquet.
 
         Raises:
-            BenchmarkError: A column is missing, or a row is broken.
+            BenchmarkError: A column is missing, or no row can be read.
         """
         if path.suffix == ".tsv":
-            for row in read_tsv(path, required=("image", "question", "answer")):
-                need(row, "question", "answer")
-                item = self.item(
-                    item_id=row.values["index"],
-                    question=row.values["question"],
-                    golds=[row.values["answer"]],
-                    category=row.values.get("language", ""),
-                    image=None,
-                    folder=path.parent,
-                    place=row.place,
-                )
-                yield replace(item, read_images=row.images)
-            return
-        for number, (place, entry) in enumerate(read_rows(path, required=("question", "answer")), start=1):
-            yield self.item(
-                item_id=str(entry.get("data_id", number)),
-                question=str(entry["question"]),
-                golds=[str(entry["answer"])],
-                category=str(entry.get("language") or ""),
-                image=entry.get("image"),
-                folder=path.parent,
-                place=place,
-            )
+            yield from items_of(read_tsv(path, required=("image", "question", "answer")), self._of_row)
+        else:
+            rows = read_rows(path, required=("question", "answer"))
+            yield from items_of(rows, lambda entry: self._of_entry(entry, path.parent))
+
+    def _of_row(self, row: Row) -> Item:
+        need(row, "question", "answer")
+        item = self.item(
+            item_id=row.values["index"],
+            question=row.values["question"],
+            golds=[row.values["answer"]],
+            category=row.values.get("language", ""),
+            image=None,
+            folder=row.folder,
+            place=row.place,
+        )
+        return replace(item, read_images=row.images)
+
+    def _of_entry(self, entry: Entry, folder: Path) -> Item:
+        return self.item(
+            item_id=item_name(entry.values.get("data_id", entry.number)),
+            question=str(entry.values["question"]),
+            golds=texts(entry.values["answer"]),
+            category=str(entry.values.get("language") or ""),
+            image=entry.values.get("image"),
+            folder=folder,
+            place=entry.place,
+        )
 
     async def judged(self, item: Item, prediction: Prediction, grader: Grader, golds: Sequence[str]) -> Grade:
         """Rules say right; the rest is the judge's."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from evaluation.benchmarks import Benchmark, Item
+from evaluation.benchmarks import Benchmark, Item, items_of
 from evaluation.errors import BenchmarkError
 from evaluation.scoring.grader import Grade, Grader, Prediction
-from evaluation.tables.rows import image_reader, read_rows
+from evaluation.tables.rows import Entry, image_reader, item_name, read_rows
 from judge.rules import Rules
 
 _RULES = Rules(strict=True)
@@ -28,20 +28,24 @@ class Tiles(Benchmark):
         """Read `benchmark.jsonl`; image paths are relative to it.
 
         Raises:
-            BenchmarkError: A line is broken or an image is missing.
+            BenchmarkError: No line can be read.
         """
         if not path.is_file():
             raise BenchmarkError(f"no file {path}; write it with `deepeyes data tiles`")
-        for place, row in read_rows(path, required=("index", "question", "answer", "category", "image")):
+
+        def made(entry: Entry) -> Item:
+            row = entry.values
             if not (path.parent / str(row["image"])).is_file():
-                raise BenchmarkError(f"{place}: no image {path.parent / str(row['image'])}")
-            yield Item(
-                item_id=str(row["index"]),
+                raise BenchmarkError(f"{entry.place}: no image {path.parent / str(row['image'])}")
+            return Item(
+                item_id=item_name(row["index"]),
                 question=str(row["question"]),
                 gold=str(row["answer"]),
                 category=str(row["category"]),
-                read_images=image_reader(row["image"], path.parent, place),
+                read_images=image_reader(row["image"], path.parent, entry.place),
             )
+
+        yield from items_of(read_rows(path, required=("index", "question", "answer", "category", "image")), made)
 
     async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
         """Right if the answer is the colour, by rules alone."""

@@ -15,10 +15,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from evaluation.benchmarks import Benchmark, Item
+from evaluation.benchmarks import Benchmark, Item, items_of
 from evaluation.errors import BenchmarkError
 from evaluation.scoring.grader import Grade, Grader, Prediction
-from evaluation.tables.rows import image_reader, read_rows
+from evaluation.tables.rows import Entry, image_reader, item_name, read_rows
 from judge.rules import Rules
 
 _LETTER_PATTERNS = (
@@ -71,25 +71,29 @@ class TIRBench(Benchmark):
         """Read JSON or parquet.
 
         Raises:
-            BenchmarkError: A column is missing, or a row is broken.
+            BenchmarkError: A column is missing, or no row can be read.
         """
         folder = path if path.is_dir() else path.parent
-        for number, (place, row) in enumerate(read_rows(path, required=("prompt", "answer", "task")), start=1):
+
+        def made(entry: Entry) -> Item:
+            row = entry.values
             meta = row.get("meta_data") or {}
             if isinstance(meta, str):
                 try:
                     meta = json.loads(meta)
                 except ValueError as error:
-                    raise BenchmarkError(f"{place}: meta_data is no JSON: {error}") from error
+                    raise BenchmarkError(f"{entry.place}: meta_data is no JSON: {error}") from error
             images = [row[name] for name in ("image_1", "image_2") if row.get(name)]
-            yield Item(
-                item_id=str(row.get("id", number)),
+            return Item(
+                item_id=item_name(row.get("id", entry.number)),
                 question=str(row["prompt"]),
                 gold=str(row["answer"]).strip(),
                 category=str(row["task"]),
                 fields={"difficulty": str(meta.get("difficulty", 2))},
-                read_images=image_reader(images, folder, place),
+                read_images=image_reader(images, folder, entry.place),
             )
+
+        yield from items_of(read_rows(path, required=("prompt", "answer", "task")), made)
 
     async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
         """The task decides the rule, then the kind of answer; a zero by rule is shown to the judge if there is one."""

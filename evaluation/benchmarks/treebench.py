@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from evaluation.benchmarks import Item, Scored, mean_by
 from evaluation.benchmarks._choices import ChoiceBenchmark
 from evaluation.errors import BenchmarkError
-from evaluation.scoring.choices import grade_first_letter
+from evaluation.scoring.choices import LETTERS, grade_first_letter
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import Profile
-from evaluation.tables.tsv import Row, need, pick
+from evaluation.tables.tsv import Row, as_letter, need, pick
 
 _THINKING = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 _BOX = re.compile(r"<box>(.*?)</box>", re.DOTALL)
@@ -71,20 +71,23 @@ class TreeBench(ChoiceBenchmark):
     ending = "Answer with the correct option's letter directly. \n"
 
     def _item(self, row: Row) -> Item:
-        need(row, "category", "target_instances")
+        need(row, "question", "answer", "category", "target_instances")
         try:
             ast.literal_eval(row.values["target_instances"])
         except (ValueError, SyntaxError) as error:
             raise BenchmarkError(f"{row.place}: target_instances is no list of boxes: {error}") from error
         if row.choices("ABCDE"):
             return super()._item(row)
+        gold = as_letter(row.values["answer"])
+        if gold not in LETTERS:
+            raise BenchmarkError(f"{row.place}: answer {row.values['answer']!r} is no letter from A to E")
         # In OCR tasks, and throughout newer files, the options stand in one column of their own, or in the question.
         options = row.values.get("multi-choice options", "")
         question = f"Question: {row.values['question']}\n" + (f"{options}\n{self.ending}" if options else "")
         return Item(
             item_id=row.values["index"],
             question=question,
-            gold=row.values["answer"],
+            gold=gold,
             category=row.values["category"],
             fields=pick(row, "question", "target_instances"),
             read_images=row.images,

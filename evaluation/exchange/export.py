@@ -71,7 +71,7 @@ def _vlmevalkit(run: Path, out: Path) -> Path:
     episodes = Latest(run)
     with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
         writer: csv.DictWriter[str] | None = None
-        for _, values in raw_rows(data, ()):
+        for _, values in raw_rows(data, (), skip_odd=True):
             episode = episodes.get(EpisodeKey(values["index"]))
             if episode is None or episode.failed or is_empty(episode):
                 continue

@@ -322,8 +322,8 @@ def markdown(provenance: Provenance, summary: RunSummary, found: ToolUse | None,
 
 
 _COLUMNS = (
-    "item_id", "sample", "category", "gold", "prediction", "extracted", "correct", "score", "decided_by", "stop_reason",
-    "tool_calls", "tool_errors", "turns", "reply_tokens", "wall_s",
+    "item_id", "sample", "category", "gold", "prediction", "extracted", "correct", "score", "decided_by", "reason",
+    "stop_reason", "tool_calls", "tool_errors", "turns", "reply_tokens", "wall_s",
 )  # fmt: skip
 
 

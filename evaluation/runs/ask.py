@@ -24,7 +24,7 @@ from agent.tools import Tool, ToolResult
 from agent.trajectory import TrajectoryWriter
 from code_sandbox.pools import Pools
 from evaluation.benchmarks import Item
-from evaluation.runs.folder import facts_of, finished, locked
+from evaluation.runs.folder import facts_of, finished, locked, read_items
 from evaluation.runs.settings import RunSettings
 from serving.fleet import Fleet
 
@@ -187,6 +187,7 @@ async def infer(
     """
     with locked(directory):
         done = finished(directory)
+        unread = {item.item_id for item in read_items(directory).values() if item.unread}
         count, asker = len(done), _Asker(directory, settings, servers)
 
         async def one(work: tuple[Item, int]) -> bool:
@@ -201,7 +202,7 @@ async def infer(
             (item, sample)
             for item in itertools.islice(items, settings.limit)
             for sample in range(settings.samples)
-            if EpisodeKey(item.item_id, sample) not in done
+            if item.item_id not in unread and EpisodeKey(item.item_id, sample) not in done
         )
         waits = asyncio.create_task(_say_waits(asker, on_wait))
         try:

@@ -18,7 +18,8 @@ import hashlib
 import itertools
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from agent.episode import Episode
@@ -26,7 +27,7 @@ from agent.episode_rows import UnreadableRecord
 from agent.images import UnreadableImage
 from agent.records import EpisodeKey, RolloutFacts
 from agent.trajectory import Place, RecordReader
-from evaluation.benchmarks import Benchmark, Item
+from evaluation.benchmarks import Benchmark, Item, nothing_left
 from evaluation.errors import BenchmarkError
 from evaluation.runs.files import RunMismatch, read_lines, write_whole
 from evaluation.runs.provenance import VERSION as PROVENANCE_VERSION
@@ -35,6 +36,7 @@ from evaluation.runs.settings import RunSettings
 from evaluation.scoring.grader import Prediction
 
 _log = logging.getLogger(__name__)
+_SAID_ROWS = 3
 
 
 def facts_of(item: Item, benchmark: str, sample: int = 0) -> RolloutFacts:
@@ -61,12 +63,14 @@ def is_empty(episode: Episode) -> bool:
 def open_run(directory: Path, settings: RunSettings, benchmark: Benchmark, data: Path) -> int:
     """Make the folder, or check that it holds the same run. The benchmark's file is read as a whole, images included.
 
+    A row that cannot be used is an item that says so, and that nobody is asked.
+
     Returns:
         How many items are asked.
 
     Raises:
         RunMismatch: The message names what differs.
-        BenchmarkError: The file is broken, or holds nothing.
+        BenchmarkError: The file is broken, holds nothing, or nothing that can be used.
     """
     items = directory / "items.jsonl"
     if (directory / "run.json").exists():
@@ -78,17 +82,19 @@ def open_run(directory: Path, settings: RunSettings, benchmark: Benchmark, data:
                     f"{directory} holds a run over another {data.name} (md5 {known.data_md5} then, {found} now); give "
                     "another --out, or bring the file back"
                 )
-            return items.read_bytes().count(b"\n")
-    rows = []
+            return sum(not item.unread for item in read_items(directory).values())
+    rows, unread = [], []
     for item in itertools.islice(benchmark.load(data), settings.limit):
-        for image in item.read_images():
-            try:
-                image.check(quickly=True)
-            except UnreadableImage as error:
-                raise BenchmarkError(f"{data}, item {item.item_id}: {error}") from error
-        rows.append(item.to_json())
+        # Answers that were given elsewhere are scored without an image.
+        checked = item if item.unread or settings.predictions is not None else _with_whole_images(item, data)
+        rows.append(checked.to_json())
+        if checked.unread:
+            unread.append(checked)
     if not rows:
         raise BenchmarkError(f"{data} holds no items")
+    if len(unread) == len(rows):
+        raise BenchmarkError(nothing_left(unread))
+    _say_unread(data, unread, len(rows))
     directory.mkdir(parents=True, exist_ok=True)
     write_whole(items, "\n".join(rows) + "\n")
     found = checksum(data)
@@ -101,7 +107,27 @@ def open_run(directory: Path, settings: RunSettings, benchmark: Benchmark, data:
         versions=versions(),
     )
     write_provenance(directory, provenance)
-    return len(rows)
+    return len(rows) - len(unread)
+
+
+def _with_whole_images(item: Item, data: Path) -> Item:
+    """The item; if an image of it is none, or is broken, one that says so."""
+    try:
+        for image in item.read_images():
+            image.check(quickly=True)
+    except BenchmarkError as error:
+        return replace(item, unread=str(error))
+    except (UnreadableImage, OSError) as error:
+        return replace(item, unread=f"{data}, item {item.item_id}: {error}")
+    return item
+
+
+def _say_unread(data: Path, unread: Sequence[Item], rows: int) -> None:
+    if unread:
+        _log.warning(
+            "%d of %d rows of %s cannot be used and are not evaluated (scores.jsonl has the reason of each): %s",
+            len(unread), rows, data, "; ".join(item.unread for item in unread[:_SAID_ROWS]),
+        )  # fmt: skip
 
 
 def _refuse_another(directory: Path, known: Provenance, settings: RunSettings) -> None:

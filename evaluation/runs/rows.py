@@ -93,6 +93,8 @@ class ScoreRow(EpisodeFacts):
     """Credit in [0, 1]; None if not evaluated."""
     partial: float | None = None
     decided_by: str
+    reason: str = ""
+    """Why it was not evaluated, if a row or its scoring is the cause."""
     extracted: str = ""
     extra: Mapping[str, float | str] = field(default_factory=dict)
     judge_tokens: int = 0

@@ -4,6 +4,7 @@ what its cache does not hold.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
@@ -13,16 +14,19 @@ from agent.episode import Episode
 from agent.records import EpisodeKey
 from agent.scheduling import for_each
 from evaluation.benchmarks import Benchmark, Item, Scored
+from evaluation.errors import BenchmarkError
 from evaluation.runs.files import RunMismatch
 from evaluation.runs.folder import Latest, is_empty, prediction_of, read_items
 from evaluation.runs.provenance import read_provenance
 from evaluation.runs.rows import EpisodeFacts, ScoreRow, write_scores
 from evaluation.runs.summary import RunSummary, read_summary, write_summary
 from evaluation.runs.tool_use import episode_facts
-from evaluation.scoring.grader import Grade, Grader
+from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.statistics import pass_at_k, totals
+from judge.client import JudgeMisconfigured
 from judge.rules import RULES_VERSION
 
+_log = logging.getLogger(__name__)
 _PREDICTION_CHARS, _EXTRACTED_CHARS, _FAILURE_CHARS = 2000, 500, 200
 
 
@@ -85,8 +89,10 @@ _FACTS = tuple(one.name for one in fields(EpisodeFacts))
 
 
 async def _row(item: Item, sample: int, episode: Episode | None, benchmark: Benchmark, grader: Grader) -> ScoreRow:
-    facts, prediction = EpisodeFacts() if episode is None else episode_facts(episode), ""
-    if episode is None:
+    facts, prediction, reason = EpisodeFacts() if episode is None else episode_facts(episode), "", ""
+    if item.unread:
+        grade, reason = Grade(correct=None, decided_by="unusable_row"), item.unread
+    elif episode is None:
         grade = Grade(correct=None, decided_by="not_run")
     elif episode.failed:
         grade = Grade(correct=None, decided_by="failed")
@@ -95,7 +101,7 @@ async def _row(item: Item, sample: int, episode: Episode | None, benchmark: Benc
     else:
         read = prediction_of(episode)
         prediction = read.text
-        grade = await benchmark.grade(item, read, grader)
+        grade, reason = await _graded(item, read, benchmark, grader)
     return ScoreRow(
         item_id=item.item_id,
         sample=sample,
@@ -106,11 +112,24 @@ async def _row(item: Item, sample: int, episode: Episode | None, benchmark: Benc
         score=grade.score,
         partial=grade.partial,
         decided_by=grade.decided_by,
+        reason=reason,
         extracted=grade.extracted[:_EXTRACTED_CHARS],
         extra=dict(grade.extra),
         judge_tokens=grade.judge_tokens,
         **{name: getattr(facts, name) for name in _FACTS},
     )
+
+
+async def _graded(item: Item, read: Prediction, benchmark: Benchmark, grader: Grader) -> tuple[Grade, str]:
+    """A grade, and the reason if there is none: what a scorer raises is about this item, and the others are scored."""
+    try:
+        return await benchmark.grade(item, read, grader), ""
+    except (BenchmarkError, JudgeMisconfigured):
+        raise  # the whole file, or every question to the judge
+    except Exception as error:  # noqa: BLE001 - scorers are one file each, and any may meet what it did not expect
+        reason = f"item {item.item_id}: the scorer of {benchmark.name} raised {type(error).__name__}: {error}"
+        _log.warning("%s; it is not evaluated. The benchmark's file in evaluation/benchmarks has it", reason, exc_info=True)
+        return Grade(correct=None, decided_by="scorer_failed"), reason
 
 
 def scored(rows: Sequence[ScoreRow], items: Mapping[str, Item], sample: int) -> Iterator[Scored]:
@@ -159,7 +178,7 @@ def summarise(
         categories={name: totals(members) for name, members in sorted(by_category.items())},
         decided_by=dict(sorted(Counter(row.decided_by for row in rows).items())),
         stop_reasons=dict(sorted(Counter(str(row.stop_reason) for row in rows).items())),
-        failures=dict(Counter(row.failure[:_FAILURE_CHARS] for row in rows if row.failure).most_common(5)),
+        failures=dict(Counter(why[:_FAILURE_CHARS] for row in rows if (why := row.failure or row.reason)).most_common(5)),
         unreadable_lines=unreadable_lines,
         rules=RULES_VERSION,
     )

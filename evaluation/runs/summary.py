@@ -52,7 +52,7 @@ class RunSummary(Totals):
     """Who decided, or why nobody did -> episodes."""
     stop_reasons: Mapping[str, int]
     failures: Mapping[str, int]
-    """The five reasons of most outages -> episodes."""
+    """The five commonest outages, and reasons of rows that could not be used or scored -> episodes."""
     unreadable_lines: int = 0
     """Lines of episodes.jsonl that were left out, for they cannot be read."""
     rules: str = "1"

@@ -13,6 +13,8 @@ from evaluation.scoring.grader import Grade, Grader
 from evaluation.scoring.profiles import Profile
 from judge.marks import option
 
+LETTERS = ("A", "B", "C", "D", "E")
+"""The options of the benchmarks that are read by their first letter."""
 _MARKS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 _REFUSALS = (
     "Sorry, I can't help with images of people yet.",

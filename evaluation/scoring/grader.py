@@ -29,7 +29,7 @@ class Grade:
     """None: not evaluated, because of an outage or because nobody could decide. Never counted as wrong."""
     decided_by: str
     """`rule:<name>`, `judge:<model>`, or why nobody decided: `no_judge`, `judge_unreadable`, `judge_outage`, `failed`,
-    `not_run`."""
+    `not_run`, `unusable_row`, `scorer_failed`."""
     extracted: str = ""
     """What was read out of the answer."""
     partial: float | None = None

@@ -1,34 +1,14 @@
 """VLMEvalKit's files: every form of image, every way a file can be broken."""
 
 import base64
-import csv
+import re
 
 import pytest
 
 from evaluation.benchmarks import load_benchmark
 from evaluation.errors import BenchmarkError
-from evaluation.tables.tsv import literal_list, read_tsv
-from tests.conftest import png
-
-COLUMNS = ["index", "image", "question", "A", "B", "C", "D", "answer", "category"]
-CHOICES = {"A": "red", "B": "blue", "C": "green", "D": "black"}
-
-
-def b64(*size: int) -> str:
-    return base64.b64encode(png(*size)).decode()
-
-
-def row(index, image, answer="A", **edits):
-    values = {"index": index, "image": image, "question": f"q{index}?", "answer": answer, "category": "direct_attributes"}
-    return {**values, **CHOICES, **edits}
-
-
-def write(path, rows, *, columns=COLUMNS, newline="\n"):
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, delimiter="\t", lineterminator=newline, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
+from evaluation.tables.tsv import literal_list, raw_rows, read_tsv
+from tests.benchmark_tables import b64, row, write
 
 
 @pytest.fixture
@@ -73,16 +53,26 @@ def test_windows_line_ends_a_byte_order_mark_and_quoted_newlines_are_read(path):
 
 
 @pytest.mark.parametrize("cell", ["", "nan", "NaN", "NA", "None"])
-def test_what_the_references_reader_takes_for_nothing_is_no_option(path, cell):
+def test_what_the_references_reader_takes_for_nothing_is_no_option_where_it_fills_a_table(path, cell):
     write(path, [row(0, b64(8, 8), C=cell, D=cell)])
     assert list(next(read_tsv(path, required=())).choices()) == ["A", "B"]
+
+
+@pytest.mark.parametrize("cell", ["None", "NA", "N/A", "n/a", "null", "NULL"])
+@pytest.mark.parametrize("answer", ["A", "D"])
+def test_an_option_called_none_is_shown_and_may_be_right(path, cell, answer):
+    write(path, [row(0, b64(8, 8), answer, D=cell)])
+    (item,) = load_benchmark("vstar").load(path)
+    assert (item.choices["D"], item.gold) == (cell, answer)
+    assert f"D. {cell}\n" in item.question
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([row(0, "7")], "row 1: image refers to row '7', which is not in the file"),
-        ([row(0, b64(8, 8)), row(1, "!" * 100)], "row 2: the image is no base64"),
+        ([row(0, "'")], 'row 1: no image file "\'" in .*, and it is no base64 of an image'),
+        ([row(0, b64(8, 8)), row(1, "!" * 2000)], "row 2: the image is no base64"),
+        ([row(0, b64(8, 8)), row(1, "!" * 100)], "row 2: no image file '!!!.*, and it is no base64"),
         ([row(0, "['abc")], "starts with '\\[' but is no list"),
         ([row(0, b64(8, 8)), row(0, b64(8, 8))], "row 2: the index '0' was there before"),
     ],
@@ -100,7 +90,7 @@ def test_a_wrong_file_is_one_clear_message(path, tmp_path):
     write(path, [row(0, b64(8, 8))])
     path.write_text(path.read_text() + "1\tabc\n")
     with pytest.raises(BenchmarkError, match="row 2: fewer than 9 columns; was the file cut off"):
-        list(read_tsv(path, required=()))
+        list(raw_rows(path, required=()))
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BenchmarkError, match="no readable TSV|lacks the column"):
         list(read_tsv(path, required=()))
@@ -114,10 +104,11 @@ def test_a_wrong_file_is_one_clear_message(path, tmp_path):
         ({"question": "nan"}, "'question' is empty"),
     ],
 )
-def test_a_row_of_choices_that_cannot_be_scored_is_named(path, edits, message):
-    write(path, [row(0, b64(8, 8)), {**row(1, "0"), **edits}])
-    with pytest.raises(BenchmarkError, match=f"row 2: .*{message}"):
-        list(load_benchmark("vstar").load(path))
+def test_a_row_of_choices_that_cannot_be_scored_is_named_and_alone(path, edits, message):
+    write(path, [{**row(1, "0"), **edits}, row(0, b64(8, 8))])
+    found = {item.item_id: item.unread for item in load_benchmark("vstar").load(path)}
+    assert found["0"] == ""
+    assert re.search(f"row 1: .*{message}", found["1"])
 
 
 def test_list_literals_are_read_and_other_texts_are_one_answer():
