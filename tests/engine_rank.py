@@ -47,16 +47,25 @@ def build_engine(recipe_name, model, more):
     return engine, model_config, seen["devices"]
 
 
-def rows_of(model):
-    """(ids, what Hugging Face's model wants beside them, positions by Hugging Face's own code for verl) of each row."""
+def two_images():
     from PIL import Image
-    from verl.utils import hf_processor
 
+    return [Image.effect_noise((150, 70), 90).convert("RGB"), Image.effect_noise((40, 100), 90).convert("RGB")]
+
+
+def text_with_two_images(model):
     from agent.chat_formats import format_of_folder
 
-    processor, picture = hf_processor(model), format_of_folder(Path(model)).image(1)
-    images = [Image.effect_noise((150, 70), 90).convert("RGB"), Image.effect_noise((40, 100), 90).convert("RGB")]
-    found = dict(processor(text=[f"look at {picture} and at {picture}, then say"], images=images, return_tensors="pt"))
+    picture = format_of_folder(Path(model)).image(1)
+    return f"look at {picture} and at {picture}, then say"
+
+
+def rows_of(model, images):
+    """(ids, what Hugging Face's model wants beside them, positions by Hugging Face's own code for verl) of each row."""
+    from verl.utils import hf_processor
+
+    processor = hf_processor(model)
+    found = dict(processor(text=[text_with_two_images(model)], images=images, return_tensors="pt"))
     ids, types = found.pop("input_ids")[0], found.pop("mm_token_type_ids")
     found.pop("attention_mask")
     positions, _ = processor.get_rope_index(ids[None], types, found["image_grid_thw"])
@@ -120,7 +129,7 @@ def main() -> None:
 
     plain_config = AutoConfig.from_pretrained(model, attn_implementation="sdpa")
     plain = AutoModelForImageTextToText.from_pretrained(model, config=plain_config, dtype=torch.float32)
-    rows, expected = list(rows_of(model)), []
+    rows, expected = list(rows_of(model, two_images())), []
     # Before verl changes the classes.
     for ids, beside, _ in rows:
         logits = plain(input_ids=ids[None], use_cache=False, **beside).logits[0].log_softmax(-1)

@@ -10,6 +10,7 @@ from typing import Any
 
 from agent.chat_formats import UnknownFamily, chat_template_of, described, format_of, format_of_hub_name
 from agent.recipes import RecipeError
+from reinforcement_learning.checks.templates import difference
 from reinforcement_learning.recipe import Recipe
 
 _HUB_NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)?")
@@ -52,7 +53,8 @@ def _kind(model: str, config: Any, chat_template: str = "") -> str:
         chat_format = format_of(kind, chat_template)
     except UnknownFamily as error:
         raise RecipeError(f"{model} is a {kind!r}. {described()}") from error
-    return f"{kind}, talked to as {chat_format.name}"
+    differs = difference(chat_template, chat_format) if chat_template else ""
+    return f"{kind}, talked to as {chat_format.name}{differs and f'; its own chat template is another: {differs}'}"
 
 
 def _hub_model(model: str, *, offline: bool) -> str:

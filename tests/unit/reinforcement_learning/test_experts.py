@@ -1,4 +1,4 @@
-"""Experts are written as published, which vLLM reads; transformers reads them either way."""
+"""Experts are written as published, which vLLM reads; transformers reads them either way; and vLLM follows the trainer's."""
 
 import json
 import os
@@ -19,6 +19,15 @@ def tensors(folder):
     from safetensors.torch import load_file
 
     return load_file(folder / "model.safetensors")
+
+
+def told_by(program, model):
+    """What a program that compares on this model prints last."""
+    command = [sys.executable, "-W", "ignore", "-m", program, str(model)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
+    return json.loads(result.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +66,18 @@ def test_both_ways_are_the_same_model_to_transformers(tiny, saved):
 
 @pytest.mark.parametrize("base", ["qwen3_vl", "qwen3_vl_moe"])
 def test_vllm_computes_with_images_what_hugging_faces_model_does(tiny, base):
-    command = [sys.executable, "-W", "ignore", "-m", "tests.vllm_beside_hf", str(tiny(base, tied=False, loud=True))]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
-    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
-    facts = json.loads(result.stdout.splitlines()[-1])
+    facts = told_by("tests.vllm_beside_hf", tiny(base, tied=False, loud=True))
     assert facts["tokens"] == facts["expected_tokens"]
     assert facts["compared"] > 300
     assert facts["apart"] < 1e-4
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_vllm_computes_what_the_trainer_does_after_each_hand_over_of_weights(tiny, tied):
+    facts = told_by("tests.vllm_after_a_sync", tiny("qwen3_vl_moe", tied=tied, loud=True))
+    for hand_over in ("by_us", "moved_by_us"):
+        assert facts[hand_over]["apart"] < 1e-4
+        assert facts[hand_over]["correlation"] > 0.9999
+    assert facts["dummy"]["apart"] > 1
+    assert facts["moved"]["apart"] > 1
+    assert facts["by_vllm"]["apart"] > 1, "vLLM packs experts again by itself now: remove forget_expert_kernels"
