@@ -208,12 +208,19 @@ def render_error_observation(text: str) -> Message:
 FormatRule = Literal["think", "code", "tool_call"]
 
 
-def format_errors(replies: Sequence[str], *, tags: Sequence[FormatRule] = ("think", "code")) -> list[str]:
+def format_errors(
+    replies: Sequence[str], *, tags: Sequence[FormatRule] = ("think", "code"), first_answer_only: bool = False
+) -> list[str]:
     """Check an episode's replies against the published format rules, on the model's own text only.
 
     Tags must be balanced, after the last `</think>` there must be as many `<answer>` as `</answer>`, at least one, and
     not empty. A text that does not begin with `<think>` is read as if it did, as published: an episode without any
     thinking is then unbalanced.
+
+    Args:
+        replies: What the model wrote, turn by turn.
+        tags: That must be balanced.
+        first_answer_only: The first answer must not be empty, as published; else one that is not empty will do.
 
     Returns:
         What is wrong; empty means well formed.
@@ -232,6 +239,6 @@ def format_errors(replies: Sequence[str], *, tags: Sequence[FormatRule] = ("thin
     opened, closed = tail.count("<answer>"), tail.count("</answer>")
     if opened != closed or opened == 0:
         errors.append(f"{opened} <answer> and {closed} </answer> after the last </think>")
-    elif not any(answer.strip() for answer in _ANSWER.findall(tail)):
+    elif not any(answer.strip() for answer in _ANSWER.findall(tail)[: 1 if first_answer_only else None]):
         errors.append("an empty answer")
     return errors

@@ -93,7 +93,13 @@ class Judge:
         await self.llm.ping()
 
     async def judge(
-        self, answer: str | None, gold: str | Sequence[str], *, question: str, prompt: str | None = None
+        self,
+        answer: str | None,
+        gold: str | Sequence[str],
+        *,
+        question: str,
+        prompt: str | None = None,
+        by_llm_alone: bool = False,
     ) -> Verdict:
         """Judge one answer. An outage gives UNDECIDED, never a wrong answer.
 
@@ -102,13 +108,16 @@ class Judge:
             gold: One, or several of which any will do.
             question: What was asked.
             prompt: Of judge/prompts; None is that of the settings.
+            by_llm_alone: The rules keep silent. Without servers, or without an answer, they speak nevertheless.
 
         Raises:
             ValueError: There is no gold answer.
             JudgeMisconfigured: The server refuses every request.
         """
         started = time.monotonic()
-        if may_take_long(answer, gold):
+        if by_llm_alone and self.settings.base_urls and answer is not None and not self.settings.log_only:
+            verdict = _undecided("the LLM alone was asked", num_tokens=0)
+        elif may_take_long(answer, gold):
             verdict = await asyncio.to_thread(self._rules.judge, answer, gold, question=question)
         else:
             verdict = self._rules.judge(answer, gold, question=question)

@@ -6,8 +6,9 @@ ChartQA_TEST.tsv.
 
 Relaxed accuracy: numbers within 5 % of the gold value, else equal text without regard to case. Known to surprise: "10%" is
 0.1; years within 5 % are right (2019 for 2018); "1,000" is no number; a gold value of 0 is compared as text.
-Source: VLMEvalKit e8e78f05, vlmeval/dataset/utils/vqa_eval.py. The fork takes the 5 % of the prediction and lets its judge
-have the last word, so the published 88.4 is no strict relaxed accuracy (DeepEyesV2 0373e6e, vqa_eval.py:353).
+Source: VLMEvalKit e8e78f05, vlmeval/dataset/utils/vqa_eval.py. The fork takes the 5 % of the prediction and asks its
+judge about texts that differ, and about any text if the prediction is 0; two numbers are final. So the published 88.4 is no
+strict relaxed accuracy (DeepEyesV2 0373e6e, vqa_eval.py, relaxed_correctness_judge).
 """
 
 from __future__ import annotations
@@ -25,10 +26,16 @@ _TOLERANCE_FRAC = 0.05
 
 def relaxed_equal(target: str, answer: str) -> bool:
     """Within 5 % of the target if both are numbers and the target is not 0; else equal without regard to case."""
+    near = within_tolerance(target, answer)
+    return answer.lower() == target.lower() if near is None else near
+
+
+def within_tolerance(target: str, answer: str) -> bool | None:
+    """Whether two numbers are within 5 % of the target; None if one is no number, or the target is 0."""
     target_value, value = _number(target), _number(answer)
-    if value is not None and target_value:
-        return abs(value - target_value) / abs(target_value) <= _TOLERANCE_FRAC
-    return answer.lower() == target.lower()
+    if value is None or not target_value:
+        return None
+    return abs(value - target_value) / abs(target_value) <= _TOLERANCE_FRAC
 
 
 def _number(text: str) -> float | None:
@@ -69,12 +76,11 @@ class ChartQA(Benchmark):
     async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
         """Against each gold answer; the best counts."""
         answer, golds = prediction.text.strip(), literal_list(item.gold)
-        if grader.profile.tolerance_of_prediction:
-            correct = any(relaxed_equal(answer, gold) for gold in golds)
-        else:
-            correct = any(relaxed_equal(gold, answer) for gold in golds)
-        if not correct and grader.profile.judge_has_last_word and grader.has_llm:
-            return await grader.verdict(answer, golds, question=item.fields["question"])
+        pairs = [(answer, gold) if grader.profile.tolerance_of_prediction else (gold, answer) for gold in golds]
+        correct = any(relaxed_equal(*pair) for pair in pairs)
+        asked = [gold for gold, pair in zip(golds, pairs, strict=True) if within_tolerance(*pair) is None]
+        if not correct and asked and grader.profile.judge_has_last_word and grader.has_llm:
+            return await grader.verdict(answer, asked, question=item.fields["question"], by_llm_alone=grader.parity)
         return Grade(correct=correct, decided_by="rule:relaxed", extracted=answer[:200])
 
     def scores(self, rows: Sequence[Scored], profile: Profile) -> dict[str, float]:

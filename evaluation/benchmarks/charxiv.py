@@ -6,6 +6,8 @@ https://arxiv.org/abs/2406.18521 · 4,000 descriptive and 1,000 reasoning items,
 Every row brings the judge's prompt (`grading_query`), which asks for JSON. Two versions of the files are about: one asks for
 `extract_answer`, the other for `extracted_answer`, and the reference's code of one version scores 0 for everything with
 the files of the other. Here the profile says which version it belongs to, and the wrong file is an error.
+The judge's scores are summed: 0.5 is half an item. One over 1 or under 0, which the reference would sum as well, counts as
+1 or 0.
 Source: VLMEvalKit e8e78f05, vlmeval/dataset/charxiv.py.
 """
 
@@ -103,7 +105,7 @@ class CharXivDescriptive(Benchmark):
             score = float(asked.value["score"])
         except (TypeError, ValueError):
             return grader.undecided(asked)
-        return grader.by_judge(score >= 1.0, str(asked.value[key]), asked)
+        return grader.by_judge(score >= 1.0, str(asked.value[key]), asked, partial=min(max(score, 0.0), 1.0))
 
     def scores(self, rows: Sequence[Scored], profile: Profile) -> dict[str, float]:
         """Overall and each group."""

@@ -1,10 +1,14 @@
-"""MATH-Vision (test). Ke Wang et al.: "Measuring Multimodal Mathematical Reasoning with MATH-Vision Dataset", NeurIPS 2024.
+r"""MATH-Vision (test). Ke Wang et al.: "Measuring Multimodal Mathematical Reasoning with MATH-Vision Dataset", NeurIPS 2024.
 
 https://arxiv.org/abs/2402.14804 · 3,040 items in 16 subjects, read from VLMEvalKit's MathVision.tsv.
 
 Options are read by rule; other answers are compared as text, arithmetic and LaTeX (evaluation/scoring/arithmetic.py), and
-if that fails the judge extracts an answer, which is compared the same way. Source: VLMEvalKit e8e78f05,
-vlmeval/dataset/utils/mathv.py.
+if that fails the judge extracts an answer, which is compared the same way. Under the fork `\boxed{}` comes off the gold
+answer of a question without options, and `\( \)` off the judge's extraction, never off what the model said.
+Source: VLMEvalKit e8e78f05, vlmeval/dataset/utils/mathv.py; DeepEyesV2 0373e6e, the same file.
+
+Known to surprise: in the references the answer "A" equals any number, because they run the texts as code where a variable
+`a` holds the gold value. That is not repeated.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from evaluation.benchmarks import Benchmark, Item, items_of
-from evaluation.scoring.arithmetic import is_equal, unwrap
+from evaluation.scoring.arithmetic import is_equal, unboxed, without_parentheses
 from evaluation.scoring.choices import infer_choice
 from evaluation.scoring.extraction import form_of, grade_extracted, letter_of, lettered
 from evaluation.scoring.grader import Grade, Grader, Prediction
@@ -56,25 +60,29 @@ class MathVision(Benchmark):
 
     async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
         """A rule decides if the answer itself names an option or is the value; else what the judge extracts is compared."""
-        answer = unwrap(prediction.text) if grader.profile.unwraps_maths else prediction.text
+        answer, gold = prediction.text, item.gold
         if item.choices:
             letter = infer_choice(answer, item.choices, grader.profile)
             if letter is not None:
-                return Grade(correct=is_equal(letter, item.gold), decided_by="rule:choice", extracted=letter)
-        elif is_equal(answer, item.gold):
-            return Grade(correct=True, decided_by="rule:equal", extracted=answer[:200])
-        form = letter_of(item.choices) if item.choices else form_of(item.gold)
-        return await grade_extracted(item.question, answer, grader, lambda found: self._right(item, found, grader), form)
+                return Grade(correct=is_equal(letter, gold), decided_by="rule:choice", extracted=letter)
+        else:
+            gold = unboxed(gold) if grader.profile.unwraps_maths else gold
+            if is_equal(answer, gold):
+                return Grade(correct=True, decided_by="rule:equal", extracted=answer[:200])
+        form = letter_of(item.choices) if item.choices else form_of(gold)
+        return await grade_extracted(item.question, answer, grader, lambda found: _right(item, found, gold, grader), form)
 
-    def _right(self, item: Item, extracted: str, grader: Grader) -> bool:
-        profile = grader.profile
-        if item.choices:
-            # The reference compares "False" with the gold letter if no option is found.
-            return is_equal(infer_choice(extracted, item.choices, profile) or "False", item.gold)
-        if is_equal(unwrap(extracted) if profile.unwraps_maths else extracted, item.gold):
-            return True
-        named = _NAMED_VALUE.match(extracted)
-        return named is not None and not grader.parity and is_equal(named[1], item.gold)
+
+def _right(item: Item, extracted: str, gold: str, grader: Grader) -> bool:
+    if grader.profile.unwraps_maths:
+        extracted = without_parentheses(extracted)
+    if item.choices:
+        # The reference compares "False" with the gold letter if no option is found.
+        return is_equal(infer_choice(extracted, item.choices, grader.profile) or "False", gold)
+    if is_equal(extracted, gold):
+        return True
+    named = _NAMED_VALUE.match(extracted)
+    return named is not None and not grader.parity and is_equal(named[1], gold)
 
 
 BENCHMARKS = (MathVision(),)

@@ -26,8 +26,7 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 _UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {
     ast.UAdd: operator.pos, ast.USub: operator.neg, ast.Invert: operator.invert,
 }  # fmt: skip
-_BOXED = re.compile(r"^.*?\\boxed\{(.*)\}.*$", re.DOTALL)
-_PARENTHESES = re.compile(r"^\\\((.*)\\\)$", re.DOTALL)
+_BOXED = re.compile(r"\\boxed\{([^}]*)\}")
 Number = int | float | complex
 
 
@@ -98,7 +97,14 @@ def _equal_latex(answer: str, gold: str) -> bool:
         return False
 
 
-def unwrap(text: str) -> str:
-    r"""What stands in `\boxed{}` or between `\(` and `\)`."""
-    text = _BOXED.sub(r"\1", text.strip())
-    return _PARENTHESES.sub(r"\1", text.strip()).strip()
+def unboxed(gold: str) -> str:
+    r"""What stands in the first `\boxed{}` of a gold answer, up to the first closing brace; without a box, all of it."""
+    boxed = _BOXED.search(gold)
+    return boxed[1] if boxed is not None else gold
+
+
+def without_parentheses(extracted: str) -> str:
+    r"""An extraction without `\(` and `\)`, if it has both."""
+    if r"\(" in extracted and r"\)" in extracted:
+        return extracted.replace(r"\(", "").replace(r"\)", "")
+    return extracted

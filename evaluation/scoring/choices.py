@@ -23,12 +23,14 @@ _REFUSALS = (
     "Cannot determine the answer",
 )
 _LAST_WORDS = 4
-_ANSWER_IS = re.compile(r"answer is:?\s*\**\(?([A-D])\)?\**(?![A-Za-z])")
+# No word ends behind the letter: "answer is definitely" names D, as in the reference.
+_ANSWER_IS = re.compile(r"answer\s+is\s+\**([A-D])", re.IGNORECASE)
 _PREFIXES = ("The best answer is", "The correct answer is", "The answer is", "The answer")
 _LATER_PREFIXES = ("The best option is", "The correct option is", "Best answer:", "Best option:")
 # Two missing commas glue these together, so that neither half is ever taken off. Source: ms-vlmeval 0.0.20, same function.
 _GLUED_PREFIXES = ("The best option isThe correct option is", "Best answer:Best option:")
-_BOXED = re.compile(r"\\boxed\{(.*?)\}")
+# The last box of the first line that has one.
+_BOXED = re.compile(r"^.*\\boxed\{([^}]*)\}", re.MULTILINE)
 _LETTER = re.compile(r"[ABCDE]")
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
@@ -45,9 +47,10 @@ def infer_option(answer: str, choices: Mapping[str, str], profile: Profile | Non
     found = [letter for letter in choices if letter in words]
     if len(found) == 1 and words.index(found[0]) >= len(words) - _LAST_WORDS:
         return found[0]
-    if profile is not None and profile.answer_is_anywhere and (said := _ANSWER_IS.search(answer)) and said[1] in choices:
-        return said[1]
-    return "Z" if not found and "Z" in words else None
+    if not found and "Z" in words:
+        return "Z"
+    said = _ANSWER_IS.search(answer) if profile is not None and profile.answer_is_anywhere else None
+    return said[1].upper() if said is not None and said[1].upper() in choices else None
 
 
 def infer_text(answer: str, choices: Mapping[str, str]) -> str | None:
@@ -70,16 +73,16 @@ def first_letter(answer: str, profile: Profile | None = None) -> str:
     Known to surprise: "Answer: C" gives A, an empty answer gives A, "Bus stop" gives B.
 
     Returns:
-        A letter, "" for none; under the fork also such as "(C)".
+        A letter, "" for none; under the fork also such as "(C)", if the last box of a line holds it.
     """
     answer = answer.strip()
-    whole = profile is not None and profile.prefixes_are_whole
-    for prefix in (*_PREFIXES, *(_LATER_PREFIXES if whole else _GLUED_PREFIXES)):
-        answer = answer.replace(prefix, "")
     if profile is not None and profile.boxed_keeps_brackets:
         boxed = _BOXED.search(answer)
         if boxed is not None and boxed[1] in {f"({letter})" for letter in "ABCDE"}:
             return boxed[1]
+    whole = profile is not None and profile.prefixes_are_whole
+    for prefix in (*_PREFIXES, *(_LATER_PREFIXES if whole else _GLUED_PREFIXES)):
+        answer = answer.replace(prefix, "")
     found = _LETTER.search(answer)
     if found is not None:
         return found[0]
@@ -128,4 +131,4 @@ async def grade_choice(
         letter = asked.value
         if letter != "Z" or not grader.profile.judge_has_last_word:
             return grader.by_judge(letter == gold, letter, asked)
-    return await grader.verdict(answer, gold, question=question)
+    return await grader.verdict(answer, gold, question=question, by_llm_alone=grader.parity)

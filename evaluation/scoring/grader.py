@@ -135,9 +135,17 @@ class Grader:
         """
         return await self._judge.llm.ask(text, read, reader=reader)
 
-    async def verdict(self, answer: str, gold: str | Sequence[str], *, question: str, prompt: str | None = None) -> Grade:
-        """Right or wrong, by judge/rules first and then by the LLM."""
-        verdict = await self._judge.judge(answer, gold, question=question, prompt=prompt)
+    async def verdict(
+        self,
+        answer: str,
+        gold: str | Sequence[str],
+        *,
+        question: str,
+        prompt: str | None = None,
+        by_llm_alone: bool = False,
+    ) -> Grade:
+        """Right or wrong, by judge/rules first and then by the LLM; or by the LLM alone, as the fork asks."""
+        verdict = await self._judge.judge(answer, gold, question=question, prompt=prompt, by_llm_alone=by_llm_alone)
         if verdict.prompt_sha256:
             self.prompts[prompt or self._judge.settings.prompt] = verdict.prompt_sha256
         decided_by = verdict.decided_by
@@ -147,10 +155,10 @@ class Grader:
             correct=verdict.correct, decided_by=decided_by, extracted=answer.strip(), judge_tokens=verdict.num_tokens
         )
 
-    def by_judge(self, correct: bool, extracted: str, asked: Asked[T]) -> Grade:
+    def by_judge(self, correct: bool, extracted: str, asked: Asked[T], *, partial: float | None = None) -> Grade:
         """A grade that rests on what the LLM said."""
         by = f"judge:{self._judge.settings.model}"
-        return Grade(correct=correct, decided_by=by, extracted=extracted, judge_tokens=asked.num_tokens)
+        return Grade(correct=correct, decided_by=by, extracted=extracted, partial=partial, judge_tokens=asked.num_tokens)
 
     def undecided(self, asked: Asked[T]) -> Grade:
         """The LLM gave nothing usable: not evaluated, or wrong as in the reference."""

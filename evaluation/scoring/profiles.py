@@ -17,21 +17,19 @@ class Profile:
 
     name: str
     answer_is_anywhere: bool = False
-    """"The answer is **B**" names an option wherever it stands (A to D only), not only among the last four words."""
+    """"answer is **b" names an option wherever it stands (A to D only), in any case and whatever letters follow."""
     prefixes_are_whole: bool = False
     """"Best answer:" is taken off before a letter is looked for; older lists lack the comma that makes it a prefix."""
     boxed_keeps_brackets: bool = False
     r"""`\boxed{(C)}` gives "(C)", which equals no letter."""
     judge_has_last_word: bool = False
-    """A choice that no rule finds, and a chart's answer that no rule accepts, is shown to the judge with the gold answer."""
+    """A refused choice, and a chart's answer that is another text, are shown to the judge with the gold answer."""
     tolerance_of_prediction: bool = False
     """ChartQA's 5 % are taken of the prediction instead of the gold value."""
     charxiv_key: str = "extracted_answer"
     """Which key the judge's JSON must have; it stands in each version's `grading_query`."""
-    mathverse_overall: bool = False
-    """MathVerse's headline is the mean of its five versions."""
     unwraps_maths: bool = False
-    r"""MathVision's answers lose `\boxed{}` and `\( \)` before they are compared."""
+    r"""MathVision's gold answers lose `\boxed{}`, and what its judge extracts loses `\( \)`, before they are compared."""
     boxes_are_read: bool = True
     """TreeBench's mIoU is computed from `<box>` tags; the fork kept only the answer, so it is always 0 there."""
 
@@ -47,7 +45,6 @@ PROFILES = {
             judge_has_last_word=True,
             tolerance_of_prediction=True,
             charxiv_key="extract_answer",
-            mathverse_overall=True,
             unwraps_maths=True,
             boxes_are_read=False,
         ),

@@ -6,7 +6,7 @@ A data source is rewarded by the file of its name, with `-` read as `_`; `DATA_S
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -41,7 +41,8 @@ class RewardWeights(BaseModel):
     token_cost_per_1k: float = Field(0.0, ge=0)
     """Taken off for each thousand tokens that the model wrote; not published."""
     compat: bool = False
-    """Count tags and read the answer as published: in the whole text, tool output included."""
+    """Count tags and read the answer as published: in the whole text, tool output included; the first answer counts, and its
+    form. What of the published scorer is not done even so: reinforcement_learning/README.md."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,6 +122,7 @@ async def decide(
     max_answer_chars: int | None = None,
     accuracy_factor: float = 1.0,
     prompt: str | None = None,
+    published_form: Callable[[str], str] | None = None,
 ) -> Reward:
     """Judge the episode's answer and put the parts of its reward together.
 
@@ -133,6 +135,7 @@ async def decide(
         max_answer_chars: An answer this long scores 0 without asking the judge; None is no limit.
         accuracy_factor: Of the accuracy term.
         prompt: Of judge/prompts; None is the judge's own.
+        published_form: Applied to the answer under `compat`; an answer of which nothing is left is none.
 
     Raises:
         UndecidedAnswer: Nobody could tell, or the judge refuses every request.
@@ -140,7 +143,9 @@ async def decide(
     texts, answer = (episode.replies, episode.answer) if not weights.compat else published_reading(episode)
     if answer is not None and max_answer_chars is not None and len(answer) >= max_answer_chars:
         return Reward(score=0.0, accuracy=0.0, format=0.0, decided_by="rule:too_long")
-    well_formed = not format_errors(texts, tags=tags)
+    well_formed = not format_errors(texts, tags=tags, first_answer_only=weights.compat)
+    if weights.compat and published_form is not None and answer is not None:
+        answer = published_form(answer) or None
     if answer is not None and not weights.compat and lists_candidates(answer, task.gold):
         verdict = Verdict(outcome=Outcome.INCORRECT, decided_by="rule:candidates", reason="the answer lists candidates")
     else:
