@@ -4,7 +4,8 @@ Vision Language Models", ICLR 2025.
 https://arxiv.org/abs/2411.00836 · 501 questions in ten variants each: 5,010 items, read from VLMEvalKit's DynaMath.tsv.
 
 The model is asked for JSON with a "short answer"; what cannot be read goes to the judge. Floats may differ by 0.001; a
-text is right if it is *contained in* the gold answer, so "y" is right for "yes". `Average` is the headline (the paper's
+text is right if it is *contained in* the gold answer, so "y" is right for "yes"; an empty one is wrong here, though a JSON's
+empty short answer is contained in every gold answer for the reference. `Average` is the headline (the paper's
 57.2 fits it), `Worst Case` wants all variants of a question right. Source: VLMEvalKit e8e78f05, vlmeval/dataset/dynamath.py.
 """
 
@@ -151,7 +152,7 @@ def _right(value: str | float, item: Item) -> bool:
             return False
     if item.fields["answer_type"] == "multiple choice":
         return value == item.gold
-    return value.lower() in item.gold.lower()
+    return value != "" and value.lower() in item.gold.lower()
 
 
 def _named(setting: str, rows: Sequence[Scored]) -> dict[str, float]:

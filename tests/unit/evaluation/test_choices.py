@@ -45,6 +45,20 @@ def test_an_announced_letter_counts_anywhere_only_under_the_newer_rule():
 
 @pytest.mark.parametrize(
     ("answer", "letter"),
+    [
+        ("Answer is B since that is what stands there", "B"), ("the correct answer is d because it must be so", "D"),
+        ("The answer is **a** in this picture as I see it", "A"), ("The answer is definitely one of those that I see", "D"),
+        ("THE ANSWER  IS\n**b**, as everybody can see in there", "B"), ("The answer is (B) because that is what stands there", None),
+        ("The answer is: C, as everybody can see in there", None), ("The answer is e for everybody who can see in there", None),
+        ("The answer is definitely Z", "Z"),
+    ],
+)  # fmt: skip
+def test_the_newer_rule_reads_any_case_behind_blanks_and_stars_alone_and_knows_no_end_of_a_word(answer, letter):
+    assert infer_option(answer, CHOICES, HEAD) == letter
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
     [("it is blue", "B"), ("both red and blue", None), ("x" * 60 + "blue", None), ("B", "B"), ("BLUE.", "B")],
 )
 def test_an_options_text_counts_if_it_is_the_only_one(answer, letter):
@@ -63,7 +77,8 @@ def test_reading_an_option_never_raises(text):
     [
         ("", "A", "A", "A"), ("b", "B", "B", "B"), ("Bus stop", "B", "B", "B"), ("Answer: C", "A", "A", "A"),
         ("**Answer**: D", "A", "A", "A"), ("The answer is C", "C", "C", "C"), ("Best answer: D", "D", "B", "B"),
-        (r"\boxed{(C)}", "C", "C", "(C)"), ("F", "", "", ""), ("The best option is D", "D", "D", "D"),
+        (r"\boxed{(C)}", "C", "C", "(C)"), (r"\boxed{(A)} no, \boxed{(C)}", "A", "A", "(C)"), (r"\boxed{(C)} no, \boxed{C}", "C", "C", "C"),
+        ("\\boxed{(A)}\n\\boxed{(C)}", "A", "A", "(A)"), (r"The answer is \boxed{The answer(C)}", "C", "C", "C"), ("F", "", "", ""), ("The best option is D", "D", "D", "D"),
     ],
 )  # fmt: skip
 def test_the_first_capital_counts_whatever_it_is_part_of(answer, head, package, fork):

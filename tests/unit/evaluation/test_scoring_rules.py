@@ -14,7 +14,7 @@ from evaluation.benchmarks.dynamath import innermost, read_short
 from evaluation.benchmarks.tir_bench import choice_letter, grid, set_overlap
 from evaluation.benchmarks.treebench import boxes_in, mean_best_overlap
 from evaluation.errors import BenchmarkError
-from evaluation.scoring.arithmetic import NoArithmetic, evaluate, is_equal, unwrap
+from evaluation.scoring.arithmetic import NoArithmetic, evaluate, is_equal, unboxed, without_parentheses
 from evaluation.scoring.extraction import as_text
 from evaluation.scoring.grader import Grade, Grader, Prediction
 from evaluation.scoring.profiles import PROFILES
@@ -62,6 +62,28 @@ async def test_the_fork_takes_the_tolerance_of_the_prediction_and_asks_its_judge
     assert await correct("chartqa", words, "dark blue", grader("CORRECT", profile=FORK)) is True
 
 
+@pytest.mark.parametrize(
+    ("gold", "answer", "asked"),
+    [
+        ("100", "106", False), ("100", "nan", False), ("100", "0", True), ("100", "a hundred", True), ("navy", "7", True),
+        ("['100', 'navy']", "106", True), ("navy", "NAVY", False), ("25%", "0.3", False),
+    ],
+)  # fmt: skip
+async def test_the_forks_judge_is_asked_about_texts_and_zero_and_never_about_two_numbers(gold, answer, asked):
+    one = Item(item_id="1", question="q", gold=gold, fields={"question": "q"})
+    made = grader("CORRECT", profile=FORK, parity=True)
+    found = await load_benchmark("chartqa").grade(one, Prediction(answer), made)
+    assert found.decided_by == ("judge:judge" if asked else "rule:relaxed")
+    assert found.correct is (asked or answer == "NAVY")
+
+
+async def test_in_parity_the_forks_judge_alone_decides_what_our_rules_would_know():
+    one = Item(item_id="1", question="q", gold="['4', 'four']", fields={"question": "q"})
+    told = Prediction("4.00 apples")
+    made = grader("CORRECT", profile=FORK, parity=True)
+    assert (await load_benchmark("chartqa").grade(one, told, made)).decided_by == "judge:judge"
+
+
 async def test_the_best_of_several_gold_answers_counts():
     one = Item(item_id="1", question="q", gold="['2018', 'blue']", fields={"question": "q"})
     assert await correct("chartqa", one, " Blue ") is True
@@ -93,15 +115,29 @@ def test_arithmetic_is_pythons(a, b):
     assert evaluate(f"{a}/{b} + 2*({a} - {b})") == a / b + 2 * (a - b)
 
 
-def test_boxes_and_brackets_are_taken_off_under_the_fork_only():
-    assert unwrap(r"so \boxed{12}") == "12"
-    assert unwrap(r"\(x\)") == "x"
+def test_a_golds_first_box_ends_at_the_first_brace_and_parentheses_go_in_pairs_only():
+    assert unboxed(r"so \boxed{12} or \boxed{13}") == "12"
+    assert unboxed(r"\boxed{\frac{1}{2}}") == r"\frac{1"
+    assert unboxed("12") == "12"
+    assert without_parentheses(r"so \(x\) = \(2\)") == "so x = 2"
+    assert without_parentheses(r"so \(x") == r"so \(x"
 
 
-async def test_a_boxed_word_is_right_at_once_under_the_fork_and_needs_a_judge_otherwise():
-    one = item("north west")
-    assert await correct("mathvision", one, r"\boxed{north west}") is None
-    assert await correct("mathvision", one, r"\boxed{north west}", grader(profile=FORK)) is True
+@pytest.mark.parametrize("profile", [HEAD, PACKAGE, FORK])
+async def test_a_box_comes_off_the_gold_answer_under_the_fork_and_never_off_what_the_model_said(profile):
+    found = await correct("mathvision", item(r"\boxed{north west}"), "north west", grader(profile=profile))
+    assert found is (True if profile is FORK else None)
+    assert await correct("mathvision", item("north west"), r"\boxed{north west}", grader(profile=profile)) is None
+    options = item(r"\boxed{B}", choices={"A": "3", "B": "5"})
+    assert await correct("mathvision", options, "B", grader(profile=profile)) is False
+
+
+@pytest.mark.parametrize(("gold", "choices"), [("B", {"A": "3", "B": "5"}), ("north west", {})])
+@pytest.mark.parametrize("profile", [HEAD, PACKAGE, FORK])
+async def test_latex_parentheses_come_off_the_judges_extraction_under_the_fork(profile, gold, choices):
+    one, reply = item(gold, choices=choices), f"\\({gold}\\)"
+    found = await correct("mathvision", one, "so it is", grader(reply, profile=profile, parity=True))
+    assert found is (profile is FORK)
 
 
 async def test_an_option_that_the_judge_cannot_name_is_wrong():
@@ -171,6 +207,17 @@ async def test_charxiv_wants_json_with_the_right_keys_and_in_parity_bare(reply, 
     assert await correct("charxiv_reasoning", one, "4", grader(reply, parity=True)) is in_parity
 
 
+@pytest.mark.parametrize("parity", [False, True])
+async def test_charxiv_sums_the_judges_fractions(parity):
+    charxiv, rows = load_benchmark("charxiv_reasoning"), []
+    for number, score in enumerate((1, 0.5, 0)):
+        one = Item(item_id=str(number), question="q", gold="4", category="c", fields={"grading_query": QUERY})
+        reply = f'{{"extracted_answer": "4", "score": {score}}}'
+        rows.append(Scored(one, await charxiv.grade(one, Prediction("4"), grader(reply, parity=parity))))
+    assert [row.grade.correct for row in rows] == [True, False, False]
+    assert charxiv.scores(rows, HEAD)["Overall"] == 0.5
+
+
 async def test_charxivs_other_version_is_an_error_and_not_zero():
     with pytest.raises(BenchmarkError, match="would score 0 for everything"):
         await correct("charxiv_reasoning", item("4", grading_query=QUERY), "4", grader("{}", profile=FORK))
@@ -238,7 +285,7 @@ async def test_a_value_with_its_name_is_the_value(reply, right):
     [
         ("12", "float", 12.0), ("1.5 m", "float", 1.5), ("2π", "float", 2 * math.pi), ("x", "float", None), ("a", "multiple choice", "A"),
         ("option D", "multiple choice", "D"), ("(B)", "multiple choice", "B"), ("The answer is A", "multiple choice", None),
-        ("Yes", "text", "Yes"), (3, "float", None),
+        ("Yes", "text", "Yes"), (3, "float", None), ("5²", "float", None), ("³", "float", None), ("①", "float", None),
     ],
 )  # fmt: skip
 def test_short_answers_are_read_by_type(answer, kind, value):
@@ -250,6 +297,11 @@ async def test_a_text_is_right_if_the_gold_answer_contains_it():
     assert await correct("dynamath", item("1.500", answer_type="float"), '{"short answer": "1.501"}') is True
     assert await correct("dynamath", item("1.500", answer_type="float"), '{"short answer": "1.502"}') is False
     assert innermost('so ```json {"a": 1}```') == '{"a": 1}'
+
+
+@pytest.mark.parametrize("answer", ['{"short answer": ""}', ""])
+async def test_an_empty_short_answer_is_wrong_though_every_text_contains_it(answer):
+    assert await correct("dynamath", item("yes", answer_type="text"), answer) is False
 
 
 def scored(one, right, **edits):

@@ -174,3 +174,38 @@ async def test_several_golds_may_all_be_named():
     both = Task(data_source="perception", question="q", gold=("truck", "lorry"), item_id="i")
     reward = await load_reward("perception")(episode("<think>t</think><answer>truck or lorry</answer>"), both, judge())
     assert reward.accuracy == 1.0
+
+
+@pytest.mark.parametrize(
+    ("written", "ours", "published"),
+    [
+        ("<answer></answer><answer>red</answer>", 1.0, 0.0), ("<answer>red</answer><answer> </answer>", 1.0, 1.0),
+        ("<answer> </answer>", 0.0, 0.0), ("<answer>red</answer>", 1.0, 1.0),
+    ],
+)  # fmt: skip
+async def test_the_first_answer_decides_the_format_in_the_published_reading(written, ours, published):
+    for compat, form in ((False, ours), (True, published)):
+        weights = RewardWeights(compat=compat)
+        reward = await load_reward("perception")(episode(f"<think>t</think>{written}"), task("perception"), judge(), weights)
+        assert reward.format == form
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        ("x = 5", "5"), ("5 cm", "5"), ("1,000", "1000"), ("$\\frac12$ of it", "\\frac{1}{2}"), ("\\boxed{12}", "12"), ("90^\\circ", "90"),
+        ("\\text{B}", "B"), ("a dog", "dog"), ("so $7$ and $8$", "7"), ("\\sqrt2", "\\sqrt{2}"), ("12 units", "12"), ("pursue", "pur"),
+    ],
+)  # fmt: skip
+async def test_the_published_judge_of_reason_sees_the_answer_in_its_published_form(answer, shown):
+    for compat, expected in ((False, answer), (True, shown)):
+        asked = judge()
+        weights = RewardWeights(compat=compat)
+        await load_reward("reason")(episode(f"<think>t</think><answer>{answer}</answer>"), task("reason"), asked, weights)
+        assert asked.asked[-1][0] == expected
+
+
+async def test_an_answer_of_which_the_published_form_leaves_nothing_is_wrong():
+    whole = episode("<think>t</think><answer>x = cm</answer>")
+    reward = await load_reward("reason")(whole, task("reason"), judge(), RewardWeights(compat=True))
+    assert (reward.accuracy, reward.format) == (0.0, 1.0)
