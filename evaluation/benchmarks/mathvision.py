@@ -4,7 +4,8 @@ https://arxiv.org/abs/2402.14804 · 3,040 items in 16 subjects, read from VLMEva
 
 Options are read by rule; other answers are compared as text, arithmetic and LaTeX (evaluation/scoring/arithmetic.py), and
 if that fails the judge extracts an answer, which is compared the same way. Under the fork `\boxed{}` comes off the gold
-answer of a question without options, and `\( \)` off the judge's extraction, never off what the model said.
+answer of a question without options, and `\( \)` off the judge's extraction, never off what the model said; and there the
+judge is asked for every value, even one that is right as it stands.
 Source: VLMEvalKit e8e78f05, vlmeval/dataset/utils/mathv.py; DeepEyesV2 0373e6e, the same file.
 
 Known to surprise: in the references the answer "A" equals any number, because they run the texts as code where a variable
@@ -67,7 +68,8 @@ class MathVision(Benchmark):
                 return Grade(correct=is_equal(letter, gold), decided_by="rule:choice", extracted=letter)
         else:
             gold = unboxed(gold) if grader.profile.unwraps_maths else gold
-            if is_equal(answer, gold):
+            always_asked = grader.profile.values_are_extracted and grader.has_llm
+            if not always_asked and is_equal(answer, gold):
                 return Grade(correct=True, decided_by="rule:equal", extracted=answer[:200])
         form = letter_of(item.choices) if item.choices else form_of(gold)
         return await grade_extracted(item.question, answer, grader, lambda found: _right(item, found, gold, grader), form)

@@ -30,8 +30,10 @@ class Profile:
     """Which key the judge's JSON must have; it stands in each version's `grading_query`."""
     unwraps_maths: bool = False
     r"""MathVision's gold answers lose `\boxed{}`, and what its judge extracts loses `\( \)`, before they are compared."""
+    values_are_extracted: bool = False
+    """MathVision's values always go to the judge: the fork compares first, but in a thread, where its time limit fails."""
     boxes_are_read: bool = True
-    """TreeBench's mIoU is computed from `<box>` tags; the fork kept only the answer, so it is always 0 there."""
+    """TreeBench's mIoU is computed from `<box>` tags; the fork keeps an agent's answer alone, so it is always 0 there."""
 
 
 PROFILES = {
@@ -46,6 +48,7 @@ PROFILES = {
             tolerance_of_prediction=True,
             charxiv_key="extract_answer",
             unwraps_maths=True,
+            values_are_extracted=True,
             boxes_are_read=False,
         ),
     )

@@ -1,6 +1,6 @@
 r"""The form that the published scorer gives an answer of `reason` before its judge sees it.
 
-Known to surprise: "a " and all blanks go, and so do units ("5 cm" is 5, "5 km" is 5), words such as "sue" and "ways" wherever
+Known to surprise: "a " and all blanks go, and so do units ("5 cm" and "5 km" are 5), words such as "sue" and "ways" wherever
 they stand ("pursue" is "pur"), and all that stands before the last "=".
 Source: DeepEyesV2 0373e6e, verl/utils/reward_score/deepeyesv2.py, normalize_final_answer.
 """
@@ -15,10 +15,10 @@ _REPLACED = (
     ("\\text{and}", ","), ("\\text{m}", "\\text{}"),
 )  # fmt: skip
 _TAKEN_OFF = (
-    "square", "ways", "integers", "dollars", "mph", "inches", "hours", "km", "units", "\\ldots", "sue", "points", "feet", "minutes",
-    "digits", "cents", "degrees", "cm", "gm", "pounds", "meters", "meals", "edges", "students", "childrentickets", "multiples",
-    "\\text{s}", "\\text{.}", "\\text{\ns}", "\\text{}^2", "\\text{}^3", "\\text{\n}", "\\text{}", "\\mathrm{th}", "^\\circ",
-    "^{\\circ}", "\\;", ",\\!", "{,}", '"', "\\dots",
+    "square", "ways", "integers", "dollars", "mph", "inches", "hours", "km", "units", "\\ldots", "sue", "points", "feet",
+    "minutes", "digits", "cents", "degrees", "cm", "gm", "pounds", "meters", "meals", "edges", "students", "childrentickets",
+    "multiples", "\\text{s}", "\\text{.}", "\\text{\ns}", "\\text{}^2", "\\text{}^3", "\\text{\n}", "\\text{}",
+    "\\mathrm{th}", "^\\circ", "^{\\circ}", "\\;", ",\\!", "{,}", '"', "\\dots",
 )  # fmt: skip
 _REWRITTEN = (
     # A line with a formula is that formula.

@@ -41,7 +41,9 @@ def choice(item, number, draw):
     said = letters_said(letter, other, item.choices.get(letter, "blue"), draw) + draw.choice(TAILS)
     if draw.random() < 0.1:
         said = draw.choice(REFUSALS)
-    extract = draw.choice([letter, f"({other})", f"The answer is {letter.lower()}", "Z", f"Option {letter}", "hm, neither of these"])
+    extract = draw.choice(
+        [letter, f"({other})", f"The answer is {letter.lower()}", "Z", f"Option {letter}", "hm, neither of these"]
+    )
     return said, {"extract": extract, "right": draw.random() < 0.5}
 
 
@@ -49,7 +51,9 @@ def letter(item, number, draw):
     gold, other = item.gold if draw.random() < 0.5 else draw.choice("ABCDE"), draw.choice("ABCDE")
     said = letters_said(gold, other, draw.choice(["blue", "Blue car", "no such thing", "a Cat"]), draw) + draw.choice(TAILS)
     if draw.random() < 0.1:
-        said = draw.choice([*REFUSALS, "f", "e", "(", "it shows nothing of what was asked for here in any way or form", "<answer></answer>"])
+        said = draw.choice(
+            [*REFUSALS, "f", "e", "(", "it shows nothing of what was asked for here in any way or form", "<answer></answer>"]
+        )
     if draw.random() < 0.3:
         x, y = draw.randrange(30), draw.randrange(30)
         boxes = (f"[{x},{y},{x + 20},{y + 20}]", f"[{x}, {y}, 40, 40]", f"[{x},{y},0,0]", f" [{x},{y},{x + 9},{y + 9}] ", "")
@@ -107,7 +111,9 @@ def value(item, number, draw):
 
 def judged_value(item, number, draw):
     """For MathVerse."""
-    extract = draw.choice([item.gold, f" {item.gold} ", f"**{item.gold}**", f"{item.gold}.", "nothing at all", "7", f"x={item.gold}"])
+    extract = draw.choice(
+        [item.gold, f" {item.gold} ", f"**{item.gold}**", f"{item.gold}.", "nothing at all", "7", f"x={item.gold}"]
+    )
     same = draw.choice(["0", "1", " 1 ", "1.", "0\n", "**1**", "yes", "Judgement: 1", "10", "01"])
     return numbers_said(item.gold, draw), {"extract": extract, "same": same}
 
@@ -117,10 +123,20 @@ def vision(item, number, draw):
         names = list(item.choices)
         one, other = item.gold if draw.random() < 0.5 else draw.choice(names), draw.choice(names)
         said = letters_said(one, other, item.choices[one], draw) + draw.choice(TAILS)
-        extract = draw.choice([one, f"\\({one}\\)", f"\\({one}", letters_said(item.gold, other, item.choices[other], draw), "neither of them all"])
+        extract = draw.choice(
+            [
+                one,
+                f"\\({one}\\)",
+                f"\\({one}",
+                letters_said(item.gold, other, item.choices[other], draw),
+                "neither of them all",
+            ]
+        )
         return said, {"extract": extract}
-    said, extract = numbers_said(item.gold, draw), numbers_said(item.gold, draw)
-    return said, {"extract": draw.choice([extract, extract, f"\\({item.gold}\\)", f"so \\({item.gold}\\)"])}
+    gold = item.gold.removeprefix("\\boxed{").removesuffix("}") if "boxed" in item.gold else item.gold
+    said, extract = numbers_said(gold, draw), numbers_said(gold, draw)
+    said = draw.choice([said] * 8 + ["A", item.gold])
+    return said, {"extract": draw.choice([extract, extract, f"\\({gold}\\)", f"so \\({gold}\\)", item.gold])}
 
 
 def short(item, number, draw):
@@ -144,7 +160,24 @@ def short(item, number, draw):
 
 def letters(item, number, draw):
     gold = "".join(item.gold.split(", "))
-    extract = draw.choice([gold, gold[::-1], gold.lower(), f"{gold}.", ", ".join(gold), f"**{gold}**", f" {gold}", "Z", "D", "ABCD", f"{gold}{gold[0]}", "Ａ", "I", f"Answer {gold}"])
+    extract = draw.choice(
+        [
+            gold,
+            gold[::-1],
+            gold.lower(),
+            f"{gold}.",
+            ", ".join(gold),
+            f"**{gold}**",
+            f" {gold}",
+            "Z",
+            "D",
+            "ABCD",
+            f"{gold}{gold[0]}",
+            "Ａ",
+            "I",
+            f"Answer {gold}",
+        ]
+    )
     return letters_said(gold[0], "D", "it", draw), {"extract": extract}
 
 
@@ -152,7 +185,21 @@ def graded(item, number, draw):
     key = "extract_answer" if "extract_answer" in item.fields["grading_query"] else "extracted_answer"
     score = draw.choice([0, 1, 1.0, 0.5, 0.25, True, False])
     good = json.dumps({key: "4", "score": score})
-    extract = draw.choice([good, good, good, f" {good}\n", f"```json\n{good}\n```", json.dumps({"answer": "4", "score": 1}), "[1]", "1", "not json", json.dumps({key: "4"}), f"{good}."])
+    extract = draw.choice(
+        [
+            good,
+            good,
+            good,
+            f" {good}\n",
+            f"```json\n{good}\n```",
+            json.dumps({"answer": "4", "score": 1}),
+            "[1]",
+            "1",
+            "not json",
+            json.dumps({key: "4"}),
+            f"{good}.",
+        ]
+    )
     return numbers_said(item.gold, draw), {"extract": extract}
 
 

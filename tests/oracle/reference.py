@@ -45,7 +45,13 @@ def one_by_one(func, tasks, nproc=1, save=None, keys=None, **_):
     done, results = {}, []
     with ThreadPoolExecutor(1) as pool:
         for key, task in zip(keys, tasks, strict=True):
-            row = task["item"] if isinstance(task, dict) and "item" in task else task["line"] if isinstance(task, dict) else task[-1]
+            row = (
+                task["item"]
+                if isinstance(task, dict) and "item" in task
+                else task["line"]
+                if isinstance(task, dict)
+                else task[-1]
+            )
             CURRENT["judge"].item = row["index"] if CURRENT["by_item"] else None
             future = pool.submit(func, **task) if isinstance(task, dict) else pool.submit(func, *task)
             results.append(future.result())
@@ -100,7 +106,8 @@ def per_item(job, path, dataset):
         if found is not None and "index" in frame:
             drawn = frame["log"].astype(str).str.contains("randomly generate") if "log" in frame else [False] * len(frame)
             return {
-                index: None if random else float(value) for index, value, random in zip(frame["index"], frame[found], drawn, strict=True)
+                index: None if random else float(value)
+                for index, value, random in zip(frame["index"], frame[found], drawn, strict=True)
             }
     return None
 
