@@ -4,18 +4,23 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 
+import httpx
 import pytest
 
+from agent.chat_formats import format_of_template
 from agent.images import ImageFile
 from agent.messages import Message
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
 from agent.prompts import load_prompt
 from agent.trajectory import read_rollouts
+from evaluation.runs.serve import serve
 from judge.client import Judge, JudgeSettings
 from judge.verdict import Outcome
+from reinforcement_learning.checks.templates import difference
 from serving.processes import ProgramFailed, free_port, judge_server, marked
 from serving.vllm import serve_checkpoint
 from tests.conftest import ROOT, png
@@ -128,6 +133,26 @@ def test_chat_talks_with_a_real_model_and_a_real_sandbox(server, sandbox_url, qu
 def test_a_folder_that_is_no_model_is_refused_at_once(tmp_path):
     with pytest.raises(ProgramFailed, match=r"no config\.json"), serve_checkpoint(tmp_path, log=tmp_path / "log", cpu=True):
         pass
+
+
+def test_a_checkpoint_is_read_with_its_familys_template_and_keeps_the_thoughts_that_its_own_would_drop(tiny, tmp_path):
+    from transformers import AutoTokenizer
+
+    folder = shutil.copytree(tiny("qwen3_vl"), tmp_path / "model")
+    talk = format_of_template("qwen3_vl")
+    kept, dropped = "{% elif 'text' in part %}{{ part['text'] }}", "{{ part['text'].split('</think>')[-1] }}"
+    own = talk.chat_template.replace(kept, kept.replace("{{ part['text'] }}", dropped))
+    assert "where rollouts have '<think>" in difference(own, talk)
+    (folder / "chat_template.jinja").write_text(own)
+    said = ["What is this?", "Small.</think>I look closer.", "Here is a crop."]
+    roles = ("user", "assistant", "user")
+    messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in zip(roles, said, strict=True)]
+    with marked(), serve(folder, log=tmp_path / "vllm.log", cpu=True) as url:
+        asked = {"model": "policy", "messages": messages, "add_generation_prompt": True}
+        reply = httpx.post(f"{url.removesuffix('/v1')}/tokenize", json=asked, timeout=60).raise_for_status().json()
+    text = talk.opening([("user", said[0])]) + talk.primer + said[1] + talk.reply_end
+    text += talk.after_reply([("user", said[2])]) + talk.primer
+    assert reply["tokens"] == AutoTokenizer.from_pretrained(folder)(text, add_special_tokens=False)["input_ids"]
 
 
 RELOAD = """
