@@ -55,10 +55,11 @@ async def test_the_forks_judge_is_asked_about_texts_and_zero_and_never_about_two
 
 
 async def test_in_parity_the_forks_judge_alone_decides_what_our_rules_would_know():
-    one = Item(item_id="1", question="q", gold="['4', 'four']", fields={"question": "q"})
-    told = Prediction("4.00 apples")
-    made = grader("CORRECT", profile=FORK, parity=True)
-    assert (await load_benchmark("chartqa").grade(one, told, made)).decided_by == "judge:judge"
+    one = Item(item_id="1", question="q", gold="navy", fields={"question": "q"})
+    for parity, decided_by in ((False, "rule:exact"), (True, "judge:judge")):
+        made = grader("INCORRECT", profile=FORK, parity=parity)
+        found = await load_benchmark("chartqa").grade(one, Prediction("Navy."), made)
+        assert (found.decided_by, found.correct) == (decided_by, not parity)
 
 
 async def test_the_best_of_several_gold_answers_counts():
