@@ -96,12 +96,10 @@ class TreeBench(ChoiceBenchmark):
     async def grade(self, item: Item, prediction: Prediction, grader: Grader) -> Grade:
         """First letter; boxes are looked for in the thinking, or in all that was written if there is none."""
         graded = grade_first_letter(prediction.text, item.gold, grader.profile)
-        written = prediction.full or prediction.text
+        written = prediction.text if grader.profile.boxes_in_answer_only else prediction.full or prediction.text
         thinking = _THINKING.search(written)
-        iou = 0.0
-        if grader.profile.boxes_are_read:
-            targets = [tuple(map(float, box)) for box in ast.literal_eval(item.fields["target_instances"])]
-            iou = mean_best_overlap(boxes_in(thinking[1] if thinking is not None else written), targets)  # type: ignore[arg-type]
+        targets = [tuple(map(float, box)) for box in ast.literal_eval(item.fields["target_instances"])]
+        iou = mean_best_overlap(boxes_in(thinking[1] if thinking is not None else written), targets)  # type: ignore[arg-type]
         return Grade(correct=graded.correct, decided_by=graded.decided_by, extracted=graded.extracted, extra={"iou": iou})
 
     def scores(self, rows: Sequence[Scored], profile: Profile) -> dict[str, float]:

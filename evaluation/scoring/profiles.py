@@ -32,8 +32,8 @@ class Profile:
     r"""MathVision's gold answers lose `\boxed{}`, and what its judge extracts loses `\( \)`, before they are compared."""
     values_are_extracted: bool = False
     """MathVision's values always go to the judge: the fork compares first, but in a thread, where its time limit fails."""
-    boxes_are_read: bool = True
-    """TreeBench's mIoU is computed from `<box>` tags; the fork keeps an agent's answer alone, so it is always 0 there."""
+    boxes_in_answer_only: bool = False
+    """TreeBench's `<box>` tags are looked for in the answer alone; an agent's has none, so that its mIoU is 0."""
 
 
 PROFILES = {
@@ -49,7 +49,7 @@ PROFILES = {
             charxiv_key="extract_answer",
             unwraps_maths=True,
             values_are_extracted=True,
-            boxes_are_read=False,
+            boxes_in_answer_only=True,
         ),
     )
 }

@@ -230,12 +230,14 @@ def test_boxes_are_read_as_the_reference_reads_them():
     assert mean_best_overlap([(0, 0, 1, 1)], []) == 1.0
 
 
-async def test_the_forks_miou_is_always_zero():
+async def test_the_fork_sees_no_boxes_outside_an_agents_answer():
     one = item("A", category="Perception/OCR", target_instances="[[0, 0, 10, 10]]")
     said = Prediction("A", "<think><box>[0,0,10,10]</box></think><answer>A</answer>")
     tree = load_benchmark("treebench")
     assert (await tree.grade(one, said, grader())).extra["iou"] == 1.0
     assert (await tree.grade(one, said, grader(profile=FORK))).extra["iou"] == 0.0
+    whole = Prediction("<think><box>[0,0,10,10]</box></think> A")
+    assert (await tree.grade(one, whole, grader(profile=FORK))).extra["iou"] == 1.0
 
 
 def test_hrbench_is_the_mean_over_rotations():
