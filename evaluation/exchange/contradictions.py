@@ -44,6 +44,8 @@ def check_items(path: Path, predictions: Sequence[Predicted], items: Mapping[str
 
 
 def _contradictions(one: Predicted, item: Item) -> Iterator[str]:
+    if item.unread:
+        return  # nothing is known of it, and it is not evaluated
     said = f"item {item.item_id!r} has the"
     if one.question not in MISSING and not _contained(one.question, item.question):
         yield f"the question is {_short(one.question)} there, and {said} question {_short(item.question)}"

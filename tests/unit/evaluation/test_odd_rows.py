@@ -13,6 +13,7 @@ from agent.trajectory import TrajectoryWriter
 from evaluation.benchmarks import load_benchmark
 from evaluation.errors import BenchmarkError
 from evaluation.exchange.export import export
+from evaluation.exchange.imports import import_predictions
 from evaluation.runs.ask import ModelServers, infer
 from evaluation.runs.folder import facts_of, open_run, read_items
 from evaluation.runs.rows import read_scores
@@ -28,6 +29,7 @@ from tests.recorded_runs import episode
 NOISE = io.BytesIO()
 Image.effect_noise((64, 64), 90).save(NOISE, "PNG")
 PICTURE = NOISE.getvalue()
+TOLD = [*(name for name in COLUMNS if name != "image"), "prediction"]
 PLAIN = base64.b64encode(PICTURE).decode()
 URL_SAFE = base64.urlsafe_b64encode(PICTURE).decode()
 
@@ -333,3 +335,13 @@ def test_a_run_over_a_file_with_an_odd_row_is_exported(tmp_path):
     path.write_text(path.read_text() + "9\tabc\n")
     scored(tmp_path, "vstar", path)
     assert export(tmp_path / "run", "vlmevalkit", tmp_path / "out").read_text().count("\n") == 2
+
+
+def test_answers_to_a_file_with_an_odd_row_are_imported_and_that_row_is_not_evaluated(tmp_path):
+    path = write(tmp_path / "V.tsv", [row("good", b64(8, 8)), row("odd", b64(8, 8), "E")])
+    told = write(tmp_path / "told.tsv", [row("good", "", prediction="A"), row("odd", "", "E", prediction="E")], columns=TOLD)
+    run, one, settings = tmp_path / "run", load_benchmark("vstar"), settings_of("vstar", path, predictions=str(told))
+    open_run(run, settings, one, path)
+    assert import_predictions(run, read_items(run), told) == 2
+    summary = asyncio.run(score(run, one, grader()))
+    assert (summary.evaluated, summary.accuracy, summary.decided_by["unusable_row"]) == (1, 1.0, 1)
