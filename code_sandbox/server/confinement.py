@@ -302,7 +302,8 @@ def _supervise(worker: int, *, alone: bool) -> NoReturn:
     def pass_on(number: int, as_number: int) -> None:
         def handle(*_: object) -> None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(worker, as_number)
+                # The worker leads a group: a child that it waits for is interrupted too.
+                os.killpg(worker, as_number)
 
         signal.signal(number, handle)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 from typing import Any
 
 from PIL import Image
@@ -28,8 +29,9 @@ class ImageEncoder:
         self.mime = "image/png"
 
     def encode(self, image: Image.Image) -> bytes | None:
-        """The image's file, what is transparent on white; None for one without pixels, as Pillow does."""
+        """The image's file, what is transparent on white; None for one without pixels, and a line that says so."""
         if not image.width or not image.height:
+            print(f"[an image of {image.width}x{image.height} pixels cannot be shown: is the crop empty?]", file=sys.stderr)
             return None
         if image.mode not in _SHOWN_AS_THEY_ARE or image.has_transparency_data:
             image = flat_rgb(image)

@@ -27,6 +27,7 @@ from jupyter_client.connect import write_connection_file
 
 from code_sandbox.errors import KernelStartFailed
 from code_sandbox.server.cells import Cell, CellOutput
+from code_sandbox.server.notebook import BoundedText, shown_text
 from code_sandbox.server.session_process import SessionProcess, make_directory
 from code_sandbox.server.view import INNER_DIRECTORY
 from code_sandbox.server.zygote_client import Zygote
@@ -37,12 +38,13 @@ _OPEN = """\
 import random as _r, numpy as _n
 from code_sandbox.pictures import upright_rgb as _u
 from code_sandbox.server.display import FIGURE_OPTIONS as _f, ImageEncoder as _e
+from code_sandbox.server.notebook import install as _i
 from PIL import Image as _I
 _r.seed({seed}); _n.random.seed({seed} % 2**32)
 get_ipython().config.InlineBackend.print_figure_kwargs = _f
-_encoder = _e(); _encoder.install(get_ipython())
+_encoder = _e(); _encoder.install(get_ipython()); _i(get_ipython())
 {lines}
-del _r, _n, _u, _f, _e, _I"""
+del _r, _n, _u, _f, _e, _i, _I"""
 _ENCODING = "_encoder.max_pixels, _encoder.mime = {max_pixels}, {mime!r}"
 
 
@@ -173,7 +175,14 @@ class JupyterKernel:
         return output
 
     async def _collect(self, message_id: str, output: CellOutput, cell: Cell) -> None:
-        kept = {"stdout": 0, "stderr": 0}
+        # One character more than allowed is kept, so that the bound later sees that something was cut.
+        kept = {name: BoundedText(cell.max_chars + 1) for name in ("stdout", "stderr")}
+        try:
+            await self._collect_into(kept, message_id, output, cell)
+        finally:
+            output.stdout, output.stderr = ([kept[name].text()] for name in ("stdout", "stderr"))
+
+    async def _collect_into(self, kept: dict[str, BoundedText], message_id: str, output: CellOutput, cell: Cell) -> None:
         while True:
             try:
                 message = await self._client.get_iopub_msg(timeout=60)
@@ -185,15 +194,11 @@ class JupyterKernel:
             if kind == "status" and content["execution_state"] == "idle":
                 return
             if kind == "stream":
-                name = content["name"]
-                # One character more than allowed is kept, so that the bound later sees that something was cut.
-                room = cell.max_chars + 1 - kept[name]
-                if room > 0:
-                    getattr(output, name).append(content["text"][:room])
-                    kept[name] += len(content["text"][:room])
+                kept[content["name"]].write(content["text"])
             elif kind in ("display_data", "execute_result"):
                 data = content["data"]
-                _keep_image(output, data, cell.max_images)
+                if not _keep_image(output, data, cell.max_images) and kind == "display_data" and (text := shown_text(data)):
+                    kept["stdout"].write(f"{text}\n")
                 if kind == "execute_result":
                     output.result = data.get("text/plain", "")[: cell.max_chars + 1]
             elif kind == "error" and output.status != "timeout":
@@ -214,7 +219,7 @@ def _copy(descriptor: int, path: Path) -> None:
     path.chmod(0o644)
 
 
-def _keep_image(output: CellOutput, data: Mapping[str, str], max_images: int) -> None:
+def _keep_image(output: CellOutput, data: Mapping[str, str], max_images: int) -> bool:
     for mime in ("image/png", "image/jpeg"):
         if mime in data:
             if len(output.images) >= max_images:
@@ -222,4 +227,5 @@ def _keep_image(output: CellOutput, data: Mapping[str, str], max_images: int) ->
             else:
                 with contextlib.suppress(binascii.Error):
                     output.images.append((mime, base64.b64decode(data[mime])))
-            return
+            return True
+    return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -14,12 +15,37 @@ from code_sandbox.server.cells import CellOutput
 from code_sandbox.wire import CellError, CellImage, ExecuteRequest, ExecuteResult
 
 _FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG"}
-_ADDRESS = re.compile(r"0x[0-9a-f]{6,16}")
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,16}")
+_PROGRESS = re.compile(r"\[\d+:\d\d[^\]\n]*\]")
+"""The times of a progress bar."""
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+_REPEATED = 5
+"""Equal lines in a row above which one is shown, with their number."""
 
 
-def truncate(text: str, limit: int) -> str:
-    """Cut text to `limit` characters with a visible mark at the end."""
-    return text if len(text) <= limit else text[:limit] + f"\n[output cut at {limit:,} characters]"
+def truncate(text: str, limit: int, what: str = "output") -> str:
+    """Cut text to `limit` characters in its middle, with a visible mark: what matters stands at either end."""
+    if len(text) <= limit:
+        return text
+    tail = limit // 2
+    return f"{text[: limit - tail]}\n[{what} cut at {limit:,} characters]\n{text[len(text) - tail :]}"
+
+
+def tidy(text: str) -> str:
+    """Text as a terminal would leave it: without escape sequences, overwritten lines as they ended, repeated ones counted."""
+    kept: list[str] = []
+    lines = (_overwritten(line) for line in _ANSI.sub("", text).replace("\r\n", "\n").split("\n"))
+    for line, group in itertools.groupby(lines):
+        count = sum(1 for _ in group)
+        if count > _REPEATED and line:
+            kept += [line, f"[the line above {count:,} times]"]
+        else:
+            kept += [line] * count
+    return "\n".join(kept)
+
+
+def _overwritten(line: str) -> str:
+    return next((part for part in reversed(line.split("\r")) if part), "") if "\r" in line else line
 
 
 def bounded(output: CellOutput, request: ExecuteRequest, *, max_image_bytes: int, replayed: int = 0) -> ExecuteResult:
@@ -39,11 +65,11 @@ def bounded(output: CellOutput, request: ExecuteRequest, *, max_image_bytes: int
     error = None
     if output.error is not None:
         name, message, traceback = output.error
-        error = CellError(name=name[:200], message=truncate(message, limit), traceback=_ends(traceback, limit))
-    stderr = truncate("".join(output.stderr), limit)
+        error = CellError(name=name[:200], message=truncate(message, limit), traceback=truncate(traceback, limit, "traceback"))
+    stderr = truncate(tidy("".join(output.stderr)), limit)
     return ExecuteResult(
         status=output.status,  # type: ignore[arg-type]
-        stdout=truncate("".join(output.stdout), limit),
+        stdout=truncate(tidy("".join(output.stdout)), limit),
         stderr="\n".join(part for part in (stderr.rstrip("\n"), *notes) if part),
         result=truncate(output.result, limit),
         error=error,
@@ -52,13 +78,6 @@ def bounded(output: CellOutput, request: ExecuteRequest, *, max_image_bytes: int
         state_lost=output.state_lost,
         replayed=replayed,
     )
-
-
-def _ends(traceback: str, limit: int) -> str:
-    """A traceback cut in the middle: what happened stands at its end."""
-    if len(traceback) <= limit:
-        return traceback
-    return f"{traceback[: limit // 2]}\n[traceback cut at {limit:,} characters]\n{traceback[-limit // 2 :]}"
 
 
 def _checked(mime: str, data: bytes, max_bytes: int, max_pixels: int) -> CellImage | str:
@@ -83,7 +102,7 @@ def digest(result: ExecuteResult) -> str:
     parts: Sequence[str] = (result.status, result.stdout, result.stderr, result.result, *error)
     whole = hashlib.sha256()
     for part in parts:
-        text = _ADDRESS.sub("0x", part).encode(errors="replace")
+        text = _PROGRESS.sub("[]", _ADDRESS.sub("0x", part)).encode(errors="replace")
         whole.update(len(text).to_bytes(8, "big") + text)
     for image in result.images:
         whole.update(hashlib.sha256(image.data).digest())

@@ -57,7 +57,7 @@ class Settings:
     start_timeout_s: float = 30.0
     drain_s: float = 30.0
     """How long running cells may finish when the server is asked to end."""
-    interrupt_grace_s: float = 0.25
+    interrupt_grace_s: float = 2.0
     """After a time-out, how long a cell may take to react to KeyboardInterrupt before its process is killed."""
     memory_limit_bytes: int = 4 << 30
     """Address space of one process, and memory of all processes of a session together."""

@@ -99,11 +99,17 @@ def _server_key(instance: str) -> str:
     return f"{_PREFIX}:server:{instance}"
 
 
+def _without_password(url: str) -> str:
+    """The address as it may be shown; an error reaches callers and logs."""
+    scheme, found, rest = url.partition("://")
+    return f"{scheme}://***@{rest.rpartition('@')[2]}" if found and "@" in rest else url
+
+
 class SessionStore:
     """Who holds which session, until when, and what it has run."""
 
     def __init__(self, redis_url: str) -> None:
-        self._url = redis_url
+        self._url = _without_password(redis_url)
         self._redis: Redis = Redis.from_url(redis_url, decode_responses=True, socket_timeout=2.0, socket_connect_timeout=2.0)
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import base64
 import builtins
 import getpass
-import io
 import os
 import random
 import signal
@@ -41,31 +40,10 @@ from traitlets.config import Config
 
 from code_sandbox.server.confinement import LENGTH
 from code_sandbox.server.display import FIGURE_OPTIONS, ImageEncoder, QuestionImage
+from code_sandbox.server.notebook import BoundedText, install, shown_text
 
 MAX_IMAGES = 64
 _MIMES = ("image/png", "image/jpeg")
-
-
-class _BoundedText(io.TextIOBase):
-    """Keeps the first `room` characters and forgets the rest, so that a flood costs no memory."""
-
-    def __init__(self, room: int) -> None:
-        self._parts: list[str] = []
-        self._room = room
-
-    encoding = "UTF-8"
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, text: str) -> int:
-        if self._room > 0:
-            self._parts.append(text[: self._room])
-            self._room -= len(self._parts[-1])
-        return len(text)
-
-    def text(self) -> str:
-        return "".join(self._parts)
 
 
 class _Collected:
@@ -78,20 +56,26 @@ class _Collected:
         self.error: tuple[str, str, str] | None = None
         self._max_images = max_images
 
-    def add(self, data: Mapping[str, Any], encoder: ImageEncoder) -> None:
+    def add(self, data: Mapping[str, Any], encoder: ImageEncoder) -> bool:
+        """Keep an image; False if it is none."""
         for mime in _MIMES:
             if mime in data:
                 if len(self.images) >= self._max_images:
                     self.more_images += 1
-                    return
+                    return True
                 value = data[mime]
                 self.images.append((mime, encoder.bounded(value if isinstance(value, bytes) else base64.b64decode(value))))
-                return
+                return True
+        return False
 
 
 class _Publisher(DisplayPublisher):
     def publish(self, data: Mapping[str, Any], metadata: Any = None, **_: Any) -> None:
-        self.shell.collected.add(data, self.shell.encoder)
+        if not self.shell.collected.add(data, self.shell.encoder) and (text := shown_text(data)):
+            print(text)
+
+    def clear_output(self, wait: bool = False) -> None:
+        """What was shown stays: there is no screen to clear."""
 
 
 class _Hook(DisplayHook):
@@ -146,6 +130,9 @@ def build_shell() -> CellShell:
     import matplotlib.pyplot  # noqa: F401  registers the inline backend's hooks with the shell
 
     shell.encoder.install(shell)
+    install(shell)
+    # multiprocessing asks for it.
+    vars(shell.user_module).setdefault("__spec__", None)
     # What the first cell would make for the first time, every session inherits made.
     for code in ("1", "1/0"):
         run_cell(
@@ -167,7 +154,7 @@ def run_cell(shell: CellShell, request: Mapping[str, Any], *, output: int | None
     collected = shell.collected = _Collected(request["max_images"])
     shell.encoder.max_pixels, shell.encoder.mime = request["max_pixels"], request["mime"]
     # One character more than allowed is kept, so that the server sees that something was cut.
-    out, err = _BoundedText(max_chars + 1), _BoundedText(max_chars + 1)
+    out, err = BoundedText(max_chars + 1), BoundedText(max_chars + 1)
     saved = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -209,6 +196,9 @@ def _open(shell: CellShell, request: Mapping[str, Any], descriptors: list[int]) 
     random.seed(request["seed"])
     numpy.random.seed(request["seed"] % 2**32)
     shell.push({f"image_{number}": QuestionImage(fd) for number, fd in enumerate(descriptors, start=1)})
+    if "" not in sys.path:
+        # Modules that cells write are found where they lie.
+        sys.path.insert(0, "")
     # Where magics keep what they remember; the shell was built in the zygote, with another directory.
     shell.db = PickleShareDB(f"{os.environ['IPYTHONDIR']}/db")
     return {}

@@ -45,6 +45,7 @@ _KERNEL = (
 _SESSION = ("code_sandbox.server.worker",)
 _COMMON = (
     "code_sandbox.server.display",
+    "code_sandbox.server.notebook",
     "IPython.core.completerlib",
     "IPython.core.debugger",
     "IPython.core.oinspect",
@@ -87,6 +88,8 @@ def warm_up(backend: str) -> None:
 
 def _become_session(backend: str, request: SessionRequest) -> NoReturn:
     """Turn this process into the confined worker of a new session."""
+    # A program of the model that parses its arguments finds none.
+    sys.argv = [""]
     if backend == "fork":
         from code_sandbox.server import worker
 

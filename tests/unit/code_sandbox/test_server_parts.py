@@ -29,7 +29,7 @@ from tests.pictures import pictures
 
 def test_cut_output_says_so():
     assert truncate("abc", 3) == "abc"
-    assert truncate("abcd", 3) == "abc\n[output cut at 3 characters]"
+    assert truncate("abcd", 3) == "ab\n[output cut at 3 characters]\nd"
 
 
 def test_a_long_traceback_keeps_its_end():

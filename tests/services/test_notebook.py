@@ -1,0 +1,92 @@
+"""A session is a notebook as people know it: nothing that a cell shows vanishes without a word, on either back-end."""
+
+from __future__ import annotations
+
+import pytest
+
+from code_sandbox.client import SandboxClient
+from tests.conftest import png
+
+pytestmark = pytest.mark.services
+
+
+@pytest.fixture
+async def session(any_sandbox_url):
+    async with SandboxClient(any_sandbox_url) as client:
+        session = await client.open([png(64, 48)])
+        yield session
+        await session.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("!echo hello", "hello"),
+        ("get_ipython().system('echo hello')", "hello"),
+        ("word = 'hello'\n!echo {word}", "hello"),
+        ("%%bash\necho hello", "hello"),
+        ("%pip install seaborn", "nothing can be installed here"),
+        ("!python3 -m pip install seaborn", "nothing can be installed here"),
+        ("import pandas\ndisplay(pandas.DataFrame({'column': [41]}))", "column"),
+        ("from IPython.display import Markdown\ndisplay(Markdown('# Title'))", "# Title"),
+        ("from IPython.display import SVG\ndisplay(SVG('<svg xmlns=\"http://www.w3.org/2000/svg\"/>'))", "image/svg+xml cannot be shown"),
+        ("image_1.crop((50, 50, 50, 80))", "an image of 0x30 pixels cannot be shown"),
+        ("import argparse; print(argparse.ArgumentParser().parse_args())", "Namespace()"),
+        ("print('\\x1b[31mred\\x1b[0m')", "red"),
+        ("image_1.save('/tmp/crop.png'); print(__import__('os').path.getsize('/tmp/crop.png') > 0)", "True"),
+        ("open('own.py', 'w').write('value = 41')\nimport own\nprint(own.value)", "41"),
+    ],
+)  # fmt: skip
+async def test_what_a_cell_shows_is_said_or_why_not(session, code, said):
+    result = await session.execute(code, timeout_s=30)
+    assert result.status == "ok", result
+    assert said in result.stdout + result.stderr
+    assert "\x1b" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import matplotlib; matplotlib.use('Agg')\nimport matplotlib.pyplot as plt; plt.plot([1]); plt.show()",
+        "%matplotlib notebook\nimport matplotlib.pyplot as plt; plt.plot([1]); plt.show()",
+        "%matplotlib qt\nimport matplotlib.pyplot as plt; plt.plot([1]); plt.show()",
+        "import matplotlib.pyplot as plt; plt.switch_backend('agg'); plt.plot([1]); plt.show()",
+        "image_1.show()",
+        "from PIL import Image; import numpy; Image.fromarray(numpy.ones((9, 9), numpy.float32))",
+        "from PIL import Image; import numpy; Image.fromarray(numpy.ones((9, 9), numpy.uint16))",
+    ],
+)
+async def test_pictures_appear_whichever_way_they_are_shown(session, code):
+    result = await session.execute(code, timeout_s=30)
+    assert (result.status, len(result.images)) == ("ok", 1), result
+
+
+async def test_the_end_of_a_long_output_is_kept_progress_is_its_last_state_and_repetition_a_number(session):
+    rows = await session.execute("for i in range(3000): print('row', i, i * i)\nprint('FINAL ANSWER: 1234')")
+    assert rows.stdout.startswith("row 0 0\n")
+    assert "[output cut at 20,000 characters]" in rows.stdout
+    assert "FINAL ANSWER: 1234" in rows.stdout
+    steps = await session.execute("import sys\nfor i in range(2000): sys.stdout.write(f'\\rstep {i}')")
+    assert steps.stdout.strip() == "step 1999"
+    same = await session.execute("for i in range(300): print('findfont: not found')")
+    assert same.stdout == "findfont: not found\n[the line above 300 times]\n"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import time\ntime.sleep(60)",
+        "import subprocess\nsubprocess.run(['sleep', '60'])",
+        "!sleep 60",
+        "import numpy\nwhile True: numpy.ones((300, 300)) @ numpy.ones((300, 300))",
+        "import pandas\npandas.Series(range(10**8)).apply(lambda value: value + 1)",
+        "from PIL import Image\nwhile True: image_1.resize((900, 900))",
+        "import matplotlib.pyplot as plt\nwhile True:\n    plt.figure(); plt.plot([1]); plt.savefig('f.png'); plt.close()",
+        "import sympy\nx = sympy.symbols('x')\nwhile True: sympy.expand((x + 1) ** 30)",
+    ],
+)
+async def test_a_time_out_keeps_the_variables_in_every_library(session, code):
+    await session.execute("kept = 41")
+    result = await session.execute(code, timeout_s=1)
+    assert (result.status, result.state_lost) == ("timeout", False)
+    assert (await session.execute("kept")).result == "41"
