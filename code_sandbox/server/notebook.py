@@ -1,4 +1,4 @@
-"""What people know of a notebook and IPython alone does not give without a terminal and a screen. In both back-ends' sessions."""
+"""What people know of a notebook and IPython alone does not give without terminal and screen, in both back-ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 
 _INLINE = "module://matplotlib_inline.backend_inline"
 _SHOWN_INLINE = ("inline", "auto", "agg", _INLINE, "none")
-_INSTALL = re.compile(r"\s*(?:\S*python\S*\s+-m\s+)?(?:uv\s+)?(?:pip[0-9.]*|conda|mamba|apt|apt-get)\s+(?:install|download)\b")
+_INSTALL = re.compile(
+    r"\s*(?:\S*python\S*\s+-m\s+)?(?:uv\s+)?(?:pip[0-9.]*|conda|mamba|apt|apt-get)\s+(?:install|download)\b"
+)
 _NO_INSTALL = "nothing can be installed here: the sandbox has no network. NumPy, pandas, SciPy, scikit-image, OpenCV, "
 _NO_INSTALL += "SymPy, Pillow and Matplotlib are there"
 _CHUNK_BYTES = 1 << 16
@@ -81,7 +83,7 @@ def _run_commands_through_a_pipe(shell: Any) -> None:
             return
         if command.rstrip().endswith("&"):
             raise OSError("a command cannot go on in the background after `!`; use subprocess.Popen")
-        with subprocess.Popen(
+        with subprocess.Popen(  # noqa: S602 - it is the model's own command, in its own session
             command, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         ) as process:
             assert isinstance(process.stdout, io.BufferedReader)

@@ -32,7 +32,7 @@ def truncate(text: str, limit: int, what: str = "output") -> str:
 
 
 def tidy(text: str) -> str:
-    """Text as a terminal would leave it: without escape sequences, overwritten lines as they ended, repeated ones counted."""
+    """Text as a terminal leaves it: no escape sequences, overwritten lines as they ended, repeated ones counted."""
     kept: list[str] = []
     lines = (_overwritten(line) for line in _ANSI.sub("", text).replace("\r\n", "\n").split("\n"))
     for line, group in itertools.groupby(lines):
@@ -65,7 +65,9 @@ def bounded(output: CellOutput, request: ExecuteRequest, *, max_image_bytes: int
     error = None
     if output.error is not None:
         name, message, traceback = output.error
-        error = CellError(name=name[:200], message=truncate(message, limit), traceback=truncate(traceback, limit, "traceback"))
+        error = CellError(
+            name=name[:200], message=truncate(message, limit), traceback=truncate(traceback, limit, "traceback")
+        )
     stderr = truncate(tidy("".join(output.stderr)), limit)
     return ExecuteResult(
         status=output.status,  # type: ignore[arg-type]

@@ -132,7 +132,7 @@ def build_shell() -> CellShell:
     shell.encoder.install(shell)
     install(shell)
     # multiprocessing asks for it.
-    vars(shell.user_module).setdefault("__spec__", None)
+    shell.user_module.__dict__.setdefault("__spec__", None)
     # What the first cell would make for the first time, every session inherits made.
     for code in ("1", "1/0"):
         run_cell(
