@@ -133,7 +133,7 @@ class SandboxClient:
         if not self.base_urls:
             raise ValueError(f"no sandbox URL in {base_urls!r}; expected something like http://127.0.0.1:8000")
         if token is None:
-            token = os.environ.get("CODE_SANDBOX_TOKEN", "")
+            token = os.environ.get("CODE_SANDBOX_TOKEN", "").strip()
         self._servers = [_Server(url, transport, token) for url in self.base_urls]
         self._wait_s = wait_s
         self._in_flight = asyncio.Semaphore(max_in_flight)

@@ -103,7 +103,7 @@ async def chat(options: ChatOptions) -> int:
     server = ChatSettings(
         base_url=options.base_url,
         model=options.model or "",
-        api_key=os.environ.get("OPENAI_API_KEY") or "EMPTY",
+        api_key=os.environ.get("OPENAI_API_KEY", "").strip() or "EMPTY",
         dialect=options.dialect,
     )
     rule = image_rule_for(server.model, options.settings.image_max_pixels)

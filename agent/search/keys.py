@@ -13,7 +13,8 @@ def api_key(variable: str, web: WebClient) -> str:
     Raises:
         ValueError: There is none; names the variable.
     """
-    key = os.environ.get(variable, "")
+    # A key that was read from a file often ends with its line.
+    key = os.environ.get(variable, "").strip()
     if not key:
         raise ValueError(f"search provider {web.source!r} needs a key: set {variable}")
     web.keep_secret(key)

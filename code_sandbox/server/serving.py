@@ -122,7 +122,7 @@ def serve(settings: Settings) -> None:
         ValueError: The address is beyond loopback, and there is no token.
         KernelStartFailed: Sessions cannot be started, or are less isolated than required.
     """
-    token = os.environ.get("CODE_SANDBOX_TOKEN", "")
+    token = os.environ.get("CODE_SANDBOX_TOKEN", "").strip()
     if settings.beyond_loopback and not token:
         raise ValueError(
             f"host is {settings.host!r}, which others can reach: set CODE_SANDBOX_TOKEN to a secret that clients must send, "
