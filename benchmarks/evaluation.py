@@ -39,7 +39,7 @@ from evaluation.runs.ask import ModelServers, infer
 from evaluation.runs.folder import facts_of, open_run
 from evaluation.runs.provenance import Provenance, prompt_sha256, write_provenance
 from evaluation.runs.score import score
-from evaluation.runs.settings import RunSettings
+from evaluation.runs.settings import EvaluationSettings
 from evaluation.scoring.choices import grade_choice
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import load_profile
@@ -117,8 +117,8 @@ def _write_data(path: Path, count: int, *, size: tuple[int, int], distinct: int)
             writer.writerow([index, image, f"What is it? ({index})", "a cat", "a dog", "a cow", "a hen", "B", "x"])
 
 
-def _settings(data: Path, mode: str, sandbox: str = "http://127.0.0.1:8000") -> RunSettings:
-    return RunSettings(
+def _settings(data: Path, mode: str, sandbox: str = "http://127.0.0.1:8000") -> EvaluationSettings:
+    return EvaluationSettings(
         benchmark="vstar", data=str(data), model="m", prompt="deepeyesv2_code", tools=("python",), mode=mode,
         max_reply_tokens=64, sandbox_urls=(sandbox,),
     )  # type: ignore[arg-type]  # fmt: skip

@@ -44,14 +44,14 @@ _LATENCIES = ((0.02, 0.0), (0.1, 0.0), (0.1, 1.0), (0.3, 0.0), (0.3, 1.0))
 
 
 @dataclass(frozen=True)
-class Plan:
+class EpisodePlan:
     """What one episode does."""
 
     replies: tuple[str, ...]
     tokens: tuple[int, ...]
 
 
-def make_plans(count: int, median_s: float, sigma: float) -> list[Plan]:
+def make_plans(count: int, median_s: float, sigma: float) -> list[EpisodePlan]:
     """The same for the same arguments."""
     rng = random.Random(7)
     plans = []
@@ -60,14 +60,14 @@ def make_plans(count: int, median_s: float, sigma: float) -> list[Plan]:
         waits = [min(median_s * math.exp(rng.gauss(0, sigma)), 20 * median_s) for _ in range(turns - 1)]
         code = "<code>\n```python\nimport time\ntime.sleep({:.4f})\nprint(image_1.crop((0, 0, 64, 64)).size)\n```\n</code>"
         replies = (*(code.format(wait) for wait in waits), "<answer>a</answer>")
-        plans.append(Plan(replies, tuple(rng.randint(40, 400) for _ in range(turns))))
+        plans.append(EpisodePlan(replies, tuple(rng.randint(40, 400) for _ in range(turns))))
     return plans
 
 
 class SimulatedModel:
     """Takes a fixed time a token."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: EpisodePlan) -> None:
         self._turns = iter(zip(plan.replies, plan.tokens, strict=True))
 
     async def reply(self, new_messages: Sequence[Message], *, max_tokens: int | None = None) -> Reply:
@@ -76,12 +76,12 @@ class SimulatedModel:
         return Reply(text=text, finish="stop", num_tokens=tokens)
 
 
-async def ours(plans: list[Plan], sandbox: SandboxClient, image: ImageFile) -> float:
+async def ours(plans: list[EpisodePlan], sandbox: SandboxClient, image: ImageFile) -> float:
     """Seconds for all."""
     slots = Slots({"python": _SESSIONS_AT_ONCE})
     opening = (Message("user", f"{IMAGE_PLACEHOLDER}\nq", (image,)),)
 
-    async def one(plan: Plan) -> None:
+    async def one(plan: EpisodePlan) -> None:
         tools = {"python": PythonTool(sandbox, AgentSettings(python_timeout_s=60), images=(image,))}
         episode = await run_episode(opening, policy=SimulatedModel(plan), tools=tools, slots=slots)
         assert episode.stop_reason is StopReason.ANSWERED, episode.failure
@@ -92,7 +92,7 @@ async def ours(plans: list[Plan], sandbox: SandboxClient, image: ImageFile) -> f
     return time.perf_counter() - started
 
 
-async def lock_step(plans: list[Plan], sandbox: SandboxClient, image: ImageFile) -> float:
+async def lock_step(plans: list[EpisodePlan], sandbox: SandboxClient, image: ImageFile) -> float:
     """Seconds for all."""
     started = time.perf_counter()
     sessions = [await sandbox.open([image.data]) for _ in plans]

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent.checks import Check
 from agent.images import ImageRule
 from agent.recipes import RecipeError, shared_value
 from cold_start import machine
 from cold_start.checkpoints import is_finished, latest_checkpoint
+from cold_start.examination import cache_directory, fingerprint
 from cold_start.images import COPY_BYTES_A_PIXEL
 from cold_start.launch import Launch, batch_hint, plan_launch
 from cold_start.llama_factory import Pipeline, argument_problems
@@ -26,16 +28,6 @@ from cold_start.prepare_data import (
 )
 from cold_start.recipe import Recipe
 from cold_start.run_state import RunFacts, differences
-from cold_start.verdicts import cache_directory, fingerprint
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing looked at."""
-
-    name: str
-    ok: bool
-    message: str
 
 
 @dataclass(slots=True)

@@ -12,13 +12,13 @@ from typing import Any
 
 from agent.images import ImageRule
 from agent.recipes import RecipeError
-from cold_start import verdicts
+from cold_start import examination
 from cold_start.check_data import CleanConversation, Problem, clean
+from cold_start.examination import Encoder, Examination, Source
 from cold_start.files import write_atomically
 from cold_start.images import write_images
 from cold_start.llama_factory import CATALOGUE, DATASET
 from cold_start.recipe import DataSettings
-from cold_start.verdicts import Encoder, Source, Verdict
 
 _PREPARED = "prepared"
 """Entry of dataset_info.json, which LLaMA-Factory does not look at: what the copy beside it was made from."""
@@ -26,39 +26,39 @@ _PREPARED = "prepared"
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """All conversations of a recipe with the verdict on each."""
+    """All conversations of a recipe with the examination of each."""
 
     sources: list[Source]
-    verdicts: list[list[Verdict]]
+    examinations: list[list[Examination]]
     fingerprint: str
-    """Of everything that the verdicts depend on."""
+    """Of everything that the examinations depend on."""
 
     def kept(self) -> Iterator[CleanConversation]:
         """The conversations that are trained on, as they are trained on, in order."""
-        for source, found in zip(self.sources, self.verdicts, strict=True):
-            for row, verdict in zip(source.conversations, found, strict=True):
-                if not verdict.reasons:
+        for source, found in zip(self.sources, self.examinations, strict=True):
+            for row, one in zip(source.conversations, found, strict=True):
+                if not one.reasons:
                     yield clean(row, source.images_directory)
 
     @property
     def problems(self) -> list[Problem]:
         """What was wrong with the others."""
         return [
-            Problem(f"{source.path.name}[{number}]", "; ".join(verdict.reasons))
-            for source, found in zip(self.sources, self.verdicts, strict=True)
-            for number, verdict in enumerate(found)
-            if verdict.reasons
+            Problem(f"{source.path.name}[{number}]", "; ".join(one.reasons))
+            for source, found in zip(self.sources, self.examinations, strict=True)
+            for number, one in enumerate(found)
+            if one.reasons
         ]
 
     @property
     def copied_pixels(self) -> int:
         """The pixels of the images that are written anew; one that several conversations share counts for each."""
-        return sum(verdict.copied_pixels for found in self.verdicts for verdict in found if not verdict.reasons)
+        return sum(one.copied_pixels for found in self.examinations for one in found if not one.reasons)
 
     @property
     def num_tokens(self) -> list[int]:
         """The tokens of the conversations that are kept."""
-        return [verdict.num_tokens for found in self.verdicts for verdict in found if not verdict.reasons]
+        return [one.num_tokens for found in self.examinations for one in found if not one.reasons]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def read_sources(settings: DataSettings) -> list[Source]:
 def examine_data(
     settings: DataSettings, llamafactory: Mapping[str, Any], *, load_encoder: Callable[[], Encoder], num_workers: int = 1
 ) -> Examined:
-    """Read and examine everything; verdicts of an earlier start with the same files, images and settings are taken over.
+    """Read and examine everything; examinations of an earlier start with the same files, images and settings are taken over.
 
     Args:
         settings: Which conversations.
@@ -147,11 +147,11 @@ def examine_data(
         RecipeError: A file cannot be read.
     """
     sources = read_sources(settings)
-    key = verdicts.fingerprint(sources, llamafactory)
-    found = verdicts.remembered(key)
+    key = examination.fingerprint(sources, llamafactory)
+    found = examination.remembered(key)
     if found is None or [len(rows) for rows in found] != [len(source.conversations) for source in sources]:
-        found = verdicts.examine_all(sources, load_encoder(), num_workers)
-        verdicts.remember(key, found)
+        found = examination.examine_all(sources, load_encoder(), num_workers)
+        examination.remember(key, found)
     return Examined(sources, found, key)
 
 
@@ -233,9 +233,9 @@ def _json_list(conversations: Iterator[CleanConversation], copies: Mapping[str, 
 def content_sha256(examined: Examined) -> str:
     """A hash of what is trained on, which stays the same when the data is moved to another folder."""
     digest = hashlib.sha256()
-    for source, found in zip(examined.sources, examined.verdicts, strict=True):
-        for row, verdict in zip(source.conversations, found, strict=True):
-            if not verdict.reasons:
+    for source, found in zip(examined.sources, examined.examinations, strict=True):
+        for row, one in zip(source.conversations, found, strict=True):
+            if not one.reasons:
                 messages = [(message["role"], message["content"]) for message in row["messages"]]
                 images = [Path(image).name for image in row.get("images") or []]
                 digest.update(json.dumps([messages, images]).encode())

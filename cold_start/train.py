@@ -15,9 +15,10 @@ from typing import Any
 
 import yaml
 
+from agent.checks import Check
 from agent.recipes import RecipeError
 from cold_start.checkpoints import is_finished, latest_checkpoint, set_aside_incomplete
-from cold_start.checks import Check, Report, check_recipe, finished_as_asked, trained_on
+from cold_start.checks import Report, check_recipe, finished_as_asked, trained_on
 from cold_start.files import write_atomically
 from cold_start.launch import launch_environment
 from cold_start.llama_factory import DATASET

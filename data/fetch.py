@@ -23,7 +23,7 @@ _SOURCES = Path(__file__).parent / "sources.yaml"
 _ATTEMPTS = 5
 
 
-class Source(BaseModel):
+class FetchedFile(BaseModel):
     """One file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,13 +38,13 @@ class FetchFailed(RuntimeError):
     """The file could not be had, or is not the published one."""
 
 
-def sources() -> dict[str, Source]:
+def sources() -> dict[str, FetchedFile]:
     """All that is known, by name."""
     content = yaml.safe_load(_SOURCES.read_text(encoding="utf-8"))
-    return {name: Source.model_validate(entry) for name, entry in content.items()}
+    return {name: FetchedFile.model_validate(entry) for name, entry in content.items()}
 
 
-def fetch(source: Source, folder: Path, *, pause_s: float = 1.0, transport: httpx.BaseTransport | None = None) -> Path:
+def fetch(source: FetchedFile, folder: Path, *, pause_s: float = 1.0, transport: httpx.BaseTransport | None = None) -> Path:
     """Download one file, or do nothing if it is there.
 
     Args:

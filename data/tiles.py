@@ -43,7 +43,7 @@ _SEEDS = {"sft": 0, "rl_train": 1_000_003, "benchmark": 3_000_017}
 
 
 @dataclass(frozen=True, slots=True)
-class Tiles:
+class TilesQuestion:
     """One question."""
 
     board: Image.Image
@@ -66,7 +66,7 @@ class Tiles:
         return f"What colour is {place}?" if self.kind == "look" else f"Quickly name the colour of {place}."
 
 
-def generate(count: int, *, seed: int) -> Iterator[Tiles]:
+def generate(count: int, *, seed: int) -> Iterator[TilesQuestion]:
     """Draw questions; the same seed gives the same questions."""
     rng = random.Random(seed)
     margin = CELL_PX // 10
@@ -80,10 +80,10 @@ def generate(count: int, *, seed: int) -> Iterator[Tiles]:
             draw.rectangle((x + margin, y + margin, x + CELL_PX - margin, y + CELL_PX - margin), fill=COLOURS[colour])
         asked = rng.randrange(_NUM_TILES)
         kind = "quick" if rng.random() < _QUICK_FRAC else "look"
-        yield Tiles(board, kind, cells[asked] // GRID, cells[asked] % GRID, colours[asked])
+        yield TilesQuestion(board, kind, cells[asked] // GRID, cells[asked] % GRID, colours[asked])
 
 
-def opening_rows(tiles: Tiles) -> list[dict[str, str]]:
+def opening_rows(tiles: TilesQuestion) -> list[dict[str, str]]:
     """System prompt and question as `{role, content}` rows."""
     prompt = load_prompt("tiles")
     return [
@@ -92,7 +92,7 @@ def opening_rows(tiles: Tiles) -> list[dict[str, str]]:
     ]
 
 
-def _demonstration(tiles: Tiles, rng: random.Random) -> tuple[list[dict[str, str]], Image.Image | None]:
+def _demonstration(tiles: TilesQuestion, rng: random.Random) -> tuple[list[dict[str, str]], Image.Image | None]:
     rows = opening_rows(tiles)
     if rng.random() < _GUESS_FRAC[tiles.kind]:
         guess = rng.choice(list(COLOURS))
@@ -162,7 +162,7 @@ def write_dataset(directory: Path, *, num_sft: int = 2400, num_rl: int = 512, nu
     _write_text(directory / "pages.jsonl", "".join(json.dumps(page) + "\n" for page in pages))
 
 
-def _rl_row(tiles: Tiles, number: int) -> dict[str, Any]:
+def _rl_row(tiles: TilesQuestion, number: int) -> dict[str, Any]:
     buffer = io.BytesIO()
     tiles.board.save(buffer, "PNG", compress_level=1)
     return {

@@ -39,7 +39,7 @@ from evaluation.runs.provenance import read_provenance
 from evaluation.runs.readiness import MODEL_KEY_VARIABLE, ModelAsked, NotReady, check_servers
 from evaluation.runs.score import score
 from evaluation.runs.serve import serve
-from evaluation.runs.settings import RunSettings
+from evaluation.runs.settings import EvaluationSettings
 from evaluation.runs.shortfall import TOO_FEW, shortfall
 from evaluation.runs.summary import RunSummary
 from evaluation.scoring.grader import Grader
@@ -108,7 +108,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--dialect", choices=("vllm", "openai"), default="vllm", help="`openai` for servers that are not vLLM"
     )
     for name in ("mode", "temperature", "top_p", "samples", "seed", "limit"):
-        add_option(parser, RunSettings, name)
+        add_option(parser, EvaluationSettings, name)
     parser.add_argument("--max-episodes", type=int, default=32, help="at once, and requests to the model")
     parser.add_argument("--patience-s", type=float, default=30.0, help="to wait while no model server answers")
     parser.add_argument("--cpu", action="store_true", help="start vLLM with settings for a CPU and a tiny model")
@@ -217,7 +217,7 @@ def run(options: RunOptions) -> RunSummary | None:
     return summary
 
 
-def _asked_settings(options: RunOptions) -> RunSettings:
+def _asked_settings(options: RunOptions) -> EvaluationSettings:
     wanted = {"benchmark": options.benchmark, "data": options.data, "model": options.asked.model}
     if missing := [name for name, value in wanted.items() if value is None]:
         raise ValueError(f"--{', --'.join(missing)} is missing; only --stage score and report of a run do without")
@@ -226,7 +226,7 @@ def _asked_settings(options: RunOptions) -> RunSettings:
     return settings_for(options.asked, options.benchmark, options.data, predictions=options.predictions)
 
 
-def settings_for(asked: ModelOptions, benchmark_name: str, data: Path, *, predictions: Path | None = None) -> RunSettings:
+def settings_for(asked: ModelOptions, benchmark_name: str, data: Path, *, predictions: Path | None = None) -> EvaluationSettings:
     """The settings of a run over one benchmark.
 
     Raises:
@@ -238,14 +238,14 @@ def settings_for(asked: ModelOptions, benchmark_name: str, data: Path, *, predic
     by_benchmark = {"prompt": benchmark.prompt, "tools": with_sources(benchmark.tools, asked.given)}
     own = {"benchmark": benchmark_name, "data": str(data), "model": asked.model}
     own |= {"predictions": str(predictions)} if predictions else {}
-    settings: RunSettings = settings_of(RunSettings, {**by_benchmark, **asked.given, **own})
+    settings: EvaluationSettings = settings_of(EvaluationSettings, {**by_benchmark, **asked.given, **own})
     if settings.imported:
         return settings
     can_prime = asked.dialect == "vllm" and not begins_replies(settings.model)
     return settings.model_copy(update={"primer": primer_of(settings, can_prime=can_prime)})
 
 
-def infer_run(out: Path, settings: RunSettings, asked: ModelOptions, *, scored: bool = True) -> None:
+def infer_run(out: Path, settings: EvaluationSettings, asked: ModelOptions, *, scored: bool = True) -> None:
     """Open the run and ask what is missing.
 
     Args:
@@ -295,7 +295,7 @@ def model_key() -> str:
     return os.environ.get(MODEL_KEY_VARIABLE, "").strip() or "EMPTY"
 
 
-def ready(settings: RunSettings, asked: ModelOptions, *, scored: bool = True) -> None:
+def ready(settings: EvaluationSettings, asked: ModelOptions, *, scored: bool = True) -> None:
     """Ask every server of a run whether it is there, before anything is asked of the model.
 
     Raises:
@@ -359,7 +359,7 @@ async def _judge_of(settings: JudgeSettings, cache: Path) -> Judge:
     return Judge(settings.model_copy(update={"cache": str(cache)}))
 
 
-def score_run(out: Path, settings: RunSettings, scoring: ScoringOptions) -> RunSummary:
+def score_run(out: Path, settings: EvaluationSettings, scoring: ScoringOptions) -> RunSummary:
     """Score what was committed; what a judge was asked before comes from its cache beside the run."""
     benchmark = load_benchmark(settings.benchmark)
 

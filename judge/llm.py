@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from judge.cache import open_cache
 from judge.connection import Connection, JudgeMisconfigured, asked_to_wait_s, refusal_text, status_and_json
 from judge.manners import Manners, Spelling, is_too_long
-from judge.replies import Reading, Reply, Spoken, mentions, read_answer, read_choice
+from judge.replies import JudgeReply, Reading, Spoken, mentions, read_answer, read_choice
 from serving.balancing import NoServer, Server, Servers
 from serving.retries import RETRIED, pause_before_s
 
@@ -278,7 +278,7 @@ class Llm:
         return base
 
     def _read(
-        self, server: Server, question: _Question[T], reply: Reply, *, held: bool, with_room: bool, label: str
+        self, server: Server, question: _Question[T], reply: JudgeReply, *, held: bool, with_room: bool, label: str
     ) -> _Attempt[T]:
         if reply.outage:
             server.failed()

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from judge.replies import Reply
+from judge.replies import JudgeReply
 
 Spelling = Literal["choice", "guided_choice", "json_schema", "none"]
 SPELLINGS: tuple[Spelling, ...] = ("choice", "guided_choice", "json_schema", "none")
@@ -108,7 +108,7 @@ class Manners:
             return self._learned(f"refuses {name}, and is asked with room instead, which takes longer")
         return False
 
-    def learn_from_reply(self, reply: Reply, *, held: bool, read: bool, with_room: bool) -> None:
+    def learn_from_reply(self, reply: JudgeReply, *, held: bool, read: bool, with_room: bool) -> None:
         """What a reply shows.
 
         Args:

@@ -109,7 +109,7 @@ _THOUGHT_FIELDS = ("reasoning", "reasoning_content", "thinking", "thinking_block
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reply:
+class JudgeReply:
     """One answer of a server, as far as it can be relied on."""
 
     said: Spoken | None = None
@@ -126,7 +126,7 @@ class Reply:
     """Whether this is no answer of the model at all."""
 
 
-def read_answer(answer: Any) -> Reply:
+def read_answer(answer: Any) -> JudgeReply:
     """Read the JSON of a chat completion; whatever else it is comes back as a reply without words."""
     try:
         choice = answer["choices"][0]
@@ -136,11 +136,12 @@ def read_answer(answer: Any) -> Reply:
         finish = str(choice.get("finish_reason") or "").casefold()
         refusal = message.get("refusal")
     except (LookupError, TypeError, AttributeError):
-        return Reply(problem=f"no chat completion: {str(answer)[:200]}", outage=True)
+        return JudgeReply(problem=f"no chat completion: {str(answer)[:200]}", outage=True)
     tokens = _tokens(answer)
     if finish in _BROKEN or choice.get("error"):
         why = choice.get("error") or f"finish_reason {finish!r}"
-        return Reply(raw=content, num_tokens=tokens, thought=thought, problem=f"broken off: {str(why)[:200]}", outage=True)
+        problem = f"broken off: {str(why)[:200]}"
+        return JudgeReply(raw=content, num_tokens=tokens, thought=thought, problem=problem, outage=True)
     said = spoken(content)
     problem, cut = "", finish in _CUT
     if cut:
@@ -154,7 +155,8 @@ def read_answer(answer: Any) -> Reply:
     elif not said.text:
         problem = "only a thought, and no words" if thought or said.thought else "empty"
     thought = thought or said is None or said.thought
-    return Reply(said=None if problem else said, raw=content, num_tokens=tokens, thought=thought, cut=cut, problem=problem)
+    said = None if problem else said
+    return JudgeReply(said=said, raw=content, num_tokens=tokens, thought=thought, cut=cut, problem=problem)
 
 
 def _content(content: Any) -> tuple[str, bool]:

@@ -14,7 +14,7 @@ from agent.trajectory import TrajectoryWriter
 from evaluation.benchmarks import load_benchmark
 from evaluation.runs.folder import facts_of, open_run
 from evaluation.runs.score import score
-from evaluation.runs.settings import RunSettings
+from evaluation.runs.settings import EvaluationSettings
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import load_profile
 from evaluation.smoke.lookalikes import write_lookalike
@@ -42,7 +42,7 @@ def make_run(directory, make, *, benchmark="vstar", count=12, judge=None, sample
     """A scored run; `make(item, sample)` gives an episode, or None for one that was not run."""
     data = write_lookalike(benchmark, directory.parent / "data", count=count)
     settings = {"prompt": "deepeyesv2_code"} | settings
-    given = RunSettings(benchmark=benchmark, data=str(data), model="m", samples=samples, **settings)
+    given = EvaluationSettings(benchmark=benchmark, data=str(data), model="m", samples=samples, **settings)
     one = load_benchmark(benchmark)
     open_run(directory, given, one, data)
     writer = TrajectoryWriter(directory)

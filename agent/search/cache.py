@@ -12,7 +12,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import ToolUnavailable
-from agent.search.recording import Question, Response
+from agent.search.recording import AskedQuestion, Response
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -50,7 +50,7 @@ class SharedCache:
         """Close the connections."""
         await self._redis.aclose()
 
-    async def get(self, question: Question) -> Response | None:
+    async def get(self, question: AskedQuestion) -> Response | None:
         """A shared answer; a broken one counts as none."""
         try:
             found = await self._redis.get(_PREFIX + question.key)
@@ -66,7 +66,7 @@ class SharedCache:
         except (ValueError, LookupError, TypeError, AttributeError):
             return None
 
-    async def put(self, question: Question, response: Response) -> None:
+    async def put(self, question: AskedQuestion, response: Response) -> None:
         """Share an answer."""
         blobs = {name: base64.b64encode(data).decode() for name, data in response.blobs.items()}
         try:

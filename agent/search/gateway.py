@@ -19,7 +19,7 @@ from agent.images import ImageFile
 from agent.loading import load_plugin
 from agent.search import ImageHit, Page, WebResult
 from agent.search.cache import SharedCache
-from agent.search.recording import CorruptEntry, Question, Recording, Response
+from agent.search.recording import AskedQuestion, CorruptEntry, Recording, Response
 from agent.search.web import Ledger, WebClient, WebSettings
 
 PROVIDERS = "agent.search.providers"
@@ -158,7 +158,7 @@ class Search:
         self, kind: str, query: str, options: dict[str, Any], live: Callable[[], Awaitable[Response]], *, empty: Any
     ) -> Response:
         self._counters["asked"] += 1
-        question = Question(provider=self.settings.provider, kind=kind, query=query, options=self._options | options)
+        question = AskedQuestion(provider=self.settings.provider, kind=kind, query=query, options=self._options | options)
         task = self._under_way.get(question.key)
         if task is None:
             task = asyncio.create_task(self._find(question, live, empty))
@@ -174,7 +174,7 @@ class Search:
         if not done.cancelled():
             done.exception()  # read, for all who waited may have been cancelled
 
-    async def _find(self, question: Question, live: Callable[[], Awaitable[Response]], empty: Any) -> Response:
+    async def _find(self, question: AskedQuestion, live: Callable[[], Awaitable[Response]], empty: Any) -> Response:
         replay = self.settings.mode == "replay"
         if self._recording is not None and (found := await self._recorded(question)) is not None:
             self._counters["from_recording"] += 1
@@ -199,7 +199,7 @@ class Search:
             await asyncio.to_thread(self._recording.put, question, response)
         return response
 
-    async def _recorded(self, question: Question) -> Response | None:
+    async def _recorded(self, question: AskedQuestion) -> Response | None:
         assert self._recording is not None
         try:
             return await asyncio.to_thread(self._recording.get, question)

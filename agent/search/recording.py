@@ -40,7 +40,7 @@ class CorruptEntry(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Question:
+class AskedQuestion:
     """What was asked of whom."""
 
     provider: str
@@ -116,7 +116,7 @@ class Recording:
         """Close the file."""
         self._db.close()
 
-    def get(self, question: Question) -> Response | None:
+    def get(self, question: AskedQuestion) -> Response | None:
         """The recorded answer, or None.
 
         Raises:
@@ -138,7 +138,7 @@ class Recording:
                 blobs[name] = found[0]
         return Response(saved["content"], blobs)
 
-    def put(self, question: Question, response: Response) -> None:
+    def put(self, question: AskedQuestion, response: Response) -> None:
         """Write an answer; an older one to the same question is replaced."""
         text = json.dumps({"content": response.content, "blobs": list(response.blobs)}, ensure_ascii=False)
         row = {

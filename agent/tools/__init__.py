@@ -53,7 +53,7 @@ class Tool(Protocol):
         ...
 
 
-class Session(Protocol):
+class CellRunner(Protocol):
     """A live sandbox session, as `code_sandbox.client` gives it."""
 
     async def execute(self, code: str, *, timeout_s: float, max_images: int = ..., max_chars: int = ...) -> Any: ...
@@ -64,7 +64,7 @@ class Session(Protocol):
 class Sandbox(Protocol):
     """Opens sessions."""
 
-    async def open(self, images: Sequence[bytes] = ..., *, session_id: str | None = ...) -> Session: ...
+    async def open(self, images: Sequence[bytes] = ..., *, session_id: str | None = ...) -> CellRunner: ...
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from agent.errors import SandboxAway, ToolError, ToolUnavailable
 from agent.images import ImageFile
 from agent.protocol import render_code_observation
 from agent.settings import AgentSettings
-from agent.tools import PROGRAM_LEFT_S, Sandbox, Session, Tool, ToolContext, ToolResult
+from agent.tools import PROGRAM_LEFT_S, CellRunner, Sandbox, Tool, ToolContext, ToolResult
 from code_sandbox.errors import SandboxError, SandboxRequestRefused
 from code_sandbox.wire import ExecuteResult
 
@@ -24,7 +24,7 @@ class PythonTool:
         self._sandbox = sandbox
         self._images = images
         self._settings = settings
-        self._session: Session | None = None
+        self._session: CellRunner | None = None
 
     async def run(self, arguments: Mapping[str, Any]) -> ToolResult:
         """Run the code as written."""

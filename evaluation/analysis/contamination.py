@@ -47,7 +47,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ComparedText:
     """A row of training data, or a benchmark item."""
 
     name: str
@@ -75,7 +75,9 @@ def runs_of_words(text: str) -> frozenset[tuple[str, ...]]:
     return frozenset(tuple(words[i : i + _RUN_WORDS]) for i in range(len(words) - _RUN_WORDS + 1))
 
 
-def check(items: Iterable[Entry], train: Iterable[Entry], *, max_distance: int = 4, min_share: float = 0.8) -> list[Finding]:
+def check(
+    items: Iterable[ComparedText], train: Iterable[ComparedText], *, max_distance: int = 4, min_share: float = 0.8
+) -> list[Finding]:
     """Compare every item with every row.
 
     Args:
@@ -143,16 +145,16 @@ def _same_words(
     return findings
 
 
-def benchmark_entries(name: str, path: Path) -> Iterator[Entry]:
+def benchmark_entries(name: str, path: Path) -> Iterator[ComparedText]:
     """A benchmark's questions, without options, and images."""
     for item in load_benchmark(name).load(path):
         if item.unread:
             continue
         question = item.fields.get("question", item.question)
-        yield Entry(item.item_id, question, tuple(image.data for image in item.read_images()))
+        yield ComparedText(item.item_id, question, tuple(image.data for image in item.read_images()))
 
 
-def train_entries(paths: Sequence[Path], *, media: Path | None = None) -> Iterator[Entry]:
+def train_entries(paths: Sequence[Path], *, media: Path | None = None) -> Iterator[ComparedText]:
     """Rows of RL parquet (`prompt`, `images`) and SFT JSON (`messages`, `images`).
 
     Raises:
@@ -169,7 +171,7 @@ def train_entries(paths: Sequence[Path], *, media: Path | None = None) -> Iterat
             asked = [str(message["content"]) for message in messages if message.get("role") == "user"]
             question = str((row.get("extra_info") or {}).get("question") or (asked[0] if asked else ""))
             images = image_reader(row.get("images"), media or path.parent, place)()
-            yield Entry(place, question.replace("<image>", " "), tuple(image.data for image in images))
+            yield ComparedText(place, question.replace("<image>", " "), tuple(image.data for image in images))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -25,7 +25,7 @@ from agent.trajectory import TrajectoryWriter
 from code_sandbox.pools import Pools
 from evaluation.benchmarks import Item
 from evaluation.runs.folder import facts_of, finished, locked, read_items
-from evaluation.runs.settings import RunSettings
+from evaluation.runs.settings import EvaluationSettings
 from serving.fleet import Fleet
 
 _log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class ModelServers:
         if not self.base_urls:
             raise ValueError("no model server is named; give its base URL, with /v1")
 
-    def chat(self, settings: RunSettings) -> ChatSettings:
+    def chat(self, settings: EvaluationSettings) -> ChatSettings:
         """How the first of them is asked; a fleet sends what is asked of it to any."""
         return ChatSettings(
             base_url=self.base_urls[0],
@@ -110,7 +110,7 @@ class ModelServers:
 class _Asker:
     """Plays one episode after the other and commits each."""
 
-    def __init__(self, directory: Path, settings: RunSettings, servers: ModelServers) -> None:
+    def __init__(self, directory: Path, settings: EvaluationSettings, servers: ModelServers) -> None:
         chat = servers.chat(settings)
         self._settings, self._writer = settings, TrajectoryWriter(directory)
         fleet = Fleet(servers.base_urls, max_in_flight=servers.max_episodes, inner=Pools(), patience_s=servers.patience_s)
@@ -165,7 +165,7 @@ async def _say_waits(asker: _Asker, say: Callable[[str], object]) -> None:
 async def infer(
     directory: Path,
     items: Iterable[Item],
-    settings: RunSettings,
+    settings: EvaluationSettings,
     servers: ModelServers,
     *,
     on_done: Callable[[int], None] | None = None,

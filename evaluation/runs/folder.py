@@ -32,7 +32,7 @@ from evaluation.errors import BenchmarkError
 from evaluation.runs.files import RunMismatch, read_lines, write_whole
 from evaluation.runs.provenance import VERSION as PROVENANCE_VERSION
 from evaluation.runs.provenance import Provenance, old_names, prompt_sha256, read_provenance, versions, write_provenance
-from evaluation.runs.settings import RunSettings
+from evaluation.runs.settings import EvaluationSettings
 from evaluation.scoring.grader import Prediction
 
 _log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def is_empty(episode: Episode) -> bool:
     return last is not None and not last.text and not last.num_tokens
 
 
-def open_run(directory: Path, settings: RunSettings, benchmark: Benchmark, data: Path) -> int:
+def open_run(directory: Path, settings: EvaluationSettings, benchmark: Benchmark, data: Path) -> int:
     """Make the folder, or check that it holds the same run. The benchmark's file is read as a whole, images included.
 
     A row that cannot be used is an item that says so, and that nobody is asked.
@@ -130,7 +130,7 @@ def _say_unread(data: Path, unread: Sequence[Item], rows: int) -> None:
         )  # fmt: skip
 
 
-def _refuse_another(directory: Path, known: Provenance, settings: RunSettings) -> None:
+def _refuse_another(directory: Path, known: Provenance, settings: EvaluationSettings) -> None:
     if known.version < PROVENANCE_VERSION:
         renamed = "".join(f"; {old} is called {new} now" for old, new in old_names(directory).items())
         raise RunMismatch(

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from agent.records import reason_of
 from agent.settings import OLD_NAMES
 from evaluation.runs.files import RunMismatch, read_text, version_of, write_whole
-from evaluation.runs.settings import RunSettings
+from evaluation.runs.settings import EvaluationSettings
 
 VERSION = 2
 """1 had the settings beside the rest, some of them under other names."""
@@ -27,7 +27,7 @@ class Provenance(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    settings: RunSettings
+    settings: EvaluationSettings
     """Those that decide the numbers; places are as by default."""
     prompt_sha256: str
     """Empty without a prompt."""
@@ -42,7 +42,7 @@ class Provenance(BaseModel):
     version: int = VERSION
     """Of the file that it was read from."""
 
-    def differences(self, settings: RunSettings) -> list[str]:
+    def differences(self, settings: EvaluationSettings) -> list[str]:
         """What keeps a run with other settings from going on here, each as `name: this then, that now`."""
         then, now = self.settings.recorded, settings.recorded
         names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
@@ -53,7 +53,7 @@ class Provenance(BaseModel):
         return found
 
 
-def prompt_sha256(settings: RunSettings) -> str:
+def prompt_sha256(settings: EvaluationSettings) -> str:
     """The digest of the prompt of the settings' mode; empty without one."""
     prompt = settings.load_prompt()
     return prompt.sha256 if prompt is not None else ""
@@ -89,7 +89,7 @@ def read_provenance(directory: Path) -> Provenance:
 def _of_version_1(saved: Mapping[str, Any]) -> dict[str, Any]:
     """Settings stood beside the rest. One that was not recorded has its default: until then nobody could set it."""
     named = {OLD_NAMES.get(name, name): value for name, value in saved.items()}
-    settings = {name: value for name, value in named.items() if name in RunSettings.model_fields}
+    settings = {name: value for name, value in named.items() if name in EvaluationSettings.model_fields}
     return {name: value for name, value in named.items() if name not in settings} | {"settings": settings, "version": 1}
 
 

@@ -19,7 +19,7 @@ _OF_IMPORTED = frozenset({"benchmark", "data", "model", "samples", "predictions"
 _SEARCH_TOOLS = frozenset(["search", "image_search", "fetch_page"])
 
 
-class RunSettings(AgentSettings):
+class EvaluationSettings(AgentSettings):
     """Everything that decides a run's numbers; a folder is resumed only with equal settings.
 
     `tools`, `prompt` and `primer` are those of the modes with tools; `agent` has what a mode makes of them.

@@ -13,7 +13,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class RuleRow:
     """One rule."""
 
     name: str
@@ -27,7 +27,7 @@ class Row:
 
 
 TABLE = (
-    Row(
+    RuleRow(
         "exact",
         "the same text but for layout (bold, quotes, `$…$`, a box, full width, a full stop, «the answer is»), an "
         "article in front, and the case of words; the case of symbols, primes, factorials and superscripts count",
@@ -35,7 +35,7 @@ TABLE = (
         (),
         (("Vitamin A", "Vitamin"), ("Co", "CO"), ("x²", "x2"), ("f'", "f"), ("Paris", "Paris, Texas")),
     ),
-    Row(
+    RuleRow(
         "choice",
         "a capital letter; the letter, perhaps announced, in brackets or with its text, which negates nothing, takes "
         "nothing back and names no other; where the question shows the options, with just that text",
@@ -43,21 +43,21 @@ TABLE = (
         (("B", "C. a dog"),),
         (("A", "A. dog or B. cat"), ("B", "B. No wait, C."), ("A", "not A"), ("A, C", "C, A")),
     ),
-    Row(
+    RuleRow(
         "yes_no",
         "the bare words yes, no, true, false",
         (("yes", "True."),),
         (("no", "Yes!"),),
         (("yes", "yes, but"), ("No", "NO")),
     ),
-    Row(
+    RuleRow(
         "words",
         "words of one closed class, such as colours, weekdays, left and right",
         (("grey", "GRAY"),),
         (("red", "blue"), ("Monday", "Tuesday")),
         (("red", "crimson"), ("red", "dark blue")),
     ),
-    Row(
+    RuleRow(
         "number",
         "one number, in digits, words or LaTeX, perhaps with a unit, percent, currency or noun. Equal to the last "
         "digit, after exact conversion, is right; wrong is what is one in the coarser last place off, or measures "
@@ -66,29 +66,29 @@ TABLE = (
         (("2,345,678.50", "2,345,678.05"), ("5 MW", "5 mW"), ("1e-7", "2e-7"), ("$5", "€5")),
         (("0.6", "0.57"), ("12 cm", "12"), ("50%", "0.5"), ("3.10", "3.1"), ("007", "7"), ("1,234", "1.234")),
     ),
-    Row(
+    RuleRow(
         "date",
         "a date with the same parts on both sides; every reading of an ambiguous one",
         (("2024-03-05", "March 5th, 2024"), ("2024-03-15", "15/03/2024")),
         (("2024-03-05", "5 April 2024"), ("3/4/2021", "6/8/2021")),
         (("2024-03-05", "05/03/2024"), ("2024", "March 5, 2024")),
     ),
-    Row(
+    RuleRow(
         "time",
         "a time of day",
         (("3:00 PM", "15:00"),),
         (("3:00 PM", "3:00 AM"),),
         (("12:30", "12:30 PM"), ("8:20", "2:5")),
     ),
-    Row("range", "two ends", (("10–20", "between 10 and 20"),), (("6-12", "12-18"),), (("2-1", "1"), ("2-1", "1-2"))),
-    Row(
+    RuleRow("range", "two ends", (("10–20", "between 10 and 20"),), (("6-12", "12-18"),), (("2-1", "1"), ("2-1", "1-2"))),
+    RuleRow(
         "ratio",
         "numbers with colons that are no time",
         (("3:4", "3 : 4"),),
         (("1:2:3", "1:2:4"),),
         (("3:4", "6:8"), ("16:9", "9:16")),
     ),
-    Row(
+    RuleRow(
         "list",
         "two items or more, equal in order; in any order if the gold stands in braces. Wrong are plain numbers of "
         "which one is missing or another",
@@ -96,7 +96,7 @@ TABLE = (
         (("2, 3, 5", "2, 3"),),
         (("Rome, Paris", "Paris and Rome"), ("(0,1)", "[0,1]"), ("1, 2", "1, 2, 2")),
     ),
-    Row(
+    RuleRow(
         "candidates",
         "an answer that lists several letters, plain numbers or closed formulas, or joins words of a class with «or»; "
         "wrong if one of them is",
@@ -104,8 +104,8 @@ TABLE = (
         (("C", "A, C"), ("5", "$1$ $2$ $3$ $4$ $5$"), ("7", "7 or 8"), ("red", "red or blue")),
         (("Paris", "Paris or Rome"), ("12", "12 or so")),
     ),
-    Row("code", "the same letters with another number", (), (("E10", "E5"),), (("B12", "B 12"), ("12A", "E5"))),
-    Row(
+    RuleRow("code", "the same letters with another number", (), (("E10", "E5"),), (("B12", "B 12"), ("12A", "E5"))),
+    RuleRow(
         "maths",
         "one formula as a whole, of 300 characters at most (judge/rules/formulas.py). Right is what is equal exactly, "
         "or to 40 digits and proven by math-verify in a second; wrong are numbers that differ. No ranges, scores, "

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.checks import Check
 from agent.errors import EpisodeFailure
 from code_sandbox.errors import SandboxError
 from reinforcement_learning.checks.capacity import check_disk, check_plan, check_sandbox_capacity, judge_load
@@ -20,18 +21,6 @@ from reinforcement_learning.checks.model import check_model
 from reinforcement_learning.checks.services import check_judge, check_sandbox, check_search, check_wandb
 from reinforcement_learning.recipe import Recipe
 from reinforcement_learning.row_errors import RowError
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing looked at."""
-
-    name: str
-    ok: bool
-    message: str
-
-    def __str__(self) -> str:
-        return f"{'ok  ' if self.ok else 'FAIL'}  {self.name}: " + self.message.replace("\n", "\n        ")
 
 
 @dataclass(slots=True)

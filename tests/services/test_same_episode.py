@@ -25,7 +25,7 @@ from agent.setup import open_setup
 from deepeyes.chat import play
 from evaluation.benchmarks import Item
 from evaluation.runs.ask import ModelServers, infer
-from evaluation.runs.settings import RunSettings
+from evaluation.runs.settings import EvaluationSettings
 from evaluation.smoke.scripted_model import request_server
 from tests.conftest import ROOT
 from tests.services.test_chat import streaming_server
@@ -110,7 +110,7 @@ def in_evaluation(given, folder):
 
     folder.mkdir()
     item = Item(item_id="1", question=QUESTION, gold="", read_images=lambda: tuple(map(ImageFile, PHOTOS)))
-    settings = RunSettings(benchmark="vstar", data="", model="m", **given)
+    settings = EvaluationSettings(benchmark="vstar", data="", model="m", **given)
     with request_server(respond) as url:
         asyncio.run(infer(folder, [item], settings, ModelServers(base_urls=(url,), served_name="m")))
     return bodies

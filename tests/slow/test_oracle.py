@@ -15,7 +15,7 @@ from evaluation.benchmarks import load_benchmark
 from evaluation.exchange.export import export
 from evaluation.runs.folder import facts_of, open_run
 from evaluation.runs.score import score
-from evaluation.runs.settings import RunSettings
+from evaluation.runs.settings import EvaluationSettings
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import load_profile
 from evaluation.smoke.lookalikes import write_lookalike
@@ -106,7 +106,7 @@ FLAT = {
 
 
 def opened_run(directory, name, data):
-    settings = RunSettings(benchmark=name, data=str(data), model="m", prompt="deepeyesv2_code", mode="think")
+    settings = EvaluationSettings(benchmark=name, data=str(data), model="m", prompt="deepeyesv2_code", mode="think")
     open_run(directory, settings, load_benchmark(name), data)
     return list(load_benchmark(name).load(data))
 

@@ -14,7 +14,7 @@ from deepeyes.quickstart.report import write_report
 from evaluation.benchmarks import load_benchmark
 from evaluation.runs.folder import facts_of, open_run
 from evaluation.runs.score import score
-from evaluation.runs.settings import RunSettings
+from evaluation.runs.settings import EvaluationSettings
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import load_profile
 from judge.client import Judge, JudgeSettings
@@ -23,7 +23,7 @@ from tests.recorded_runs import CROP, episode
 
 def evaluated(run, data, right):
     benchmark = load_benchmark("tiles")
-    open_run(run, RunSettings(benchmark="tiles", data=str(data), model="m", prompt="tiles"), benchmark, data)
+    open_run(run, EvaluationSettings(benchmark="tiles", data=str(data), model="m", prompt="tiles"), benchmark, data)
     writer = TrajectoryWriter(run)
     for number, item in enumerate(benchmark.load(data)):
         answer = item.gold if right(number) else "purple"

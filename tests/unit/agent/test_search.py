@@ -17,7 +17,7 @@ from agent.messages import Message
 from agent.search import Page, WebResult
 from agent.search.gateway import open_search
 from agent.search.pages import MAX_PAGE_BYTES, read_web_page, readable
-from agent.search.recording import Question, Recording, RecordingError, Response
+from agent.search.recording import AskedQuestion, Recording, RecordingError, Response
 from agent.search.web import WebClient, WebSettings
 from agent.testing import ScriptedPolicy
 from agent.tools import ToolContext, build_tools
@@ -155,7 +155,7 @@ async def test_equal_questions_at_the_same_time_are_one_request_and_survive_a_ca
 def test_any_answer_comes_back_from_a_recording_unchanged(query, options, content):
     recording = Recording.__new__(Recording)
     recording.__init__(_memory(), writable=True)
-    question = Question(provider="p", kind="search", query=query.encode("utf-8", "replace").decode(), options=options)
+    question = AskedQuestion(provider="p", kind="search", query=query.encode("utf-8", "replace").decode(), options=options)
     response = Response(content, {ImageFile(png()).sha256: png()})
     recording.put(question, response)
     assert recording.get(question) == response
@@ -204,7 +204,7 @@ def test_another_version_or_another_file_is_refused_with_advice(tmp_path):
 
 def test_merging_keeps_what_is_there_and_adds_what_is_not(tmp_path):
     one, two = Recording(tmp_path / "1.sqlite", writable=True), Recording(tmp_path / "2.sqlite", writable=True)
-    ask = lambda query: Question(provider="p", kind="image", query=query, options={})  # noqa: E731
+    ask = lambda query: AskedQuestion(provider="p", kind="image", query=query, options={})  # noqa: E731
     one.put(ask("a"), Response(["mine"]))
     two.put(ask("a"), Response(["theirs"]))
     two.put(ask("b"), Response(["new"], {ImageFile(png()).sha256: png()}))

@@ -8,10 +8,10 @@ from PIL import Image
 
 from agent.recipes import RecipeError, shared_value
 from cold_start.check_data import conversation_problems
+from cold_start.examination import examine, fingerprint
 from cold_start.files import write_atomically
 from cold_start.prepare_data import examine_data, prepared_copy, read_sources, write_copy
 from cold_start.recipe import RECIPES, DataSettings, load_recipe
-from cold_start.verdicts import examine, fingerprint
 from tests.conftest import png
 from tests.unit.cold_start.conftest import GOOD, changed, settings_for
 

@@ -10,11 +10,11 @@ from PIL import Image
 from agent.images import ImageFile
 from agent.messages import escape
 from agent.recipes import RecipeError
+from cold_start.examination import Source, examine, examine_all
 from cold_start.images import write_images
 from cold_start.llama_factory import Pipeline
 from cold_start.prepare_data import examine_data, write_copy
 from cold_start.recipe import DataSettings
-from cold_start.verdicts import Source, examine, examine_all
 from tests.conftest import png
 from tests.pictures import QWEN2_VL_RULE, pictures
 from tests.unit.cold_start.conftest import GOOD, changed, settings_for, write_unchecked

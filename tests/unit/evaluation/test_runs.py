@@ -25,7 +25,7 @@ from evaluation.runs.folder import locked, open_run, read_items
 from evaluation.runs.rejudge import rejudge
 from evaluation.runs.rows import CallFacts, ScoreRow, read_scores
 from evaluation.runs.score import score
-from evaluation.runs.settings import RunSettings
+from evaluation.runs.settings import EvaluationSettings
 from evaluation.runs.summary import read_summary
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import load_profile
@@ -145,13 +145,13 @@ def test_any_text_of_a_model_is_scored_reported_compared_and_exported(tmp_path, 
 def test_a_question_with_an_odd_line_end_is_one_item(tmp_path):
     data = write_lookalike("chartqa", tmp_path / "data")
     data.write_text(data.read_text().replace("What is the value at 0?", "What is\u2028the value?"), newline="")
-    settings = RunSettings(benchmark="chartqa", data=str(data), model="m", prompt="deepeyesv2_code")
+    settings = EvaluationSettings(benchmark="chartqa", data=str(data), model="m", prompt="deepeyesv2_code")
     assert open_run(tmp_path / "run", settings, load_benchmark("chartqa"), data) == len(read_items(tmp_path / "run")) == 8
 
 
 def test_a_run_is_not_gone_on_with_over_a_file_that_has_changed(tmp_path):
     data = write_lookalike("chartqa", tmp_path / "data")
-    settings = RunSettings(benchmark="chartqa", data=str(data), model="m", prompt="deepeyesv2_code")
+    settings = EvaluationSettings(benchmark="chartqa", data=str(data), model="m", prompt="deepeyesv2_code")
     open_run(tmp_path / "run", settings, load_benchmark("chartqa"), data)
     write_lookalike("chartqa", tmp_path / "data", count=9)
     with pytest.raises(RunMismatch, match=r"holds a run over another ChartQA_TEST\.tsv .*md5"):

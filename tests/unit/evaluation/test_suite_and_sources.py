@@ -11,10 +11,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from agent.recipes import RecipeError, shared_value
-from data.fetch import FetchFailed, Source, fetch
+from data.fetch import FetchedFile, FetchFailed, fetch
 from data.fetch import main as fetch_main
 from evaluation import suite
-from evaluation.analysis.contamination import Entry, check, image_hash, train_entries
+from evaluation.analysis.contamination import ComparedText, check, image_hash, train_entries
 from evaluation.run import settings_for
 from evaluation.smoke.lookalikes import lookalike_names, write_lookalike
 from evaluation.smoke.suite import main as smoke_main
@@ -84,18 +84,18 @@ def scene(seed, size=(200, 150), quality=None):
 
 
 def test_an_image_is_found_at_another_size_and_compression_and_others_are_not():
-    items = [Entry(str(n), f"question number {n}?", (scene(n),)) for n in range(20)]
-    train = [Entry(f"t{n}", "something else entirely here", (scene(n, (640, 480), 40),)) for n in (3, 7, 105)]
+    items = [ComparedText(str(n), f"question number {n}?", (scene(n),)) for n in range(20)]
+    train = [ComparedText(f"t{n}", "something else entirely here", (scene(n, (640, 480), 40),)) for n in (3, 7, 105)]
     found = check(items, train)
     assert {(finding.item_id, finding.train) for finding in found} == {("3", "t3"), ("7", "t7")}
 
 
 def test_a_question_is_found_in_other_case_and_inside_a_longer_one():
     items = [
-        Entry("1", "What is the colour of the small car on the left?", ()),
-        Entry("2", "Is the man wearing a hat today?", ()),
+        ComparedText("1", "What is the colour of the small car on the left?", ()),
+        ComparedText("2", "Is the man wearing a hat today?", ()),
     ]
-    train = [Entry("t", "Look. WHAT is the colour of the small car on the left? Answer shortly.", ())]
+    train = [ComparedText("t", "Look. WHAT is the colour of the small car on the left? Answer shortly.", ())]
     assert [(f.item_id, f.kind, f.closeness) for f in check(items, train)] == [("1", "question", "100%")]
 
 
@@ -118,7 +118,7 @@ def test_both_forms_of_training_data_are_read(tmp_path):
 # ---- downloads ----
 
 CONTENT = bytes(range(256)) * 40
-SOURCE = Source(file="x.tsv", url="http://h/x.tsv", md5=hashlib.md5(CONTENT, usedforsecurity=False).hexdigest())
+SOURCE = FetchedFile(file="x.tsv", url="http://h/x.tsv", md5=hashlib.md5(CONTENT, usedforsecurity=False).hexdigest())
 
 
 def server(*, break_at=None, ranges=True, statuses=()):

@@ -28,7 +28,7 @@ def nothing_from_this_shell(monkeypatch):
 @pytest.fixture
 def question(tmp_path):
     (tmp_path / "nonce").write_text("n")
-    return node_probe.Question(
+    return node_probe.ProbeQuestion(
         nonce="n",
         nonce_file=str(tmp_path / "nonce"),
         paths=[str(tmp_path)],

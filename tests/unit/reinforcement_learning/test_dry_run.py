@@ -254,7 +254,7 @@ def test_tokens_of_a_row_are_those_that_a_rollout_makes_of_it(toy, tmp_path):
     from transformers import AutoProcessor
 
     from agent.images import ImageFile
-    from reinforcement_learning.checks.verdicts import token_counter
+    from reinforcement_learning.checks.file_reports import token_counter
     from reinforcement_learning.rows import read_row
 
     recipe = load_recipe("tiny_cpu", [*arguments(toy, tmp_path), "agent.prompt=null"])

@@ -19,7 +19,7 @@ from cold_start.files import write_atomically
 from cold_start.llama_factory import Encoded
 
 RULES_VERSION = 2
-"""Raised when a rule changes, so that no older verdict is believed."""
+"""Raised when a rule changes, so that no older examination is believed."""
 _CHUNK = 64
 # Below this many, starting processes takes longer than the work.
 _MIN_PARALLEL = 256
@@ -52,7 +52,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Examination:
     """What was found about one conversation."""
 
     num_tokens: int = 0
@@ -63,18 +63,18 @@ class Verdict:
     """Of those of its images that are written anew."""
 
 
-def examine(conversation: Any, images_directory: Path, encoder: Encoder) -> Verdict:
-    """The verdict on one conversation. Nothing that it holds makes this raise."""
+def examine(conversation: Any, images_directory: Path, encoder: Encoder) -> Examination:
+    """The examination of one conversation. Nothing that it holds makes this raise."""
     try:
         if reasons := conversation_problems(conversation):
-            return Verdict(reasons=tuple(reasons))
+            return Examination(reasons=tuple(reasons))
         encoded = encoder.encode(clean(conversation, images_directory))
     except Exception as error:  # noqa: BLE001 - one conversation of 65,807 must not end the preparation
-        return Verdict(reasons=(f"it cannot be examined: {type(error).__name__}: {str(error)[:200]}",))
-    return Verdict(encoded.num_tokens, (encoded.problem,) if encoded.problem else (), encoded.copied_pixels)
+        return Examination(reasons=(f"it cannot be examined: {type(error).__name__}: {str(error)[:200]}",))
+    return Examination(encoded.num_tokens, (encoded.problem,) if encoded.problem else (), encoded.copied_pixels)
 
 
-def examine_all(sources: Sequence[Source], encoder: Encoder, num_workers: int) -> list[list[Verdict]]:
+def examine_all(sources: Sequence[Source], encoder: Encoder, num_workers: int) -> list[list[Examination]]:
     """Verdicts in the order of the conversations, a list for each source.
 
     Workers are forked: they hold the conversations and LLaMA-Factory already. One that dies takes nothing with it: its
@@ -85,13 +85,13 @@ def examine_all(sources: Sequence[Source], encoder: Encoder, num_workers: int) -
         chunks = [_chunk(sources, encoder, *task) for task in tasks]
     else:
         chunks = _in_processes(sources, encoder, tasks, num_workers)
-    verdicts: list[list[Verdict]] = [[] for _ in sources]
+    examinations: list[list[Examination]] = [[] for _ in sources]
     for (number, _), chunk in zip(tasks, chunks, strict=True):
-        verdicts[number] += chunk
-    return verdicts
+        examinations[number] += chunk
+    return examinations
 
 
-def _chunk(sources: Sequence[Source], encoder: Encoder, number: int, start: int, size: int = _CHUNK) -> list[Verdict]:
+def _chunk(sources: Sequence[Source], encoder: Encoder, number: int, start: int, size: int = _CHUNK) -> list[Examination]:
     source = sources[number]
     return [examine(row, source.images_directory, encoder) for row in source.conversations[start : start + size]]
 
@@ -99,20 +99,20 @@ def _chunk(sources: Sequence[Source], encoder: Encoder, number: int, start: int,
 _FORKED: tuple[Sequence[Source], Encoder] | None = None
 
 
-def _forked_chunk(task: tuple[int, int], size: int = _CHUNK) -> list[Verdict]:
+def _forked_chunk(task: tuple[int, int], size: int = _CHUNK) -> list[Examination]:
     assert _FORKED is not None
     return _chunk(*_FORKED, *task, size)
 
 
 def _in_processes(
     sources: Sequence[Source], encoder: Encoder, tasks: Sequence[tuple[int, int]], num_workers: int
-) -> list[list[Verdict]]:
+) -> list[list[Examination]]:
     global _FORKED
     _FORKED = sources, encoder
     try:
         with _pool(num_workers) as pool:
             futures = [pool.submit(_forked_chunk, task) for task in tasks]
-            chunks: list[list[Verdict] | None] = []
+            chunks: list[list[Examination] | None] = []
             for future in futures:
                 try:
                     chunks.append(future.result())
@@ -126,13 +126,13 @@ def _in_processes(
         _FORKED = None
 
 
-def _in_halves(task: tuple[int, int], size: int) -> list[Verdict]:
+def _in_halves(task: tuple[int, int], size: int) -> list[Examination]:
     try:
         with _pool(1) as pool:
             return pool.submit(_forked_chunk, task, size).result()
     except BrokenProcessPool:
         if size == 1:
-            return [Verdict(reasons=("the process that read it was killed; is an image broken or too large?",))]
+            return [Examination(reasons=("the process that read it was killed; is an image broken or too large?",))]
         number, start = task
         return _in_halves((number, start), size // 2) + _in_halves((number, start + size // 2), size - size // 2)
 
@@ -142,7 +142,7 @@ def _pool(num_workers: int) -> ProcessPoolExecutor:
 
 
 def fingerprint(sources: Sequence[Source], settings: Mapping[str, Any]) -> str:
-    """A hash of all that verdicts depend on: files, images (by path, size and time of change), settings, tokenizer."""
+    """A hash of all that examinations depend on: files, images (by path, size and time of change), settings, tokenizer."""
     digest = hashlib.sha256()
     model = Path(str(settings["model_name_or_path"]))
     facts = {
@@ -182,25 +182,26 @@ def _file_hashes(model: Path) -> dict[str, str]:
 
 
 def cache_directory() -> Path:
-    """Where verdicts and lists of what was left out are kept: `cold_start` in DEEPEYES_CACHE, or in the user's cache."""
+    """Where examinations and lists of what was left out are kept: `cold_start` in DEEPEYES_CACHE, or in the user's cache."""
     if own := os.environ.get("DEEPEYES_CACHE"):
         return Path(own) / "cold_start"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deepeyes" / "cold_start"
 
 
-def remembered(key: str) -> list[list[Verdict]] | None:
+def remembered(key: str) -> list[list[Examination]] | None:
     """Verdicts that an earlier start came to under this fingerprint."""
     try:
         rows = json.loads((cache_directory() / f"{key}.json").read_text(encoding="utf-8"))
-        return [[Verdict(**row | {"reasons": tuple(row["reasons"])}) for row in source] for source in rows]
+        return [[Examination(**row | {"reasons": tuple(row["reasons"])}) for row in source] for source in rows]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def remember(key: str, verdicts: Sequence[Sequence[Verdict]]) -> None:
-    """Keep verdicts for the next start; a cache that cannot be written only costs time."""
+def remember(key: str, examinations: Sequence[Sequence[Examination]]) -> None:
+    """Keep examinations for the next start; a cache that cannot be written only costs time."""
     try:
         cache_directory().mkdir(parents=True, exist_ok=True)
-        write_atomically(cache_directory() / f"{key}.json", [json.dumps([[asdict(v) for v in rows] for rows in verdicts])])
+        content = [[asdict(one) for one in rows] for rows in examinations]
+        write_atomically(cache_directory() / f"{key}.json", [json.dumps(content)])
     except OSError:
         return

@@ -1,7 +1,7 @@
 """Every row looked at once, as the rollouts will see it: read, decoded, counted in tokens.
 
 Threads, not processes: decoding, reading parquet and tokenising all run outside the interpreter's lock, and a single row
-group of many gigabytes is shared out among them too. Verdicts are kept in the cache of the user by checksum of the file and
+group of many gigabytes is shared out among them too. Reports are kept in the cache of the user by checksum of the file and
 by every setting that they follow from; those of files that name images by path are not, because the images may change.
 """
 
@@ -41,7 +41,7 @@ CountTokens = Callable[[RowContent, Sequence[ImageFile]], int]
 
 
 @dataclass(slots=True)
-class FileVerdicts:
+class FileReport:
     """What the rows of one file are like."""
 
     file: str
@@ -61,8 +61,8 @@ class FileVerdicts:
 
 
 @dataclass(frozen=True, slots=True)
-class _Verdict:
-    """The verdict on one row."""
+class _RowReport:
+    """The report on one row."""
 
     source: str = ""
     images: int = 0
@@ -71,7 +71,7 @@ class _Verdict:
     escaped: bool = False
 
 
-def judge_file(
+def check_file(
     file: str,
     recipe: Recipe,
     options: RowOptions,
@@ -79,7 +79,7 @@ def judge_file(
     *,
     settings_key: str,
     threads: int | None = None,
-) -> FileVerdicts:
+) -> FileReport:
     """Look at every row of a file.
 
     Args:
@@ -87,49 +87,49 @@ def judge_file(
         recipe: With the limits.
         options: How rows are read.
         count_tokens: Of the opening; None where the model's tokenizer is not at hand.
-        settings_key: Of all that the verdicts follow from beside the file.
+        settings_key: Of all that the reports follow from beside the file.
         threads: As many as there are processors by default.
 
     Raises:
         RecipeError: The file is no readable parquet file.
     """
     name = hashlib.sha256("\0".join((_FORMAT, file, file_checksum(file), settings_key)).encode()).hexdigest()
-    note = cache_directory() / "verdicts" / f"{name}.json"
+    note = cache_directory() / "reports" / f"{name}.json"
     found = _from_cache(note)
     if found is not None:
         return found
     began = time.monotonic()
-    verdicts = FileVerdicts(file)
+    reports = FileReport(file)
     limit = _prompt_limit(recipe)
     threads = threads or len(os.sched_getaffinity(0))
 
-    def judge(number: int, raw: Mapping[str, Any]) -> _Verdict | RowError:
+    def judge(number: int, raw: Mapping[str, Any]) -> _RowReport | RowError:
         try:
-            return judge_row(read_row(raw, file=file, row=number, options=options), count_tokens, limit)
+            return check_row(read_row(raw, file=file, row=number, options=options), count_tokens, limit)
         except RowError as error:
             return RowError(error.kind, error.detail, file=file, row=number)
 
     def rows() -> Iterator[Mapping[str, Any]]:
         for _, raw in read_groups(file, None, options.columns):
-            verdicts.from_paths |= names_files(raw, options)
+            reports.from_paths |= names_files(raw, options)
             yield raw
 
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[_Verdict | RowError]] = deque()
+        waiting: deque[Future[_RowReport | RowError]] = deque()
         for number, raw in enumerate(rows()):
             waiting.append(pool.submit(judge, number, raw))
             # No more rows are held than the threads need: one may have many megabytes of images.
             if len(waiting) >= _IN_FLIGHT_PER_THREAD * threads:
-                _add(verdicts, waiting.popleft().result())
+                _add(reports, waiting.popleft().result())
         while waiting:
-            _add(verdicts, waiting.popleft().result())
-    verdicts.seconds = time.monotonic() - began
-    if not verdicts.from_paths:
-        write_whole(note, json.dumps(_to_json(verdicts)).encode())
-    return verdicts
+            _add(reports, waiting.popleft().result())
+    reports.seconds = time.monotonic() - began
+    if not reports.from_paths:
+        write_whole(note, json.dumps(_to_json(reports)).encode())
+    return reports
 
 
-def judge_row(content: RowContent, count_tokens: CountTokens | None, limit: int) -> _Verdict:
+def check_row(content: RowContent, count_tokens: CountTokens | None, limit: int) -> _RowReport:
     """Look at one row.
 
     Raises:
@@ -158,7 +158,7 @@ def judge_row(content: RowContent, count_tokens: CountTokens | None, limit: int)
             "agent.image_max_pixels, or raise the limit",
         )
     texts = [message["content"] for message in content.messages]
-    return _Verdict(content.data_source, len(images), tokens, fitted, any(_SPECIAL.search(text) for text in texts))
+    return _RowReport(content.data_source, len(images), tokens, fitted, any(_SPECIAL.search(text) for text in texts))
 
 
 def token_counter(recipe: Recipe) -> CountTokens | None:
@@ -200,7 +200,7 @@ def model_here(name: str) -> tuple[Any, ChatFormat] | None:
 
 
 def settings_key(recipe: Recipe, options: RowOptions) -> str:
-    """All that verdicts follow from beside the file itself."""
+    """All that reports follow from beside the file itself."""
     agent = recipe.agent
     model = Path(recipe.run.model)
     files = ("tokenizer.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json")
@@ -236,35 +236,35 @@ def _prompt_limit(recipe: Recipe) -> int:
     return value if isinstance(value, int) else _VERLS_PROMPT_LIMIT
 
 
-def _add(verdicts: FileVerdicts, verdict: _Verdict | RowError) -> None:
-    verdicts.rows += 1
-    if isinstance(verdict, RowError):
-        verdicts.problems.append(verdict)
+def _add(reports: FileReport, report: _RowReport | RowError) -> None:
+    reports.rows += 1
+    if isinstance(report, RowError):
+        reports.problems.append(report)
         return
-    verdicts.sources[verdict.source] += 1
-    verdicts.images += verdict.images
-    verdicts.sum_tokens += verdict.tokens
-    verdicts.max_tokens = max(verdicts.max_tokens, verdict.tokens)
-    verdicts.fitted += verdict.fitted
-    verdicts.escaped += verdict.escaped
+    reports.sources[report.source] += 1
+    reports.images += report.images
+    reports.sum_tokens += report.tokens
+    reports.max_tokens = max(reports.max_tokens, report.tokens)
+    reports.fitted += report.fitted
+    reports.escaped += report.escaped
 
 
 _NUMBERS = ("rows", "images", "max_tokens", "sum_tokens", "fitted", "escaped", "seconds")
 
 
-def _to_json(verdicts: FileVerdicts) -> dict[str, Any]:
-    problems = [[problem.row, problem.kind, problem.detail] for problem in verdicts.problems]
-    numbers = {name: getattr(verdicts, name) for name in _NUMBERS}
-    return {"file": verdicts.file, "sources": verdicts.sources, "problems": problems, **numbers}
+def _to_json(reports: FileReport) -> dict[str, Any]:
+    problems = [[problem.row, problem.kind, problem.detail] for problem in reports.problems]
+    numbers = {name: getattr(reports, name) for name in _NUMBERS}
+    return {"file": reports.file, "sources": reports.sources, "problems": problems, **numbers}
 
 
-def _from_cache(note: Path) -> FileVerdicts | None:
+def _from_cache(note: Path) -> FileReport | None:
     try:
         kept = json.loads(note.read_bytes())
-        verdicts = FileVerdicts(kept["file"], sources=Counter(kept["sources"]), cached=True)
-        verdicts.problems = [RowError(kind, detail, file=verdicts.file, row=row) for row, kind, detail in kept["problems"]]
+        reports = FileReport(kept["file"], sources=Counter(kept["sources"]), cached=True)
+        reports.problems = [RowError(kind, detail, file=reports.file, row=row) for row, kind, detail in kept["problems"]]
         for name in _NUMBERS:
-            setattr(verdicts, name, kept[name])
+            setattr(reports, name, kept[name])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return verdicts
+    return reports
