@@ -226,7 +226,9 @@ def _asked_settings(options: RunOptions) -> EvaluationSettings:
     return settings_for(options.asked, options.benchmark, options.data, predictions=options.predictions)
 
 
-def settings_for(asked: ModelOptions, benchmark_name: str, data: Path, *, predictions: Path | None = None) -> EvaluationSettings:
+def settings_for(
+    asked: ModelOptions, benchmark_name: str, data: Path, *, predictions: Path | None = None
+) -> EvaluationSettings:
     """The settings of a run over one benchmark.
 
     Raises:

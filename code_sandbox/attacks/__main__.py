@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 
 from code_sandbox.attacks import suite
-from code_sandbox.attacks.suite import Outcome
+from code_sandbox.attacks.suite import AttackOutcome
 from code_sandbox.client import SandboxClient
 from code_sandbox.command_line import end_with
 
@@ -38,7 +38,7 @@ async def report(url: str, names: Sequence[str], level: int | None) -> int:
         LookupError: An attack's name is unknown.
         SandboxUnavailable: The server does not answer.
     """
-    outcomes: list[Outcome] = []
+    outcomes: list[AttackOutcome] = []
     if url.endswith(suite.LEGACY_ROUTES):
         level = 1 if level is None else level
     elif level is None:
@@ -57,7 +57,7 @@ async def report(url: str, names: Sequence[str], level: int | None) -> int:
     return int(bool(failed))
 
 
-def row(outcome: Outcome, level: int) -> str:
+def row(outcome: AttackOutcome, level: int) -> str:
     """A line of the table."""
     verdict = "held"
     if outcome.wrong:

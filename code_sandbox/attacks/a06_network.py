@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-from code_sandbox.attacks.suite import Attempt, Outcome, Target, report
+from code_sandbox.attacks.suite import AttackOutcome, Attempt, Target, report
 
 _TCP = """
 import socket
@@ -89,12 +89,12 @@ except OSError as refused:
 """
 
 
-async def attempts(target: Target) -> AsyncIterator[Outcome]:
+async def attempts(target: Target) -> AsyncIterator[AttackOutcome]:
     """Two sessions that try to speak to each other."""
     one, other = await target.session(), await target.session()
     await one.execute(_LISTEN)
     result = await other.execute(_CONNECT)
     wrong = result.stdout.strip() if "BREACH" in result.stdout else await target.harm()
-    yield Outcome(__name__.rsplit(".", 1)[1], "abstract Unix socket", 1, report(result), wrong)
+    yield AttackOutcome(__name__.rsplit(".", 1)[1], "abstract Unix socket", 1, report(result), wrong)
     await one.close()
     await other.close()

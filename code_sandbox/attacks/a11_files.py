@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 
-from code_sandbox.attacks.suite import Attempt, Outcome, Target
+from code_sandbox.attacks.suite import AttackOutcome, Attempt, Target
 
 _LINKS = """
 import os
@@ -72,7 +72,7 @@ ATTEMPTS = (
 )
 
 
-async def attempts(target: Target) -> AsyncIterator[Outcome]:
+async def attempts(target: Target) -> AsyncIterator[AttackOutcome]:
     """Names that a caller chooses."""
     name = __name__.rsplit(".", 1)[1]
     async with httpx.AsyncClient(base_url=target.url, timeout=10) as http:
@@ -84,4 +84,4 @@ async def attempts(target: Target) -> AsyncIterator[Outcome]:
         ):
             reply = await call
             wrong = "" if reply.status_code in (401, 404, 405, 422) else f"answered {reply.status_code}"
-            yield Outcome(name, what, 1, f"HTTP {reply.status_code}", wrong or await target.harm())
+            yield AttackOutcome(name, what, 1, f"HTTP {reply.status_code}", wrong or await target.harm())

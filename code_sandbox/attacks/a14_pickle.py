@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-from code_sandbox.attacks.suite import Outcome, Target, report
+from code_sandbox.attacks.suite import AttackOutcome, Target, report
 
 _BOMB = """
 log = []
@@ -24,7 +24,7 @@ bomb
 """
 
 
-async def attempts(target: Target) -> AsyncIterator[Outcome]:
+async def attempts(target: Target) -> AsyncIterator[AttackOutcome]:
     """Keep such objects over several cells; a server that stores state would have to pickle them."""
     session = await target.session()
     await session.execute(_BOMB)
@@ -32,4 +32,4 @@ async def attempts(target: Target) -> AsyncIterator[Outcome]:
     result = await session.execute("print('BREACH' if log else 'kept', log); bomb is builtins.bomb")
     wrong = "" if result.stdout.startswith("kept") and result.result == "True" else f"state was stored: {result.stdout}"
     await session.close()
-    yield Outcome(__name__.rsplit(".", 1)[1], "objects with __reduce__", 1, report(result), wrong or await target.harm())
+    yield AttackOutcome(__name__.rsplit(".", 1)[1], "objects with __reduce__", 1, report(result), wrong or await target.harm())

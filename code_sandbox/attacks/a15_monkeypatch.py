@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-from code_sandbox.attacks.suite import Outcome, Target, report
+from code_sandbox.attacks.suite import AttackOutcome, Target, report
 from code_sandbox.errors import SandboxError
 
 _CASES = {
@@ -25,7 +25,7 @@ _CASES = {
 }
 
 
-async def attempts(target: Target) -> AsyncIterator[Outcome]:
+async def attempts(target: Target) -> AsyncIterator[AttackOutcome]:
     """Break a session, then ask it for more: an answer of any kind must come in time."""
     for what, code in _CASES.items():
         session = await target.session()
@@ -42,5 +42,5 @@ async def attempts(target: Target) -> AsyncIterator[Outcome]:
         except SandboxError as error:
             wrong = f"no result: {error}"
         wrong = wrong or await target.harm()
-        yield Outcome(__name__.rsplit(".", 1)[1], what, 1, reported, wrong)
+        yield AttackOutcome(__name__.rsplit(".", 1)[1], what, 1, reported, wrong)
         await session.close()

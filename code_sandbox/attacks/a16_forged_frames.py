@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-from code_sandbox.attacks.suite import Outcome, Target, report
+from code_sandbox.attacks.suite import AttackOutcome, Target, report
 from code_sandbox.errors import SandboxError
 
 _SEND = """
@@ -31,7 +31,7 @@ _CASES = {
 }
 
 
-async def attempts(target: Target) -> AsyncIterator[Outcome]:
+async def attempts(target: Target) -> AsyncIterator[AttackOutcome]:
     """The forged answer must not be taken for a real one, now or for the next cell."""
     for what, prepare in _CASES.items():
         session = await target.session()
@@ -44,5 +44,5 @@ async def attempts(target: Target) -> AsyncIterator[Outcome]:
                 wrong = f"the next cell answers {second.result or second.stdout!r} instead of 42"
         except SandboxError as error:
             wrong = f"no result: {error}"
-        yield Outcome(__name__.rsplit(".", 1)[1], what, 1, reported, wrong or await target.harm())
+        yield AttackOutcome(__name__.rsplit(".", 1)[1], what, 1, reported, wrong or await target.harm())
         await session.close()

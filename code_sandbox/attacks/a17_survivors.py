@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import AsyncIterator
 
-from code_sandbox.attacks.suite import Outcome, Target, report
+from code_sandbox.attacks.suite import AttackOutcome, Target, report
 
 _DAEMON = """
 import os, sys
@@ -24,7 +24,7 @@ for path in glob.glob("/proc/[0-9]*/cmdline"):
 """
 
 
-async def attempts(target: Target) -> AsyncIterator[Outcome]:
+async def attempts(target: Target) -> AsyncIterator[AttackOutcome]:
     """A daemon is started, its session closed, and a later session looks for it; what a server measured itself counts too."""
     mark = f"survivor-{uuid.uuid4().hex}"
     session = await target.session()
@@ -37,4 +37,4 @@ async def attempts(target: Target) -> AsyncIterator[Outcome]:
     (state,) = await target.client.health()
     if not wrong and "outliving" in state.isolation.allowed:
         wrong = "the server itself has measured that processes outlive their session"
-    yield Outcome(__name__.rsplit(".", 1)[1], "a daemon", 2, report(result), wrong or await target.harm())
+    yield AttackOutcome(__name__.rsplit(".", 1)[1], "a daemon", 2, report(result), wrong or await target.harm())

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
-from code_sandbox.attacks.suite import Outcome, Target, report
+from code_sandbox.attacks.suite import AttackOutcome, Target, report
 
 _HOG = """
 import os, time
@@ -18,7 +18,7 @@ while time.time() < deadline: pass
 _SLOWEST_S = 2.0
 
 
-async def attempts(target: Target) -> AsyncIterator[Outcome]:
+async def attempts(target: Target) -> AsyncIterator[AttackOutcome]:
     """Thirteen busy processes of one session, and cells of another meanwhile."""
     hog, other = await target.session(), await target.session()
     await other.execute("1")
@@ -33,6 +33,6 @@ async def attempts(target: Target) -> AsyncIterator[Outcome]:
     result = await running
     slow = sorted(times)[len(times) // 2]
     wrong = "" if slow < _SLOWEST_S else f"a cell of another session took {slow:.1f} s"
-    yield Outcome(__name__.rsplit(".", 1)[1], "thirteen busy processes", 1, report(result), wrong or await target.harm())
+    yield AttackOutcome(__name__.rsplit(".", 1)[1], "thirteen busy processes", 1, report(result), wrong or await target.harm())
     await hog.close()
     await other.close()

@@ -9,19 +9,19 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from code_sandbox.attacks.suite import Outcome, Target
+from code_sandbox.attacks.suite import AttackOutcome, Target
 
 _HELD_OPEN = 200
 _MANY = 400
 
 
-async def attempts(target: Target) -> AsyncIterator[Outcome]:
+async def attempts(target: Target) -> AsyncIterator[AttackOutcome]:
     """Over HTTP, as somebody with access to the port."""
     name = __name__.rsplit(".", 1)[1]
 
-    async def outcome(what: str, status: int, allowed: tuple[int, ...]) -> Outcome:
+    async def outcome(what: str, status: int, allowed: tuple[int, ...]) -> AttackOutcome:
         wrong = "" if status in allowed else f"answered {status}"
-        return Outcome(name, what, 1, f"HTTP {status}", wrong or await target.harm())
+        return AttackOutcome(name, what, 1, f"HTTP {status}", wrong or await target.harm())
 
     async with httpx.AsyncClient(base_url=target.url, timeout=60) as http:
         reply = await http.post(f"/v1/sessions/{secrets.token_hex(16)}/execute", json={"code": "1"})
@@ -55,7 +55,7 @@ async def attempts(target: Target) -> AsyncIterator[Outcome]:
         for session_id in opened:
             await http.delete(f"/v1/sessions/{session_id}")
         yield await outcome(f"up to {_MANY} sessions", max(statuses), (201, 429))
-    yield Outcome(name, f"{_HELD_OPEN} connections that send nothing", 1, "", await _slow(target))
+    yield AttackOutcome(name, f"{_HELD_OPEN} connections that send nothing", 1, "", await _slow(target))
 
 
 async def _slow(target: Target) -> str:

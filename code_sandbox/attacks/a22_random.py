@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-from code_sandbox.attacks.suite import Outcome, Target
+from code_sandbox.attacks.suite import AttackOutcome, Target
 
 _DRAWS = {
     "random": "import random; random.random()",
@@ -16,12 +16,12 @@ _DRAWS = {
 _SESSIONS = 4
 
 
-async def attempts(target: Target) -> AsyncIterator[Outcome]:
+async def attempts(target: Target) -> AsyncIterator[AttackOutcome]:
     """Sessions are forks of one process, and a fork inherits the state of its generators."""
     sessions = [await target.session() for _ in range(_SESSIONS)]
     for what, code in _DRAWS.items():
         drawn = {(await session.execute(code)).result for session in sessions}
         wrong = "" if len(drawn) == _SESSIONS else f"{_SESSIONS} sessions drew {sorted(drawn)}"
-        yield Outcome(__name__.rsplit(".", 1)[1], what, 1, "ok", wrong)
+        yield AttackOutcome(__name__.rsplit(".", 1)[1], what, 1, "ok", wrong)
     for session in sessions:
         await session.close()

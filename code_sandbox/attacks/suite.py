@@ -59,7 +59,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class AttackOutcome:
     """One line of the table."""
 
     attack: str
@@ -171,7 +171,7 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(f"code_sandbox.attacks.{name}")
 
 
-async def _try(target: Target, attack: str, attempt: Attempt) -> Outcome:
+async def _try(target: Target, attack: str, attempt: Attempt) -> AttackOutcome:
     started = time.monotonic()
     reported, wrong = "", ""
     try:
@@ -188,7 +188,7 @@ async def _try(target: Target, attack: str, attempt: Attempt) -> Outcome:
     except (SandboxUnavailable, SessionLost) as error:
         reported, wrong = type(error).__name__, f"no result: {error}"
     wrong = wrong or await target.harm()
-    return Outcome(attack, attempt.name, attempt.level, reported, wrong, time.monotonic() - started)
+    return AttackOutcome(attack, attempt.name, attempt.level, reported, wrong, time.monotonic() - started)
 
 
 def _judge(attempt: Attempt, result: ExecuteResult, reported: str, late_s: float) -> str:
@@ -202,7 +202,7 @@ def _judge(attempt: Attempt, result: ExecuteResult, reported: str, late_s: float
     return f"{late_s:.1f} s late" if late_s > attempt.late_s else ""
 
 
-async def run(url: str, names: Iterable[str] = (), *, level: int | None = None) -> AsyncIterator[Outcome]:
+async def run(url: str, names: Iterable[str] = (), *, level: int | None = None) -> AsyncIterator[AttackOutcome]:
     """Attack a server, one attempt after the other.
 
     Args:

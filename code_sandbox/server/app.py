@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from code_sandbox.errors import BadRequest, BlobsMissing, BodyTooLarge, BodyTooSlow, CallerGone, ServerError, UnknownSession
 from code_sandbox.server.sessions import SessionManager
-from code_sandbox.server.settings import Settings
+from code_sandbox.server.settings import ServerSettings
 from code_sandbox.wire import (
     JSON,
     MSGPACK,
@@ -41,7 +41,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 _Result = TypeVar("_Result")
 
 
-def create_app(settings: Settings, sessions: SessionManager, isolation: Isolation, *, token: str = "") -> FastAPI:
+def create_app(settings: ServerSettings, sessions: SessionManager, isolation: Isolation, *, token: str = "") -> FastAPI:
     """The ASGI app around sessions that are started already; it ends them when it shuts down."""
 
     @asynccontextmanager
@@ -63,7 +63,7 @@ def create_app(settings: Settings, sessions: SessionManager, isolation: Isolatio
     return app
 
 
-def _add_state_routes(app: FastAPI, settings: Settings, sessions: SessionManager, isolation: Isolation) -> None:
+def _add_state_routes(app: FastAPI, settings: ServerSettings, sessions: SessionManager, isolation: Isolation) -> None:
     @app.get("/health")
     async def health() -> Health:
         await sessions.check_redis()
@@ -84,7 +84,7 @@ def _add_state_routes(app: FastAPI, settings: Settings, sessions: SessionManager
         return Response(sessions.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
-def _add_session_routes(app: FastAPI, settings: Settings, sessions: SessionManager) -> None:
+def _add_session_routes(app: FastAPI, settings: ServerSettings, sessions: SessionManager) -> None:
     @app.put("/v1/blobs/{sha256}", status_code=204, response_class=Response, openapi_extra=_BLOB_BODY)
     async def put_blob(sha256: str, request: Request) -> Response:
         if not sessions.blobs.has(sha256):

@@ -13,7 +13,7 @@ import sys
 
 from code_sandbox.command_line import end_with
 from code_sandbox.server.serving import measure_here
-from code_sandbox.server.settings import Settings, load_settings
+from code_sandbox.server.settings import ServerSettings, load_settings
 
 
 def main(arguments: list[str] | None = None, *, prog: str = "python -m code_sandbox.server.doctor") -> None:
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m code_sand
     end_with(prog, lambda: report(load_settings(None, {"without": options.without, "cgroups": options.cgroup})))
 
 
-def report(settings: Settings) -> int:
+def report(settings: ServerSettings) -> int:
     """Measure, and write what came of it.
 
     Returns:

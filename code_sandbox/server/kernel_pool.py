@@ -11,7 +11,7 @@ import zmq.asyncio
 from code_sandbox.errors import KernelStartFailed, ZygoteEnded
 from code_sandbox.server.forked import ForkedKernel
 from code_sandbox.server.kernels import JupyterKernel
-from code_sandbox.server.settings import Settings
+from code_sandbox.server.settings import ServerSettings
 from code_sandbox.server.zygote_client import Zygote
 
 _LOG = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ AnyKernel = ForkedKernel | JupyterKernel
 class KernelPool:
     """Starts processes of the configured back-end."""
 
-    def __init__(self, settings: Settings, root: Path) -> None:
+    def __init__(self, settings: ServerSettings, root: Path) -> None:
         self._settings = settings
         self._root = root
         self.zygote = Zygote(

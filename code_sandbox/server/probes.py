@@ -21,7 +21,7 @@ from code_sandbox.errors import KernelStartFailed
 from code_sandbox.server import cgroups
 from code_sandbox.server.cells import Cell
 from code_sandbox.server.kernel_pool import KernelPool
-from code_sandbox.server.settings import Settings
+from code_sandbox.server.settings import ServerSettings
 from code_sandbox.wire import Isolation
 
 LEVELS = ("open", "confined", "isolated", "metered")
@@ -97,7 +97,7 @@ print(json.dumps(outcome))
 """
 
 
-async def measure(pool: KernelPool, settings: Settings, root: Path) -> Isolation:
+async def measure(pool: KernelPool, settings: ServerSettings, root: Path) -> Isolation:
     """Attempt everything from one session while another one stands beside it.
 
     Raises:

@@ -22,7 +22,7 @@ from code_sandbox.server import probes
 from code_sandbox.server.app import create_app
 from code_sandbox.server.kernel_pool import KernelPool
 from code_sandbox.server.sessions import SessionManager
-from code_sandbox.server.settings import Settings
+from code_sandbox.server.settings import ServerSettings
 from code_sandbox.server.store import SessionStore
 from code_sandbox.wire import Isolation
 
@@ -44,7 +44,7 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def listen(settings: Settings) -> socket.socket:
+def listen(settings: ServerSettings) -> socket.socket:
     """A socket bound to the configured address; a Unix socket is for this user only.
 
     Raises:
@@ -78,7 +78,7 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-async def measure_here(settings: Settings) -> Isolation:
+async def measure_here(settings: ServerSettings) -> Isolation:
     """What a server with these settings would reach on this machine. Needs no Redis.
 
     Raises:
@@ -93,7 +93,7 @@ async def measure_here(settings: Settings) -> Isolation:
             await pool.stop()
 
 
-async def _serve(settings: Settings, listener: socket.socket, token: str) -> None:
+async def _serve(settings: ServerSettings, listener: socket.socket, token: str) -> None:
     sessions = SessionManager(settings, SessionStore(settings.redis_url))
     try:
         await sessions.start()
@@ -114,7 +114,7 @@ async def _serve(settings: Settings, listener: socket.socket, token: str) -> Non
     await uvicorn.Server(config).serve(sockets=[listener])
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: ServerSettings) -> None:
     """Run the server until SIGINT or SIGTERM.
 
     Raises:

@@ -32,8 +32,8 @@ from code_sandbox.server.metrics import Metrics
 from code_sandbox.server.results import bounded, digest
 from code_sandbox.server.session import Session
 from code_sandbox.server.session_process import SessionProcess
-from code_sandbox.server.settings import Settings
-from code_sandbox.server.slots import Slots
+from code_sandbox.server.settings import ServerSettings
+from code_sandbox.server.slots import CellSlots
 from code_sandbox.server.store import HEARTBEAT_S, Finished, JournalEntry, SessionStore
 from code_sandbox.wire import ExecuteRequest, ExecuteResult
 
@@ -47,7 +47,7 @@ _REPEATED = ("code", "timeout_s", "max_pixels", "image_format", "max_images", "m
 class SessionManager:
     """All sessions of one server."""
 
-    def __init__(self, settings: Settings, store: SessionStore) -> None:
+    def __init__(self, settings: ServerSettings, store: SessionStore) -> None:
         self._settings = settings
         self._store = store
         self._sessions: dict[str, Session] = {}
@@ -58,7 +58,7 @@ class SessionManager:
         self.pool = KernelPool(settings, self.root)
         self.blobs = BlobStore(self.root / "blobs", limit_bytes=settings.blob_limit_bytes)
         self.metrics = Metrics(self)
-        self._slots = Slots(settings.max_running_cells, settings.max_waiting_cells)
+        self._slots = CellSlots(settings.max_running_cells, settings.max_waiting_cells)
         self._tasks: set[asyncio.Task[None]] = set()
         self._journal = Journal(
             store, server=self.instance, lease_s=settings.lease_s, on_moved=self._let_go, on_state=self._redis_answered

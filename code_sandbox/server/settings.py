@@ -21,7 +21,7 @@ def _cores() -> int:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+class ServerSettings:
     """One server. The token is a secret and comes from CODE_SANDBOX_TOKEN only."""
 
     host: str = "127.0.0.1"
@@ -118,8 +118,8 @@ class Settings:
         )
 
 
-def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
-    """Settings from a YAML file and, above it, single values.
+def load_settings(path: Path | None, overrides: dict[str, Any]) -> ServerSettings:
+    """ServerSettings from a YAML file and, above it, single values.
 
     Raises:
         ValueError: A key is unknown, or a value has the wrong type.
@@ -134,7 +134,7 @@ def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
         if not isinstance(values, dict):
             raise ValueError(f"{path}: expected names and values such as `max_sessions: 256`")
     values |= overrides
-    known = {entry.name: entry for entry in fields(Settings)}
+    known = {entry.name: entry for entry in fields(ServerSettings)}
     if unknown := [name for name in values if name not in known]:
         raise ValueError(f"{path or 'settings'}: unknown {', '.join(unknown)}; there are {', '.join(known)}")
     converted: dict[str, Any] = {}
@@ -147,4 +147,4 @@ def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise ValueError(f"{name} is {value!r}; expected {kind.__name__}")
         converted[name] = value
-    return Settings(**converted)
+    return ServerSettings(**converted)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from code_sandbox.errors import Overloaded, QueueTimeout
 
 
-class Slots:
+class CellSlots:
     """Hands out slots, first come, first served.
 
     A session asks for a slot only once its earlier cells are done, so however many cells one session sends, it has one

@@ -26,7 +26,7 @@ from viewer.static_page import page, table
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LeaderboardRow:
     """One scored run."""
 
     directory: str
@@ -60,7 +60,7 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def read_entry(directory: Path) -> Entry:
+def read_entry(directory: Path) -> LeaderboardRow:
     """One run."""
     provenance, summary = read_provenance(directory), read_summary(directory)
     settings = provenance.settings
@@ -77,7 +77,7 @@ def read_entry(directory: Path) -> Entry:
     if benchmark.note:
         marks.append(benchmark.note)
     scoring = {name: getattr(summary, name) for name in ("profile", "parity", "judge", "rules")}
-    return Entry(
+    return LeaderboardRow(
         directory=str(directory),
         benchmark=settings.benchmark,
         label=f"{settings.model} · {settings.way}",
@@ -90,10 +90,10 @@ def read_entry(directory: Path) -> Entry:
     )
 
 
-def conflicts(entries: Sequence[Entry]) -> list[str]:
+def conflicts(entries: Sequence[LeaderboardRow]) -> list[str]:
     """What differs between runs of one benchmark and keeps them from being compared."""
     notes = []
-    by_benchmark: dict[str, list[Entry]] = defaultdict(list)
+    by_benchmark: dict[str, list[LeaderboardRow]] = defaultdict(list)
     for entry in entries:
         by_benchmark[entry.benchmark].append(entry)
     for name, members in sorted(by_benchmark.items()):
@@ -106,7 +106,7 @@ def conflicts(entries: Sequence[Entry]) -> list[str]:
     return notes
 
 
-def write_leaderboard(folders: Sequence[Path], out: Path) -> list[Entry]:
+def write_leaderboard(folders: Sequence[Path], out: Path) -> list[LeaderboardRow]:
     """Write `leaderboard.html`, `.md` and `.json`.
 
     Raises:
@@ -121,7 +121,7 @@ def write_leaderboard(folders: Sequence[Path], out: Path) -> list[Entry]:
     return entries
 
 
-def _grid(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
+def _grid(entries: Sequence[LeaderboardRow]) -> tuple[list[str], list[list[str]]]:
     """Benchmarks down, models across."""
     cells: dict[tuple[str, str], list[str]] = defaultdict(list)
     for entry in entries:
@@ -132,7 +132,7 @@ def _grid(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
     return ["", *labels], rows
 
 
-def markdown(entries: Sequence[Entry]) -> str:
+def markdown(entries: Sequence[LeaderboardRow]) -> str:
     """The table as text; `*` marks a number that something must be said of."""
     header, rows = _grid(entries)
     lines = [f"| {' | '.join(header)} |", f"| --- |{' --: |' * (len(header) - 1)}"]
@@ -141,7 +141,7 @@ def markdown(entries: Sequence[Entry]) -> str:
     return "\n".join([*lines, *conflicts(entries)]) + "\n"
 
 
-def _page(entries: Sequence[Entry]) -> str:
+def _page(entries: Sequence[LeaderboardRow]) -> str:
     header, rows = _grid(entries)
     notes = "".join(f'<p class="warn">{html.escape(note)}</p>' for note in conflicts(entries))
     parts = []

@@ -1,4 +1,4 @@
-"""Rewards over an episode. One file a reward: `rewards/<name>.py` with `async def reward(episode, task, judge, weights)`.
+"""Rewards over an episode. One file a reward: `rewards/<name>.py` with `async def reward(episode, item, judge, weights)`.
 
 A data source is rewarded by the file of its name, with `-` read as `_`; `DATA_SOURCES` holds the exceptions.
 """
@@ -46,7 +46,7 @@ class RewardWeights(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
+class RewardItem:
     """What an episode is scored against."""
 
     data_source: str
@@ -95,7 +95,9 @@ class UndecidedAnswer(EpisodeFailure):
 class RewardFunction(Protocol):
     """One file's `reward`."""
 
-    async def __call__(self, episode: Episode, task: Task, judge: AnswerJudge, weights: RewardWeights = ...) -> Reward: ...
+    async def __call__(
+        self, episode: Episode, item: RewardItem, judge: AnswerJudge, weights: RewardWeights = ...
+    ) -> Reward: ...
 
 
 def load_reward(data_source: str) -> RewardFunction:
@@ -114,7 +116,7 @@ def load_reward(data_source: str) -> RewardFunction:
 
 async def decide(
     episode: Episode,
-    task: Task,
+    item: RewardItem,
     judge: AnswerJudge,
     weights: RewardWeights,
     *,
@@ -128,7 +130,7 @@ async def decide(
 
     Args:
         episode: That did not fail.
-        task: What it is scored against.
+        item: What it is scored against.
         judge: Rules, and perhaps an LLM.
         weights: Of the recipe.
         tags: That must be balanced.
@@ -146,15 +148,15 @@ async def decide(
     well_formed = not format_errors(texts, tags=tags, first_answer_only=weights.compat)
     if weights.compat and published_form is not None and answer is not None:
         answer = published_form(answer) or None
-    if answer is not None and not weights.compat and lists_candidates(answer, task.gold):
+    if answer is not None and not weights.compat and lists_candidates(answer, item.gold):
         verdict = Verdict(outcome=Outcome.INCORRECT, decided_by="rule:candidates", reason="the answer lists candidates")
     else:
         try:
-            verdict = await judge.judge(answer, task.gold, question=task.question, prompt=prompt)
+            verdict = await judge.judge(answer, item.gold, question=item.question, prompt=prompt)
         except JudgeMisconfigured as error:
             raise UndecidedAnswer(str(error), outage=True) from error
     if verdict.correct is None:
-        raise UndecidedAnswer(f"{task.item_id or task.data_source}: {verdict.reason}", outage=verdict.outage)
+        raise UndecidedAnswer(f"{item.item_id or item.data_source}: {verdict.reason}", outage=verdict.outage)
     correct = bool(verdict.correct)
     bonus = weights.tool_bonus if correct and episode.calls() > 0 else 0.0
     cost = weights.turn_cost * max(0, len(episode.turns) - 1) + weights.token_cost_per_1k * episode.num_tokens / 1000

@@ -10,8 +10,8 @@ from reinforcement_learning.rewards import (
     MAX_ANSWER_CHARS,
     AnswerJudge,
     Reward,
+    RewardItem,
     RewardWeights,
-    Task,
     decide,
     published_reading,
 )
@@ -19,13 +19,13 @@ from reinforcement_learning.rewards import (
 _PUBLISHED = RewardWeights()
 
 
-async def reward(episode: Episode, task: Task, judge: AnswerJudge, weights: RewardWeights = _PUBLISHED) -> Reward:
+async def reward(episode: Episode, item: RewardItem, judge: AnswerJudge, weights: RewardWeights = _PUBLISHED) -> Reward:
     """Score one episode, in [0, 1] with the published weights."""
     texts = published_reading(episode)[0] if weights.compat else episode.replies
     searched = any("<tool_call>" in text for text in texts)
     return await decide(
         episode,
-        task,
+        item,
         judge,
         weights,
         tags=("think", "code", "tool_call"),

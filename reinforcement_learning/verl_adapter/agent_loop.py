@@ -16,7 +16,7 @@ from agent.images import ImageFile, ImageRule
 from agent.messages import Message, messages_from_rows
 from agent.protocol import STOP_STRINGS
 from reinforcement_learning.outages import Played
-from reinforcement_learning.rewards import Reward, Task, load_reward
+from reinforcement_learning.rewards import Reward, RewardItem, load_reward
 from reinforcement_learning.rows import accepted_answers
 from reinforcement_learning.verl_adapter.image_store import ImageRef, run_store
 from reinforcement_learning.verl_adapter.images import ImageReferences, row_image
@@ -50,15 +50,15 @@ class EpisodeAgentLoop(AgentLoopBase):
         rollout = CURRENT.get() or RolloutSoFar()
         images = tuple([await asyncio.to_thread(row_image, run_store(), name) for name in row["image_names"]])
         self._assert_mm_supported(bool(images))
-        task = rollout.task = _task(row)
+        item = rollout.item = _item(row)
         messages = messages_from_rows(row["raw_prompt"], images)
         opening = await asyncio.to_thread(self._services.setup.opening, *messages)
         played = await self._services.sandbox_gate.play(
-            lambda: self._play(rollout, opening, images, task, sampling_params, priority, row)
+            lambda: self._play(rollout, opening, images, item, sampling_params, priority, row)
         )
         episode, rollout.restarts = played.episode, played.restarts
         if not episode.failed:
-            rollout.reward = await self._score(episode, task)
+            rollout.reward = await self._score(episode, item)
         if rollout.reward is None:
             raise EpisodeFailed(episode.failure)
         if not self._played.buffer.response_ids:
@@ -70,7 +70,7 @@ class EpisodeAgentLoop(AgentLoopBase):
         rollout: RolloutSoFar,
         opening: tuple[Message, ...],
         images: tuple[ImageFile, ...],
-        task: Task,
+        item: RewardItem,
         sampling_params: dict[str, Any],
         priority: int,
         row: dict[str, Any],
@@ -78,7 +78,7 @@ class EpisodeAgentLoop(AgentLoopBase):
         """One attempt: a new policy, tools without a session."""
         self._extra_fields = {}
         self._played = self._policy(sampling_params, priority, row)
-        rollout.episode = await self._services.setup.play(opening, self._played, images=images, item_id=task.item_id)
+        rollout.episode = await self._services.setup.play(opening, self._played, images=images, item_id=item.item_id)
         return rollout.episode
 
     def _policy(self, sampling_params: dict[str, Any], priority: int, row: dict[str, Any]) -> TokenPolicy:
@@ -138,10 +138,10 @@ class EpisodeAgentLoop(AgentLoopBase):
             primer=self._services.setup.primer,
         )
 
-    async def _score(self, episode: Episode, task: Task) -> Reward | None:
-        function, services = load_reward(task.data_source), self._services
+    async def _score(self, episode: Episode, item: RewardItem) -> Reward | None:
+        function, services = load_reward(item.data_source), self._services
         try:
-            return await services.gate.score(lambda: function(episode, task, services.judge, services.settings.reward))
+            return await services.gate.score(lambda: function(episode, item, services.judge, services.settings.reward))
         except EpisodeFailure as error:
             episode.fail(error)
             return None
@@ -183,9 +183,9 @@ class EpisodeAgentLoop(AgentLoopBase):
         )
 
 
-def _task(row: dict[str, Any]) -> Task:
+def _item(row: dict[str, Any]) -> RewardItem:
     extra = row.get("extra_info") or {}
-    return Task(
+    return RewardItem(
         data_source=str(row["data_source"]),
         question=row.get("question") or str(extra.get("question", "")),
         gold=accepted_answers(row["reward_model"]["ground_truth"]),

@@ -16,7 +16,7 @@ from agent.episode import UNFINISHED, Episode, Outage
 from agent.messages import Message, escape
 from agent.recorder import Recorder
 from agent.records import RolloutFacts
-from reinforcement_learning.rewards import Reward, Task
+from reinforcement_learning.rewards import Reward, RewardItem
 
 _REASON_CHARS = 400
 
@@ -34,7 +34,7 @@ class RolloutSoFar:
     """One rollout, as far as it has come."""
 
     episode: Episode | None = None
-    task: Task | None = None
+    item: RewardItem | None = None
     reward: Reward | None = None
     restarts: int = 0
     """Attempts before this one, which an outage of the sandbox ended."""
@@ -131,12 +131,12 @@ def item_of(row: Mapping[str, Any]) -> str:
 
 
 def _facts(rollout: RolloutSoFar, row: Mapping[str, Any], *, validation: bool, scored: bool) -> RolloutFacts:
-    task, reward = rollout.task, rollout.reward if scored else None
+    item, reward = rollout.item, rollout.reward if scored else None
     facts = RolloutFacts(
-        item_id=item_of(row) if task is None else task.item_id,  # without a task the row could not be read
-        source=str(row.get("data_source", "")) if task is None else task.data_source,
-        category="" if task is None else str(task.extra.get("kind", "")),
-        gold="" if task is None else " or ".join(task.gold),
+        item_id=item_of(row) if item is None else item.item_id,  # without it the row could not be read
+        source=str(row.get("data_source", "")) if item is None else item.data_source,
+        category="" if item is None else str(item.extra.get("kind", "")),
+        gold="" if item is None else " or ".join(item.gold),
         sample=_whole(row.get("session_id"), 0),
         step=step_of(row),
         group=str(row.get("uid", "")),

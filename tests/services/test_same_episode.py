@@ -110,6 +110,7 @@ def in_evaluation(given, folder):
 
     folder.mkdir()
     item = Item(item_id="1", question=QUESTION, gold="", read_images=lambda: tuple(map(ImageFile, PHOTOS)))
+    (folder / "items.jsonl").write_text(item.to_json() + "\n")
     settings = EvaluationSettings(benchmark="vstar", data="", model="m", **given)
     with request_server(respond) as url:
         asyncio.run(infer(folder, [item], settings, ModelServers(base_urls=(url,), served_name="m")))

@@ -13,7 +13,7 @@ import pytest
 
 from code_sandbox.server.cells import Cell
 from code_sandbox.server.kernel_pool import KernelPool
-from code_sandbox.server.settings import Settings
+from code_sandbox.server.settings import ServerSettings
 
 pytestmark = pytest.mark.services
 
@@ -25,7 +25,7 @@ SETTLED = 5
 async def pool():
     # Not below pytest's folder, which is for this user only: sessions run as others.
     root = Path(tempfile.mkdtemp(prefix="dsb-test-"))
-    pool = KernelPool(Settings(spare_kernels=0), root)
+    pool = KernelPool(ServerSettings(spare_kernels=0), root)
     await pool.zygote.start()
     yield pool
     await pool.stop()

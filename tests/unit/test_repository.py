@@ -1,6 +1,7 @@
 """What a reader relies on: the README is true, links lead somewhere, modules import without doing anything."""
 
 import ast
+import collections
 import importlib.util
 import os
 import re
@@ -212,6 +213,23 @@ def test_no_function_is_longer_than_sixty_lines():
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
     assert {place: lines for place, lines in long.items() if lines > 60} == {}
+
+
+def test_a_class_name_names_one_thing():
+    """Search providers are found by these names in their files; both kinds of training are described by a recipe."""
+    allowed = {"Provider": "agent/search/providers/", "Settings": "agent/search/providers/", "Recipe": ""}
+    places = collections.defaultdict(set)
+    for name, module in DEFINITIONS:
+        if isinstance(module, ast.Module):
+            for node in module.body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    places[node.name].add(name)
+    shared = {name: sorted(found) for name, found in places.items() if len(found) > 1}
+    assert {
+        name: found
+        for name, found in shared.items()
+        if name not in allowed or not all(place.startswith(allowed[name]) for place in found)
+    } == {}
 
 
 def test_docstrings_are_sentences_and_not_what_is_left_of_one():

@@ -18,7 +18,7 @@ from evaluation.runs.ask import ModelServers, infer
 from evaluation.runs.folder import facts_of, open_run, read_items
 from evaluation.runs.rows import read_scores
 from evaluation.runs.score import score
-from evaluation.runs.settings import RunSettings
+from evaluation.runs.settings import EvaluationSettings
 from evaluation.scoring.grader import Grader, Prediction
 from evaluation.scoring.profiles import load_profile
 from judge.client import Judge, JudgeSettings
@@ -39,7 +39,7 @@ def grader():
 
 
 def settings_of(benchmark, data, **more):
-    return RunSettings(benchmark=benchmark, data=str(data), model="m", prompt="deepeyesv2_code", **more)
+    return EvaluationSettings(benchmark=benchmark, data=str(data), model="m", prompt="deepeyesv2_code", **more)
 
 
 def scored(tmp_path, benchmark, data):

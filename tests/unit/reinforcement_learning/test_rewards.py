@@ -7,7 +7,7 @@ from agent.protocol import FinalAnswer, parse_action
 from judge.client import JudgeMisconfigured
 from judge.testing import FakeJudge
 from judge.verdict import Outcome
-from reinforcement_learning.rewards import RewardWeights, Task, UndecidedAnswer, load_reward
+from reinforcement_learning.rewards import RewardItem, RewardWeights, UndecidedAnswer, load_reward
 
 SEARCH = '<think>t</think><tool_call>{"name": "search", "arguments": {"query": "q"}}</tool_call>'
 
@@ -29,8 +29,8 @@ def judge(outcome: Outcome = Outcome.CORRECT) -> FakeJudge:
     return Same()
 
 
-def task(source: str) -> Task:
-    return Task(data_source=source, question="q", gold=("red",), item_id="i")
+def item(source: str) -> RewardItem:
+    return RewardItem(data_source=source, question="q", gold=("red",), item_id="i")
 
 
 GOOD = "<think>t</think><answer>red</answer>"
@@ -58,14 +58,14 @@ BAD_FORMAT = "<answer>red</answer>"
     ],
 )
 async def test_scores_follow_the_published_formulae(source, replies, outcome, score):
-    reward = await load_reward(source)(episode(*replies), task(source), judge(outcome))
+    reward = await load_reward(source)(episode(*replies), item(source), judge(outcome))
     assert reward.score == pytest.approx(score)
 
 
 @pytest.mark.parametrize("source", ["perception", "reason", "search", "vstar-test", "tiles"])
 async def test_an_undecided_answer_is_never_scored(source):
     with pytest.raises(UndecidedAnswer):
-        await load_reward(source)(episode(GOOD), task(source), judge(Outcome.UNDECIDED))
+        await load_reward(source)(episode(GOOD), item(source), judge(Outcome.UNDECIDED))
 
 
 def test_an_unknown_data_source_lists_the_known_ones():
@@ -75,7 +75,7 @@ def test_an_unknown_data_source_lists_the_known_ones():
 
 async def test_an_overlong_answer_never_reaches_the_judge():
     fake = judge()
-    await load_reward("search")(episode("<answer>" + "x" * 300 + "</answer>"), task("search"), fake)
+    await load_reward("search")(episode("<answer>" + "x" * 300 + "</answer>"), item("search"), fake)
     assert fake.asked == []
 
 
@@ -97,7 +97,7 @@ async def test_tags_in_tool_output_count_only_where_the_published_counting_is_as
     whole = episode(GOOD)
     whole.turns.insert(0, told(observation))
     for compat, score in ((False, ours), (True, published)):
-        reward = await load_reward("search")(whole, task("search"), judge(), RewardWeights(compat=compat))
+        reward = await load_reward("search")(whole, item("search"), judge(), RewardWeights(compat=compat))
         assert reward.score == pytest.approx(score)
 
 
@@ -106,7 +106,7 @@ async def test_the_published_reading_takes_the_first_answer_after_the_last_think
     assert whole.answer == "blue"
     asked = judge()
     for compat, answer in ((False, "blue"), (True, "red")):
-        await load_reward("perception")(whole, task("perception"), asked, RewardWeights(compat=compat))
+        await load_reward("perception")(whole, item("perception"), asked, RewardWeights(compat=compat))
         assert asked.asked[-1][0] == answer
 
 
@@ -114,14 +114,14 @@ async def test_bonus_and_costs_are_off_and_can_be_turned_on():
     whole = episode(GOOD)
     whole.turns.insert(0, told("x"))
     weights = RewardWeights(tool_bonus=0.2, turn_cost=0.01, token_cost_per_1k=0.1)
-    reward = await load_reward("perception")(whole, task("perception"), judge(), weights)
+    reward = await load_reward("perception")(whole, item("perception"), judge(), weights)
     assert (reward.bonus, reward.cost) == (0.2, pytest.approx(0.06))
     assert reward.score == pytest.approx(1.0 + 0.2 - 0.06)
-    wrong = await load_reward("perception")(whole, task("perception"), judge(Outcome.INCORRECT), weights)
+    wrong = await load_reward("perception")(whole, item("perception"), judge(Outcome.INCORRECT), weights)
     assert wrong.bonus == 0.0
-    alone = await load_reward("perception")(episode(GOOD), task("perception"), judge(), weights)
+    alone = await load_reward("perception")(episode(GOOD), item("perception"), judge(), weights)
     assert (alone.bonus, alone.cost) == (0.0, 0.0)
-    published = await load_reward("perception")(whole, task("perception"), judge())
+    published = await load_reward("perception")(whole, item("perception"), judge())
     assert published.score == pytest.approx(1.0)
 
 
@@ -131,7 +131,7 @@ async def test_a_judge_that_refuses_every_request_leaves_the_episode_out():
             raise JudgeMisconfigured("HTTP 404: no such model; check judge.model")
 
     with pytest.raises(UndecidedAnswer, match=r"check judge\.model"):
-        await load_reward("perception")(episode(GOOD), task("perception"), Refusing())
+        await load_reward("perception")(episode(GOOD), item("perception"), Refusing())
 
 
 @pytest.mark.parametrize(
@@ -139,12 +139,12 @@ async def test_a_judge_that_refuses_every_request_leaves_the_episode_out():
 )
 async def test_an_answer_that_lists_candidates_earns_no_accuracy_whatever_the_judge_says(answer):
     reward = await load_reward("perception")(
-        episode(f"<think>t</think><answer>{answer}</answer>"), task("perception"), judge()
+        episode(f"<think>t</think><answer>{answer}</answer>"), item("perception"), judge()
     )
     assert (reward.score, reward.accuracy, reward.decided_by) == (0.2, 0.0, "rule:candidates")
     published = RewardWeights(compat=True)
     reward = await load_reward("perception")(
-        episode(f"<think>t</think><answer>{answer}</answer>"), task("perception"), judge(), published
+        episode(f"<think>t</think><answer>{answer}</answer>"), item("perception"), judge(), published
     )
     assert reward.accuracy == 1.0
 
@@ -165,13 +165,13 @@ async def test_an_answer_that_lists_candidates_earns_no_accuracy_whatever_the_ju
 )
 async def test_an_answer_that_explains_or_is_precise_is_judged(answer):
     reward = await load_reward("perception")(
-        episode(f"<think>t</think><answer>{answer}</answer>"), task("perception"), judge()
+        episode(f"<think>t</think><answer>{answer}</answer>"), item("perception"), judge()
     )
     assert reward.accuracy == 1.0
 
 
 async def test_several_golds_may_all_be_named():
-    both = Task(data_source="perception", question="q", gold=("truck", "lorry"), item_id="i")
+    both = RewardItem(data_source="perception", question="q", gold=("truck", "lorry"), item_id="i")
     reward = await load_reward("perception")(episode("<think>t</think><answer>truck or lorry</answer>"), both, judge())
     assert reward.accuracy == 1.0
 
@@ -186,7 +186,7 @@ async def test_several_golds_may_all_be_named():
 async def test_the_first_answer_decides_the_format_in_the_published_reading(written, ours, published):
     for compat, form in ((False, ours), (True, published)):
         weights = RewardWeights(compat=compat)
-        reward = await load_reward("perception")(episode(f"<think>t</think>{written}"), task("perception"), judge(), weights)
+        reward = await load_reward("perception")(episode(f"<think>t</think>{written}"), item("perception"), judge(), weights)
         assert reward.format == form
 
 
@@ -201,11 +201,11 @@ async def test_the_published_judge_of_reason_sees_the_answer_in_its_published_fo
     for compat, expected in ((False, answer), (True, shown)):
         asked = judge()
         weights = RewardWeights(compat=compat)
-        await load_reward("reason")(episode(f"<think>t</think><answer>{answer}</answer>"), task("reason"), asked, weights)
+        await load_reward("reason")(episode(f"<think>t</think><answer>{answer}</answer>"), item("reason"), asked, weights)
         assert asked.asked[-1][0] == expected
 
 
 async def test_an_answer_of_which_the_published_form_leaves_nothing_is_wrong():
     whole = episode("<think>t</think><answer>x = cm</answer>")
-    reward = await load_reward("reason")(whole, task("reason"), judge(), RewardWeights(compat=True))
+    reward = await load_reward("reason")(whole, item("reason"), judge(), RewardWeights(compat=True))
     assert (reward.accuracy, reward.format) == (0.0, 1.0)

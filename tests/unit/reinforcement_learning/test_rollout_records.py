@@ -6,11 +6,11 @@ from agent.episode import UNFINISHED, Episode, StopReason
 from agent.recorder import Recorder, RecordSettings
 from agent.records import RolloutFacts
 from agent.trajectory import read_rollouts
-from reinforcement_learning.rewards import Reward, Task
+from reinforcement_learning.rewards import Reward, RewardItem
 from reinforcement_learning.verl_adapter.rollouts import RolloutSoFar, record
 
 ROW = {"uid": "u", "session_id": 3, "global_steps": 7, "index": "perception-4", "data_source": "perception"}
-TASK = Task(data_source="perception", question="q", gold=("red", "crimson"), item_id="perception-4", extra={"kind": "look"})
+TASK = RewardItem(data_source="perception", question="q", gold=("red", "crimson"), item_id="perception-4", extra={"kind": "look"})
 REWARD = Reward(score=0.9, accuracy=1.0, format=0.5, decided_by="judge:m", bonus=0.1, cost=0.2, second_opinion="correct")
 
 
