@@ -79,7 +79,8 @@ class Checkpoints:
         return found[-1] if found else None
 
     def begin(self) -> None:
-        """An empty folder for a save."""
+        """An empty folder for a save; older ones that a kill has kept from going go now, so that there is room for it."""
+        self._remove_older()
         shutil.rmtree(self.saving, ignore_errors=True)
         self.saving.mkdir(parents=True)
 
@@ -103,9 +104,7 @@ class Checkpoints:
         # Not read by us; other programs look for it.
         _write(self._directory / _TRACKER, str(step))
         shutil.rmtree(self.saving, ignore_errors=True)
-        if self._keep > 0:
-            for checkpoint in self.complete()[: -self._keep]:
-                self._remove(checkpoint.path)
+        self._remove_older()
         return target
 
     def tidy(self, last_step: int | None) -> list[str]:
@@ -144,6 +143,11 @@ class Checkpoints:
             for path in self._directory.glob(f"{_PREFIX}*")
             if path.is_dir() and path.name.removeprefix(_PREFIX).isdecimal()
         ]
+
+    def _remove_older(self) -> None:
+        if self._keep > 0:
+            for checkpoint in self.complete()[: -self._keep]:
+                self._remove(checkpoint.path)
 
     def _remove(self, path: Path) -> None:
         # Renamed first: a kill in the middle of deleting must not leave half a checkpoint under a good name.

@@ -131,8 +131,6 @@ def build_shell() -> CellShell:
 
     shell.encoder.install(shell)
     install(shell)
-    # multiprocessing asks for it.
-    shell.user_module.__dict__.setdefault("__spec__", None)
     # What the first cell would make for the first time, every session inherits made.
     for code in ("1", "1/0"):
         run_cell(
@@ -196,6 +194,8 @@ def _open(shell: CellShell, request: Mapping[str, Any], descriptors: list[int]) 
     random.seed(request["seed"])
     numpy.random.seed(request["seed"] % 2**32)
     shell.push({f"image_{number}": QuestionImage(fd) for number, fd in enumerate(descriptors, start=1)})
+    # multiprocessing asks the main module for it.
+    shell.user_module.__spec__ = None
     if "" not in sys.path:
         # Modules that cells write are found where they lie.
         sys.path.insert(0, "")

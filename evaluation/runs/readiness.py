@@ -21,6 +21,7 @@ from code_sandbox.errors import SandboxError, SandboxUnavailable
 from code_sandbox.wire import Health
 from judge.client import Judge, JudgeMisconfigured, JudgeSettings
 from judge.connection import model_names, refusal_text, status_and_json
+from serving.urls import without_logins
 
 MODEL_KEY_VARIABLE = "OPENAI_API_KEY"
 _WAIT_S = 5.0
@@ -92,8 +93,7 @@ def _needs(agent: AgentSettings, tool: str) -> bool:
 
 
 def _shown(urls: Sequence[str]) -> str:
-    """Addresses without a name and a password in them."""
-    return ", ".join(url if "@" not in url else f"{url.partition('://')[0]}://{url.rpartition('@')[2]}" for url in urls)
+    return ", ".join(map(without_logins, urls))
 
 
 async def _any_of(urls: Sequence[str], ask: Callable[[str], Coroutine[Any, Any, None]]) -> None:
@@ -153,7 +153,7 @@ async def _ask_models(model: ModelAsked) -> None:
             "ASCII, which no key holds: set it again, without what was copied beside it"
         )
     headers = {"Authorization": f"Bearer {model.api_key}"}
-    async with httpx.AsyncClient(headers=headers, timeout=_WAIT_S) as http:
+    async with httpx.AsyncClient(headers=headers, timeout=_WAIT_S, trust_env=False) as http:
         await _any_of(model.base_urls, lambda url: _ask_model(http, url.rstrip("/"), model))
 
 

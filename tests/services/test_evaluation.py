@@ -133,7 +133,7 @@ def test_a_bad_benchmark_file_stops_before_a_model_is_started(toy, tmp_path, edi
     path = tmp_path / "b.jsonl"
     if edit != "lost":
         path.write_text("" if edit == "empty" else "{}\n")
-    message = {"lost": "no file", "empty": "holds no items", "broken": "row 1 has no index, question"}[edit]
+    message = {"lost": "no file", "empty": "holds no items", "broken": "row 1: it has no index, question"}[edit]
     given = ["--benchmark", "tiles", "--data", str(path), "--model", "/none", "--out", str(tmp_path / "run")]
     with pytest.raises(SystemExit, match=message):
         main([*given, "--mode", "think"])

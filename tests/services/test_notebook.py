@@ -34,6 +34,7 @@ async def session(any_sandbox_url):
         ("import argparse; print(argparse.ArgumentParser().parse_args())", "Namespace()"),
         ("print('\\x1b[31mred\\x1b[0m')", "red"),
         ("image_1.save('/tmp/crop.png'); print(__import__('os').path.getsize('/tmp/crop.png') > 0)", "True"),
+        ("import multiprocessing\np = multiprocessing.get_context('spawn').Process(target=len, args=('',)); p.start(); p.join(); print(p.exitcode)", "0"),
         ("open('own.py', 'w').write('value = 41')\nimport own\nprint(own.value)", "41"),
     ],
 )  # fmt: skip

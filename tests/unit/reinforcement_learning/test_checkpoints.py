@@ -108,6 +108,13 @@ def test_the_same_step_may_be_saved_again(tmp_path):
     assert steps(checkpoints) == [2]
 
 
+def test_older_ones_that_kills_have_kept_from_going_go_before_the_next_save(tmp_path):
+    for step in range(1, 6):
+        save(Checkpoints(tmp_path), step)
+    Checkpoints(tmp_path, keep=2).begin()
+    assert steps(Checkpoints(tmp_path)) == [4, 5]
+
+
 SAVER = """
 import sys, pathlib
 from reinforcement_learning.checkpoints import Checkpoints

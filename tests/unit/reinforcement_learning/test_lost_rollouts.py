@@ -168,7 +168,7 @@ def test_a_loss_is_told_once_for_each_kind_and_step_and_verl_adds_no_traceback(f
     assert "Traceback" not in found["engine raises"]["said"]
     # A fault that nobody foresaw is shown with the place where it happened, once.
     assert found["no gold"]["said"].count("Traceback (most recent call last)") == 1
-    assert "_task" in found["no gold"]["said"]
+    assert "_item" in found["no gold"]["said"]
 
 
 def test_no_text_of_a_row_becomes_a_special_token(found):
