@@ -30,8 +30,8 @@ from code_sandbox.server.kernel_pool import KernelPool
 from code_sandbox.server.memory import available_bytes, watch_memory
 from code_sandbox.server.metrics import Metrics
 from code_sandbox.server.results import bounded, digest
-from code_sandbox.server.session import Session
 from code_sandbox.server.session_process import SessionProcess
+from code_sandbox.server.session_state import Session
 from code_sandbox.server.settings import ServerSettings
 from code_sandbox.server.slots import CellSlots
 from code_sandbox.server.store import HEARTBEAT_S, Finished, JournalEntry, SessionStore

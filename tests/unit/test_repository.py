@@ -232,6 +232,10 @@ def test_a_class_name_names_one_thing():
     } == {}
 
 
+def test_files_side_by_side_differ_by_more_than_an_s():
+    assert [name for name in MODULES if name.replace(".py", "s.py") in MODULES] == []
+
+
 def test_docstrings_are_sentences_and_not_what_is_left_of_one():
     bare = re.compile(r"(Of|As|From|For|By|In|With|To|At|On) ")
     found = [
