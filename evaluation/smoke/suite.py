@@ -1,8 +1,8 @@
 """`bash evaluation/run_benchmarks.sh`: the published suite, and the smoke suite that brings all it needs.
 
 Smoke: look-alikes of every format, a real sandbox, local search, and a scripted model behind real HTTP, in under three
-minutes on a CPU; with `--model CHECKPOINT --cpu` a tiny model behind real vLLM instead. It shows that everything runs; its
-scores mean nothing.
+minutes on a CPU; with `--model CHECKPOINT --cpu` a tiny model behind real vLLM instead. The script judges too, unless a
+judge is named. It shows that everything runs; its scores mean nothing.
 """
 
 from __future__ import annotations
@@ -53,13 +53,14 @@ def _smoke(options: SuiteOptions) -> int:
         arguments = ("--max-sessions", "64", "--require-level", "0")
         sandbox = stack.enter_context(processes.sandbox_server(logs, redis_url, arguments=arguments))
         asked = replace(asked, given={**asked.given, "sandbox_urls": (sandbox,)})
-        if asked.model is None:
-            url = stack.enter_context(request_server(scripted_reply, models=("scripted", "judge")))
-            judge = asked.scoring.judge
-            if not judge.base_urls:
-                judge = judge.model_copy(update={"base_urls": (url,)})
-            scoring = replace(asked.scoring, judge=judge)
-            asked = replace(asked, model="scripted", base_urls=(url,), scoring=scoring)
+        scripted = request_server(scripted_reply, models=("scripted", "judge"))
+        judge = asked.scoring.judge
+        if asked.model is None or not judge.base_urls:
+            url = stack.enter_context(scripted)
+            judge = judge if judge.base_urls else judge.model_copy(update={"base_urls": (url,)})
+            asked = replace(asked, scoring=replace(asked.scoring, judge=judge))
+            if asked.model is None:
+                asked = replace(asked, model="scripted", base_urls=(url,))
         return suite.run_suite(replace(options, asked=asked))
 
 
