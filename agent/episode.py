@@ -210,9 +210,7 @@ async def run_episode(
     episode = Episode(opening=tuple(opening), episode_id=episode_id or uuid.uuid4().hex)
     started = time.monotonic()
     try:
-        episode.end = await _Run(
-            episode, policy, tools, settings, image_rule, slots or Slots({}), started
-        ).play()
+        episode.end = await _Run(episode, policy, tools, settings, image_rule, slots or Slots({}), started).play()
     except ContextFull:
         episode.end = StopReason.CONTEXT_FULL
     except EpisodeFailure as error:
@@ -364,7 +362,7 @@ class _Run:
             PROGRAM_LEFT_S.reset(token)
         self._succeeded[action.name] += 1
         observation = self._bounded(result.observation)
-        if observation.images and self._image_rule is not None:
+        if observation.images:
             observation = await asyncio.to_thread(shown_if_readable, observation, self._image_rule)
         return observation, result.error, result.program_s
 

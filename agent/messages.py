@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from agent.images import ImageFile, ImageRule, UnreadableImage
+from code_sandbox.pictures import BROKEN
 
 IMAGE_PLACEHOLDER = "<image>"
 Role = Literal["system", "user", "assistant"]
@@ -56,16 +57,25 @@ def shown(message: Message, rule: ImageRule) -> Message:
     return replace(message, images=tuple(rule.apply(image) for image in message.images))
 
 
-def shown_if_readable(message: Message, rule: ImageRule) -> Message:
-    """Does what `shown` does, but leaves out an image that cannot be read and says so in its place."""
+_UNSHOWABLE = (UnreadableImage, *BROKEN, MemoryError, RuntimeError)
+
+
+def shown_if_readable(message: Message, rule: ImageRule | None) -> Message:
+    """Does what `shown` does, but leaves out an image that cannot be read and says so in its place.
+
+    What a program has drawn is its own affair: whatever a decoder makes of it is told to the model and ends no episode.
+    Without a rule images stay as they are, if they can be read.
+    """
     texts = message.text.split(IMAGE_PLACEHOLDER)
     text, images = texts[0], []
     for image, behind in zip(message.images, texts[1:], strict=True):
         try:
-            images.append(rule.apply(image))
+            if rule is None:
+                image.check(quickly=True)
+            images.append(image if rule is None else rule.apply(image))
             text += IMAGE_PLACEHOLDER
-        except UnreadableImage as error:
-            text += escape(f"[an image was dropped: {error}]")
+        except _UNSHOWABLE as error:
+            text += escape(f"[an image was dropped: {str(error) or type(error).__name__}]")
         text += behind
     return Message(message.role, text, tuple(images))
 

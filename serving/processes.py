@@ -200,9 +200,9 @@ def redis_command() -> list[str]:
 
 
 @contextlib.contextmanager
-def redis_server(directory: Path) -> Iterator[str]:
-    """A Redis of our own on a free port; yields its URL."""
-    port = free_port()
+def redis_server(directory: Path, *, port: int | None = None) -> Iterator[str]:
+    """A Redis of our own on a free port, or where it is told; yields its URL. It keeps nothing when it ends."""
+    port = port or free_port()
     command = [
         *redis_command(),
         "--bind",

@@ -15,6 +15,16 @@ for number in range(3, 64):
     except OSError:
         pass
 """
+_HOOK = """
+import sys
+worker = sys.modules["code_sandbox.server.worker"]
+send = worker._send
+def forge(connection, message):
+    worker._send = send
+    {change}
+    send(connection, message)
+worker._send = forge
+"""
 _REPLY = (
     "body = msgpack.packb({{'status': 'ok', 'stdout': 'forged', 'stderr': '', 'result': '{result}', 'error': None, "
     "'images': [], 'more_images': 0, 'nonce': '{nonce}'}})\nframe = struct.pack('>I', len(body)) + body"
@@ -29,15 +39,26 @@ _CASES = {
     "a deep nest": "frame = struct.pack('>I', 100_000) + b'\\x91' * 100_000",
     "a map with a list as key": "frame = struct.pack('>I', 4) + b'\\x81\\x91\\x01\\x02'",
 }
+_HOOKED = {
+    "no number of images": "message['more_images'] = float('inf')",
+    "fewer images than none": "message['more_images'] = -1",
+    "an image of 2**62": "message['images'] = [['image/png', 2**62]]",
+    "an error 990 deep": "message['error'] = ['E', eval('[' * 90 + ']' * 90), '']; [message['error'].__setitem__(1, [message['error'][1]]) for _ in range(900)]",
+    "bytes for text": "message['stdout'] = b'forged'",
+    "nothing but the number": "[message.pop(name) for name in list(message) if name != 'nonce']",
+}
+"""Changes to a real reply, which has the right number."""
 
 
 async def attempts(target: Target) -> AsyncIterator[AttackOutcome]:
-    """The forged answer must not be taken for a real one, now or for the next cell."""
-    for what, prepare in _CASES.items():
+    """The forged answer must not be taken for a real one, now or for the next cell, and it is an answer, no outage."""
+    programs = {what: _SEND.format(prepare=prepare) for what, prepare in _CASES.items()}
+    programs |= {what: _HOOK.format(change=change) for what, change in _HOOKED.items()}
+    for what, program in programs.items():
         session = await target.session()
         reported, wrong = "", ""
         try:
-            first = await session.execute(_SEND.format(prepare=prepare), timeout_s=3)
+            first = await session.execute(program, timeout_s=3)
             second = await session.execute("6 * 7", timeout_s=5)
             reported = report(first)
             if "forged" in (first.stdout, first.result, second.stdout, second.result) or second.result != "42":

@@ -1,8 +1,12 @@
-"""A cell as a session gets it, and what it sends back."""
+"""A cell as a session gets it, what it sends back, and how long one waits for that."""
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,4 +38,25 @@ class CellOutput:
     """(mime, file)"""
     more_images: int = 0
     state_lost: bool = False
+    lost_by_us: bool = False
+    """The process ended through no doing of the cell, which has then not run: it may run in another one."""
     execution_time_s: float = 0.0
+
+
+_SLICE_S = 0.25
+"""A wait that takes longer than twice this was one in which we did not run ourselves."""
+
+
+async def wait_for_any(futures: Collection[asyncio.Future[Any]], timeout_s: float) -> bool:
+    """Wait until one of them is done; False after `timeout_s` seconds in which this process ran.
+
+    When the server is stopped, or the machine with all that runs on it, the cell is not to blame for the time that passes.
+    """
+    left_s = timeout_s
+    while left_s > 0:
+        slice_s, started_s = min(left_s, _SLICE_S), time.monotonic()
+        done, _ = await asyncio.wait(futures, timeout=slice_s, return_when=asyncio.FIRST_COMPLETED)
+        if done:
+            return True
+        left_s -= min(time.monotonic() - started_s, slice_s + _SLICE_S)
+    return False

@@ -29,6 +29,7 @@ def prepare(roots: Sequence[str]) -> None:
         try:
             if (control := root / "cgroup.subtree_control").exists():
                 control.write_text("+memory +pids")
+            _remove_leftovers(root)
             trial = root / f"trial-{os.getpid()}"
             trial.mkdir()
             known = any((trial / name).exists() for name in (*_MEMORY, _PROCESSES))
@@ -40,6 +41,15 @@ def prepare(roots: Sequence[str]) -> None:
             ) from error
         if not known:
             raise OSError(f"cgroup {root} has neither the controller memory nor pids")
+
+
+def _remove_leftovers(root: Path) -> None:
+    """Groups of servers that were killed: a session's name begins with its server's process id."""
+    for group in root.glob("s*-*"):
+        server = group.name[1:].partition("-")[0]
+        if server.isdecimal() and not Path("/proc", server).exists():
+            with contextlib.suppress(OSError):
+                group.rmdir()
 
 
 def join(root: int, name: str, *, memory_bytes: int, processes: int) -> None:

@@ -33,6 +33,8 @@ from code_sandbox.server import cgroups, landlock, linux, seccomp, view
 
 LAYERS = ("seccomp", "landlock", "uids", "namespaces", "cgroups")
 SESSION_SOCKET = 3
+_LAST_WORD = 4
+"""Of the session's init: where it says how the worker ended."""
 LENGTH = struct.Struct(">I")
 """Before every message on a session's socket."""
 OUTPUT = 1
@@ -161,11 +163,12 @@ class Confinement:
         linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
         seccomp.install(seccomp.Allowed(unix_sockets=False, connecting=False, signalling=False))
 
-    def fork_session(self, request: SessionRequest, connection: int) -> int:
+    def fork_session(self, request: SessionRequest, connection: int, last_word: int) -> int:
         """Fork a session's first process. In the parent returns its id; in the session's worker returns 0, confined.
 
         The first process stays behind as the session's init: it passes SIGINT on, reaps, and takes everything that the
-        session has started with it when the worker ends.
+        session has started with it when the worker ends. Before that it writes the worker's status to `last_word`, so an end
+        without a word is none that the session's own code could have brought about.
 
         Raises:
             OSError: In the parent: no process could be made. In the worker: a layer that worked at start did not.
@@ -174,12 +177,15 @@ class Confinement:
         pid = linux.fork_into(flags)
         if pid:
             return pid
-        # In the place of the zygote's own connection to the server.
+        # In the place of the zygote's own connection to the server; copied first, because either may have either's number.
+        connection, last_word = (
+            fcntl.fcntl(descriptor, fcntl.F_DUPFD, _DESCRIPTORS_FROM) for descriptor in (connection, last_word)
+        )
         os.dup2(connection, SESSION_SOCKET)
+        os.dup2(last_word, _LAST_WORD)
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         linux.die_with_parent()
-        _be_first_to_go()
         for root in self._cgroups:
             # Its init counts too.
             cgroups.join(root, request.cgroup, memory_bytes=request.memory_bytes, processes=request.processes + 1)
@@ -197,6 +203,7 @@ class Confinement:
             _supervise(worker, alone=self.layers.namespaces)
         linux.die_with_parent()
         os.setsid()
+        _be_first_to_go()
         self._confine_worker(request)
         return 0
 
@@ -285,7 +292,9 @@ def _set_limits(request: SessionRequest, *, own_user: bool) -> None:
 
 
 def _be_first_to_go() -> None:
-    """When memory runs out on the machine, the kernel takes a session and not the server."""
+    """When memory runs out, the kernel takes this process and what it starts: not the server, and not the session's init,
+    whose end would look like an outage of ours.
+    """
     try:
         with open("/proc/self/oom_score_adj", "w") as score:
             score.write("1000")
@@ -297,7 +306,8 @@ def _supervise(worker: int, *, alone: bool) -> NoReturn:
     """Init of one session. `alone`: first process of a namespace, whose end is everybody's end."""
     # Nobody of the session may look into this process, which has not dropped its privileges.
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
-    os.closerange(0, 4096)
+    os.closerange(0, _LAST_WORD)
+    os.closerange(_LAST_WORD + 1, 4096)
 
     def pass_on(number: int, as_number: int) -> None:
         def handle(*_: object) -> None:
@@ -310,8 +320,9 @@ def _supervise(worker: int, *, alone: bool) -> NoReturn:
     pass_on(signal.SIGINT, signal.SIGINT)
     pass_on(signal.SIGTERM, signal.SIGKILL)
     try:
-        while os.wait()[0] != worker:
+        while (ended := os.wait())[0] != worker:
             pass
+        os.write(_LAST_WORD, str(ended[1]).encode())
         while not alone:
             # The worker's orphans are our children now, and theirs will be when they end.
             for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():

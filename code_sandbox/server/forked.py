@@ -16,13 +16,17 @@ from typing import Any
 import msgpack
 
 from code_sandbox.errors import KernelStartFailed
-from code_sandbox.server.cells import Cell, CellOutput
+from code_sandbox.server.cells import Cell, CellOutput, wait_for_any
 from code_sandbox.server.confinement import LENGTH
 from code_sandbox.server.session_process import SessionProcess, make_directory
 from code_sandbox.server.zygote_client import Zygote
 
 _CHUNK_BYTES = 1 << 16
 _MAX_REPLY_BYTES = 256 << 20
+_MAX_SHOWN_BYTES = 128 << 20
+"""All images of a cell together. What is above is left out in the session, which says so."""
+_MOST_IMAGES = 1_000_000
+"""That a cell can claim to have shown."""
 
 
 class ForkedKernel:
@@ -95,21 +99,22 @@ class ForkedKernel:
                 "silent": cell.silent,
                 "max_chars": cell.max_chars,
                 "max_images": cell.max_images,
+                "max_bytes": _MAX_SHOWN_BYTES,
                 "max_pixels": cell.max_pixels,
                 "mime": cell.mime,
             }
         )
         receiver = asyncio.ensure_future(self._exchange(message, nonce))
         try:
-            done, _ = await asyncio.wait({receiver}, timeout=cell.timeout_s)
-            if not done:
+            if not await wait_for_any({receiver}, cell.timeout_s):
                 output.status = "timeout"
                 self.process.signal(signal.SIGINT)
-                done, _ = await asyncio.wait({receiver}, timeout=cell.interrupt_grace_s)
-            if not done:
+                await wait_for_any({receiver}, cell.interrupt_grace_s)
+            if not receiver.done():
                 output.state_lost = True
             else:
                 self._fill(output, receiver)
+                output.lost_by_us = isinstance(receiver.exception(), OSError) and await self.process.was_lost()
         finally:
             receiver.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -167,30 +172,39 @@ class ForkedKernel:
 
     @staticmethod
     def _fill(output: CellOutput, receiver: asyncio.Future[dict[str, Any]]) -> None:
-        try:
-            reply = receiver.result()
-            values = [reply[name] for name in ("stdout", "stderr", "result")]
-            images = [(str(mime), bytes(data)) for mime, data in reply["images"]]
-            error = None if reply["error"] is None else tuple(str(part) for part in reply["error"])
-            status, more = reply["status"], int(reply["more_images"])
-            if not all(isinstance(text, str) for text in values) or status not in ("ok", "error"):
-                raise ValueError("a reply of the wrong form")
-            if error is not None and len(error) != 3:
-                raise ValueError("an error of the wrong form")
-        except (OSError, ValueError, KeyError, TypeError):
+        reply = None if receiver.exception() is not None else receiver.result()
+        if reply is None or not _is_of_the_right_form(reply):
             # The socket closed in the middle of a cell: the process is gone. Or the cell wrote to it, and nothing that
             # comes from there means anything any more.
             if output.status != "timeout":
                 output.status = "killed"
             output.state_lost = True
             return
-        output.stdout, output.stderr, output.result = [values[0]], [values[1]], values[2]
-        output.images, output.more_images = images, more
+        output.stdout, output.stderr, output.result = [reply["stdout"]], [reply["stderr"]], reply["result"]
+        output.images, output.more_images = [(mime, data) for mime, data in reply["images"]], reply["more_images"]
         if output.status != "timeout":
-            output.status = status
-            output.error = error
+            output.status = reply["status"]
+            output.error = None if reply["error"] is None else tuple(reply["error"])
 
     async def kill(self) -> None:
         """Kill the session with everything it started. Safe to call twice."""
         self._connection.close()
         await self.process.end()
+
+
+def _is_of_the_right_form(reply: dict[str, Any]) -> bool:
+    """Whether a reply has the fields that worker.py sends, of their types: looked at, and nothing converted."""
+    error, images, more = reply.get("error"), reply.get("images"), reply.get("more_images")
+    return (
+        all(isinstance(reply.get(name), str) for name in ("stdout", "stderr", "result"))
+        and reply.get("status") in ("ok", "error")
+        and (error is None or _is_list_of(error, str, str, str))
+        and isinstance(images, list)
+        and all(_is_list_of(image, str, bytes) for image in images)
+        and type(more) is int
+        and 0 <= more <= _MOST_IMAGES
+    )
+
+
+def _is_list_of(value: Any, *types: type) -> bool:
+    return isinstance(value, list) and tuple(type(part) for part in value) == types

@@ -14,6 +14,9 @@ _LOG = logging.getLogger(__name__)
 _BATCH = 256
 _QUEUED = 65_536
 _REPLAYABLE = ("ok", "error")
+_FORGOTTEN, _NOT_WRITTEN = -1, -2
+REPEATED = ("code", "timeout_s", "max_pixels", "image_format", "max_images", "max_chars")
+"""What of a request decides what its cell does, and is written down for running it again."""
 
 
 class Journal:
@@ -24,6 +27,7 @@ class Journal:
         server: This server's instance name.
         lease_s: Renewed by every cell.
         on_moved: Told the sessions that another server has taken over.
+        on_forgotten: Told the sessions that Redis does not have, or not all of.
         on_state: Told whether Redis answered.
     """
 
@@ -34,16 +38,18 @@ class Journal:
         server: str,
         lease_s: float,
         on_moved: Callable[[str], None],
+        on_forgotten: Callable[[str], None],
         on_state: Callable[[bool], None],
     ) -> None:
         self._store = store
         self._server = server
         self._lease_s = lease_s
         self._on_moved = on_moved
+        self._on_forgotten = on_forgotten
         self._on_state = on_state
         self._queue: asyncio.Queue[tuple[Finished, asyncio.Future[bool] | None]] = asyncio.Queue(_QUEUED)
         self.lost = 0
-        """Cells that could not be written; their sessions cannot move."""
+        """Cells that could not be written when they were done; until they are, their sessions cannot move."""
 
     def add(self, cell: Finished) -> None:
         """Write a cell down soon."""
@@ -80,10 +86,12 @@ class Journal:
         try:
             replies = await self._store.record([cell for cell, _ in batch], server=self._server, lease_s=self._lease_s)
         except StoreUnavailable:
-            replies = [-1] * len(batch)
+            replies = [_NOT_WRITTEN] * len(batch)
             self._on_state(False)
         else:
             self._on_state(True)
+            for name in {cell.session_id for (cell, _), reply in zip(batch, replies, strict=True) if reply == _FORGOTTEN}:
+                self._on_forgotten(name)
         for (cell, written), reply in zip(batch, replies, strict=True):
             if reply == 0:
                 _LOG.warning("session %s belongs to another server by now; closing it here", cell.session_id)
@@ -100,13 +108,15 @@ def to_replay(session_id: str, known: Registered, cell: int | None) -> tuple[Jou
     Raises:
         NotReplayable: Some are not written down, or cannot be run again.
     """
+    if not known.whole:
+        raise NotReplayable(f"session {session_id!r} is lost with its process: it has run more code than is written down")
     wanted = known.base + len(known.journal) if cell is None else cell
     if not known.base <= wanted <= known.base + len(known.journal):
         raise NotReplayable(
-            f"session {session_id!r} is lost with its server: its caller has {wanted} answers, but cells "
+            f"session {session_id!r} is lost with its process: its caller has {wanted} answers, but cells "
             f"{known.base} to {known.base + len(known.journal)} are written down"
         )
     entries = known.journal[: wanted - known.base]
     if any(entry.status not in _REPLAYABLE for entry in entries):
-        raise NotReplayable(f"session {session_id!r} is lost with its server: a cell that timed out cannot be run again")
+        raise NotReplayable(f"session {session_id!r} is lost with its process: a cell that timed out cannot be run again")
     return entries

@@ -26,7 +26,7 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.connect import write_connection_file
 
 from code_sandbox.errors import KernelStartFailed
-from code_sandbox.server.cells import Cell, CellOutput
+from code_sandbox.server.cells import Cell, CellOutput, wait_for_any
 from code_sandbox.server.notebook import BoundedText, shown_text
 from code_sandbox.server.session_process import SessionProcess, make_directory
 from code_sandbox.server.view import INNER_DIRECTORY
@@ -149,13 +149,10 @@ class JupyterKernel:
         collector = asyncio.ensure_future(self._collect(message_id, output, cell))
         exit_watch = asyncio.ensure_future(self.exited.wait())
         try:
-            await asyncio.wait({collector, exit_watch}, timeout=cell.timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            if not collector.done() and not exit_watch.done():
+            if not await wait_for_any({collector, exit_watch}, cell.timeout_s):
                 output.status = "timeout"
                 self.process.signal(signal.SIGINT)
-                await asyncio.wait(
-                    {collector, exit_watch}, timeout=cell.interrupt_grace_s, return_when=asyncio.FIRST_COMPLETED
-                )
+                await wait_for_any({collector, exit_watch}, cell.interrupt_grace_s)
                 output.state_lost = not collector.done()
             elif not collector.done():
                 output.status, output.state_lost = "killed", True
@@ -164,6 +161,7 @@ class JupyterKernel:
                 output.state_lost = True
                 if output.status != "timeout":
                     output.status = "killed"
+            output.lost_by_us = exit_watch.done() and not collector.done() and await self.process.was_lost()
         finally:
             for task in (collector, exit_watch):
                 task.cancel()

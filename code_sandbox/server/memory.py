@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,4 +82,4 @@ async def watch_memory(processes: Callable[[bool], list[SessionProcess]], limit_
         by_pid = {process.pid: process for process in processes(rounds % _EVERYONE_EVERY == 0)}
         for pid in await asyncio.to_thread(_oversized, list(by_pid), limit_bytes):
             _LOG.warning("killing a session that uses more than %d MiB", limit_bytes >> 20)
-            by_pid[pid].signal(signal.SIGKILL)
+            by_pid[pid].end_for_its_use()

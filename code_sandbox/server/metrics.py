@@ -15,8 +15,10 @@ _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60)
 class _State(Protocol):
     """What is read when somebody asks."""
 
-    running_cells: int
     redis_ok: bool
+
+    @property
+    def running_cells(self) -> int: ...
 
     @property
     def waiting_cells(self) -> int: ...

@@ -10,7 +10,6 @@ import resource
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from code_sandbox.errors import KernelStartFailed
 from code_sandbox.server import probes
 from code_sandbox.server.app import create_app
 from code_sandbox.server.kernel_pool import KernelPool
+from code_sandbox.server.own_folder import OwnFolder
 from code_sandbox.server.sessions import SessionManager
 from code_sandbox.server.settings import ServerSettings
 from code_sandbox.server.store import SessionStore
@@ -84,13 +84,14 @@ async def measure_here(settings: ServerSettings) -> Isolation:
     Raises:
         KernelStartFailed: Sessions cannot be started.
     """
-    with tempfile.TemporaryDirectory(prefix="dsb-") as name:
-        pool = KernelPool(settings, Path(name))
-        try:
-            await pool.zygote.start()
-            return await probes.measure(pool, settings, Path(name))
-        finally:
-            await pool.stop()
+    folder = OwnFolder()
+    pool = KernelPool(settings, folder.path)
+    try:
+        await pool.zygote.start()
+        return await probes.measure(pool, settings, folder.path)
+    finally:
+        await pool.stop()
+        folder.remove()
 
 
 async def _serve(settings: ServerSettings, listener: socket.socket, token: str) -> None:

@@ -22,6 +22,7 @@ class SessionProcess:
 
     Args:
         pidfd: Of the session's init, as the zygote that forked it has opened it; None if it had ended by then.
+        last_word: Where the init writes how the session's worker ended; closed here.
         pid: The same one's number on the host.
         by_namespace: Whether its end is the end of all that it has started.
         directory: That the server shares with it, or None; removed with the session.
@@ -32,6 +33,7 @@ class SessionProcess:
     def __init__(
         self,
         pidfd: int | None,
+        last_word: int,
         *,
         pid: int,
         by_namespace: bool,
@@ -46,6 +48,9 @@ class SessionProcess:
         self.pid = pid
         """Of the session's init."""
         self.exited = asyncio.Event()
+        self._last_word = last_word
+        os.set_blocking(last_word, False)
+        self._ended_by_itself: bool | None = None
         self._by_namespace = by_namespace
         self._released = released
         self._spawn = spawn
@@ -65,6 +70,28 @@ class SessionProcess:
         if self._pidfd >= 0:
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(self._pidfd, number)
+
+    def end_for_its_use(self) -> None:
+        """Kill the session for what its code has used too much of."""
+        self._ended_by_itself = True
+        self.signal(signal.SIGKILL)
+
+    async def was_lost(self) -> bool:
+        """Whether it has ended through no doing of its code: its init is gone, and had not seen its worker end.
+
+        Such an end is ours: the zygote or the server was killed, or somebody has killed the session from outside.
+        """
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.exited.wait(), _ENDED_WITHIN_S)
+        if not self.exited.is_set() or self._ending is not None:
+            return False
+        if self._ended_by_itself is None:
+            try:
+                self._ended_by_itself = bool(os.read(self._last_word, 64))
+            except BlockingIOError:
+                # Something of the session lives on without its init.
+                self._ended_by_itself = False
+        return not self._ended_by_itself
 
     async def end(self) -> None:
         """Kill the session with all that it started and remove its directory. Safe to call twice.
@@ -98,6 +125,7 @@ class SessionProcess:
         await self._after()
 
     async def _after(self) -> None:
+        os.close(self._last_word)
         pidfd, self._pidfd = self._pidfd, -1
         if pidfd >= 0:
             os.close(pidfd)

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
-import os
 import secrets
-import shutil
-import tempfile
 import time
 from collections.abc import Awaitable, Coroutine, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from code_sandbox.errors import (
     NotReplayable,
@@ -24,12 +19,13 @@ from code_sandbox.errors import (
     UnknownSession,
 )
 from code_sandbox.server.blobs import BlobStore
-from code_sandbox.server.cells import Cell, CellOutput
-from code_sandbox.server.journal import Journal, to_replay
+from code_sandbox.server.journal import REPEATED, Journal, to_replay
 from code_sandbox.server.kernel_pool import KernelPool
 from code_sandbox.server.memory import available_bytes, watch_memory
 from code_sandbox.server.metrics import Metrics
-from code_sandbox.server.results import bounded, digest
+from code_sandbox.server.own_folder import OwnFolder
+from code_sandbox.server.results import digest
+from code_sandbox.server.runner import CellRunner
 from code_sandbox.server.session_process import SessionProcess
 from code_sandbox.server.session_state import Session
 from code_sandbox.server.settings import ServerSettings
@@ -39,9 +35,7 @@ from code_sandbox.wire import ExecuteRequest, ExecuteResult
 
 _LOG = logging.getLogger(__name__)
 _WATCHED_AFTER_S = 0.5
-_MIMES = {"png": "image/png", "jpeg": "image/jpeg"}
-_REPEATED = ("code", "timeout_s", "max_pixels", "image_format", "max_images", "max_chars")
-"""What of a request decides what its cell does, and is written down for a run of the same on another server."""
+_Result = TypeVar("_Result")
 
 
 class SessionManager:
@@ -52,7 +46,8 @@ class SessionManager:
         self._store = store
         self._sessions: dict[str, Session] = {}
         self._moving: dict[str, asyncio.Lock] = {}
-        self.root = Path(tempfile.mkdtemp(prefix="dsb-"))
+        self._folder = OwnFolder()
+        self.root = self._folder.path
         self.instance = f"{settings.name}#{secrets.token_hex(4)}"
         """This server's name in this life; a restarted one has another."""
         self.pool = KernelPool(settings, self.root)
@@ -61,11 +56,27 @@ class SessionManager:
         self._slots = CellSlots(settings.max_running_cells, settings.max_waiting_cells)
         self._tasks: set[asyncio.Task[None]] = set()
         self._journal = Journal(
-            store, server=self.instance, lease_s=settings.lease_s, on_moved=self._let_go, on_state=self._redis_answered
+            store,
+            server=self.instance,
+            lease_s=settings.lease_s,
+            on_moved=self._let_go,
+            on_forgotten=lambda session_id: self._spawn(self._restore(session_id)),
+            on_state=self._redis_answered,
+        )
+        self._runner = CellRunner(
+            settings,
+            self.pool,
+            self.blobs,
+            self.metrics,
+            on_abandoned=lambda session_id: self._spawn(self.close(session_id)),
         )
         self.redis_ok = True
         self.draining = False
-        self.running_cells = 0
+
+    @property
+    def running_cells(self) -> int:
+        """Cells running now."""
+        return self._runner.running_cells
 
     @property
     def waiting_cells(self) -> int:
@@ -113,14 +124,17 @@ class SessionManager:
         for task in (tasks := list(self._tasks)):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        kernels = [session.kernel for session in self._sessions.values() if session.kernel is not None]
+        self._runner.draining = True
+        sessions = list(self._sessions.values())
         self._sessions.clear()
-        await asyncio.gather(*(kernel.kill() for kernel in kernels), return_exceptions=True)
+        for session in sessions:
+            session.closed = True
+        await asyncio.gather(*(self._runner.drop(session) for session in sessions), return_exceptions=True)
         await self.pool.stop()
         with contextlib.suppress(StoreUnavailable):
             await self._store.leave(self.instance)
         await self._store.aclose()
-        shutil.rmtree(self.root, ignore_errors=True)
+        self._folder.remove()
 
     async def create(self, session_id: str, images: Sequence[str] = ()) -> int:
         """Open a session; opening one that exists is no error, so a client may repeat a lost request.
@@ -142,7 +156,7 @@ class SessionManager:
                 self._store.register(session_id, server=self.instance, images=images, lease_s=self._settings.lease_s)
             )
             async with session.lock:
-                await self._ensure_kernel(session)
+                await self._runner.ensure(session)
         except BaseException:
             await self._discard(session)
             raise
@@ -186,8 +200,12 @@ class SessionManager:
         async with self._slots.turn(session.lock, request.queue_timeout_s) as waited_s:
             self.metrics.waited(waited_s)
             self._check_step(session, request.cell)
-            await self._ensure_kernel(session)
-            return await self._run(session, request, replayed)
+            try:
+                return await self._run(session, request, replayed)
+            except NotReplayable:
+                self.metrics.moved("lost")
+                await self.close(session_id)
+                raise
 
     def _check_step(self, session: Session, cell: int | None) -> None:
         if session.closed:
@@ -200,20 +218,18 @@ class SessionManager:
 
     async def _run(self, session: Session, request: ExecuteRequest, replayed: int) -> ExecuteResult:
         """Run a cell in its slot and write it down."""
-        result = await self._run_cell(session, request, replayed)
-        number = session.cells
+        result = await self._runner.run(session, request, replayed=replayed)
+        number, entry = session.cells, None
         session.cells += 1
-        session.journal_bytes = (
-            0 if result.state_lost else session.journal_bytes + len(request.code.encode(errors="replace"))
-        )
-        entry = None
-        if not result.state_lost:
-            asked = {name: getattr(request, name) for name in _REPEATED}
+        if result.state_lost:
+            session.history.begin_anew(session.cells)
+        else:
+            asked = {name: getattr(request, name) for name in REPEATED}
             entry = JournalEntry(status=result.status, digest=digest(result), **asked)
-        finished = Finished(session.session_id, number, result.status, entry)
-        if session.journal_bytes > self._settings.journal_limit_bytes:
-            # Left out, so that the journal stays too short and nobody mistakes it for the whole.
-            finished = Finished(session.session_id, -1, result.status, entry)
+            session.history.add(entry, limit_bytes=self._settings.journal_limit_bytes)
+        finished = Finished(
+            session.session_id, number, result.status, entry, too_long=entry is not None and not session.history.whole
+        )
         if request.cell is None:
             await self._journal.add_and_wait(finished)
         else:
@@ -224,36 +240,6 @@ class SessionManager:
             about["code"] = request.code
         _LOG.debug("cell", extra=about)
         return result
-
-    async def _run_cell(self, session: Session, request: ExecuteRequest, replayed: int = 0) -> ExecuteResult:
-        assert session.kernel is not None
-        settings = self._settings
-        cell = Cell(
-            request.code,
-            timeout_s=request.timeout_s,
-            max_chars=request.max_chars,
-            max_images=request.max_images,
-            max_pixels=request.max_pixels,
-            mime=_MIMES[request.image_format],
-            interrupt_grace_s=settings.interrupt_grace_s,
-        )
-        self.running_cells += 1
-        session.running_since_s = session.last_used_s = time.monotonic()
-        try:
-            # A process that ended since the last cell has lost its variables: that is an answer, and not a fresh start.
-            lost = session.kernel.exited.is_set()
-            output = CellOutput(status="killed", state_lost=True) if lost else await session.kernel.execute(cell)
-        except asyncio.CancelledError:
-            # The caller has gone in the middle of a cell: nobody knows any more what the session holds.
-            self._spawn(self.close(session.session_id))
-            raise
-        finally:
-            self.running_cells -= 1
-            session.running_since_s = 0.0
-            session.last_used_s = time.monotonic()
-        if output.state_lost:
-            await self._drop_kernel(session)
-        return bounded(output, request, max_image_bytes=settings.max_image_bytes, replayed=replayed)
 
     async def _move_here(self, session_id: str, cell: int | None) -> tuple[Session, int]:
         """Take over a session whose server is dead, and how many cells were run again for it."""
@@ -281,10 +267,11 @@ class SessionManager:
                 async with session.lock:
                     if not await self._store.claim(session_id, held_by=known.server, server=self.instance):
                         raise SessionHeld(f"session {session_id!r} is just being moved by another server")
-                    await self._ensure_kernel(session)
-                    session.cells = known.base
                     for entry in entries:
-                        await self._replay(session, entry)
+                        session.history.add(entry, limit_bytes=self._settings.journal_limit_bytes)
+                    session.history.base, session.cells = known.base, known.base + len(entries)
+                    async with self._slots.any():
+                        await self._runner.ensure(session)
                 await self._store.trim(session_id, cells=len(entries))
             except BaseException:
                 await self._discard(session)
@@ -300,18 +287,6 @@ class SessionManager:
         _LOG.info("session moved here", extra={"session": session_id, "cells": len(entries), "from": known.server})
         return session, len(entries)
 
-    async def _replay(self, session: Session, entry: JournalEntry) -> None:
-        request = ExecuteRequest.model_validate({name: getattr(entry, name) for name in _REPEATED})
-        async with self._slots.any():
-            result = await self._run_cell(session, request)
-        if digest(result) != entry.digest:
-            raise NotReplayable(
-                f"session {session.session_id!r} is lost with its server: cell {session.cells} did not do the same when "
-                "it was run again"
-            )
-        session.cells += 1
-        session.journal_bytes += len(entry.code.encode(errors="replace"))
-
     async def close(self, session_id: str) -> None:
         """Close a session; closing one that is gone is no error."""
         session = self._sessions.get(session_id)
@@ -326,7 +301,17 @@ class SessionManager:
         session.closed = True
         self._sessions.pop(session.session_id, None)
         self.blobs.release(session.images)
-        await self._drop_kernel(session)
+        await self._runner.drop(session)
+
+    async def _restore(self, session_id: str) -> None:
+        """Write a session down again that Redis does not have, or not all of."""
+        session = self._sessions.get(session_id)
+        if session is None:
+            return
+        with contextlib.suppress(StoreUnavailable):
+            known = session.registered(self.instance)
+            if not await self._store.restore(session_id, known, lease_s=self._settings.lease_s):
+                self._let_go(session_id)
 
     def _let_go(self, session_id: str) -> None:
         """Another server has it; what we still hold of it is nobody's."""
@@ -334,41 +319,19 @@ class SessionManager:
         if session is not None:
             self._spawn(self._discard(session))
 
-    async def _on_store(self, call: Awaitable[None]) -> None:
+    async def _on_store(self, call: Awaitable[_Result]) -> _Result:
         try:
-            await call
+            answer = await call
         except StoreUnavailable:
             self._redis_answered(False)
             raise
         self._redis_answered(True)
+        return answer
 
     def _redis_answered(self, answered: bool) -> None:
         if self.redis_ok and not answered:
             _LOG.warning("Redis is down: live sessions go on, new ones are refused, none can move")
         self.redis_ok = answered
-
-    async def _ensure_kernel(self, session: Session) -> None:
-        if session.kernel is not None:
-            return
-        started_s = time.monotonic()
-        kernel = await self.pool.take()
-        seed = int.from_bytes(hashlib.sha256(session.session_id.encode()).digest()[:8], "big")
-        descriptors = [self.blobs.open(name) for name in session.images]
-        try:
-            await kernel.open(descriptors, seed=seed, timeout_s=self._settings.start_timeout_s)
-            session.kernel = kernel
-        except BaseException:
-            await kernel.kill()
-            raise
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
-        self.metrics.opened(time.monotonic() - started_s)
-
-    async def _drop_kernel(self, session: Session) -> None:
-        kernel, session.kernel = session.kernel, None
-        if kernel is not None:
-            await kernel.kill()
 
     async def _expire(self) -> None:
         while True:
@@ -381,7 +344,11 @@ class SessionManager:
     async def _beat(self) -> None:
         while True:
             with contextlib.suppress(StoreUnavailable):
-                await self._on_store(self._store.beat(self.instance, self._settings.name))
+                if not await self._on_store(self._store.beat(self.instance, self._settings.name)):
+                    # It was emptied, or away for long: what it does not have of us is written down again.
+                    _LOG.warning("Redis had forgotten this server", extra={"sessions": len(self._sessions)})
+                    for session_id in list(self._sessions):
+                        await self._restore(session_id)
             await asyncio.sleep(HEARTBEAT_S)
 
     def _processes(self, everyone: bool) -> list[SessionProcess]:

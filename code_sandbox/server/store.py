@@ -1,12 +1,14 @@
 """What must outlive a server process, in Redis. The only module that imports redis; every key name is made here.
 
     deepeyes:sandbox:session:<id>       hash, for the lease: `server` (instance), `created_s` (Unix time), `images` (JSON
-                                        list of sha256), `base` (how many cells ran before the journal begins)
+                                        list of sha256), `base` (how many cells ran before the journal begins), `whole`
+                                        ("0" if the journal became too long to be kept)
     deepeyes:sandbox:journal:<id>       list, for the lease: one JSON object a cell, the fields of `JournalEntry`
     deepeyes:sandbox:server:<instance>  string, 6 s and renewed: the server's name; gone when it is dead
     deepeyes:sandbox:counters           hash: `sessions_created`, `sessions_moved`, `cells_run`, `cells_<status>`
 
-No pickle, no image, no result. A running cell waits for nothing here: the journal is written behind it.
+No pickle, no image, no result. A running cell waits for nothing here: the journal is written behind it. Whoever holds a
+session has its journal too, and writes all of it again into a Redis that has been emptied or has forgotten some.
 """
 
 from __future__ import annotations
@@ -29,19 +31,41 @@ HEARTBEAT_S = 2.0
 _DEAD_AFTER_S = 6
 
 # A server that was thought dead must not write into what another one has taken over, and a cell whose predecessor was
-# lost with Redis must not take its place. Returns 1: written, 0: the session is another server's, -1: out of order.
+# lost with Redis must not take its place. Returns 1: written, 0: the session is another server's that lives, -1: Redis has
+# forgotten it, or a part of it.
 _APPEND = """
-if redis.call('HGET', KEYS[1], 'server') ~= ARGV[1] then return 0 end
-local base = tonumber(redis.call('HGET', KEYS[1], 'base') or '0')
-if base + redis.call('LLEN', KEYS[2]) ~= tonumber(ARGV[2]) then return -1 end
-if ARGV[4] == 'reset' then
+local held = redis.call('HGET', KEYS[1], 'server')
+if held ~= ARGV[1] then
+  if held and redis.call('EXISTS', ARGV[5] .. held) == 1 then return 0 end
+  return -1
+end
+local whole = redis.call('HGET', KEYS[1], 'whole') ~= '0'
+local written = tonumber(redis.call('HGET', KEYS[1], 'base') or '0') + redis.call('LLEN', KEYS[2])
+if whole and tonumber(ARGV[2]) < written then return 1 end
+if whole and tonumber(ARGV[2]) > written then return -1 end
+if ARGV[4] == 'long' or (not whole and ARGV[4] ~= 'reset') then
+  redis.call('HSET', KEYS[1], 'whole', '0')
+elseif ARGV[4] == 'reset' then
   redis.call('DEL', KEYS[2])
-  redis.call('HSET', KEYS[1], 'base', tonumber(ARGV[2]) + 1)
+  redis.call('HSET', KEYS[1], 'base', tonumber(ARGV[2]) + 1, 'whole', '1')
 else
   redis.call('RPUSH', KEYS[2], ARGV[4])
   redis.call('EXPIRE', KEYS[2], ARGV[3])
 end
 redis.call('EXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
+_RESTORE = """
+local held = redis.call('HGET', KEYS[1], 'server')
+if held and held ~= ARGV[1] and redis.call('EXISTS', ARGV[2] .. held) == 1 then return 0 end
+local base, written = tonumber(redis.call('HGET', KEYS[1], 'base') or '0'), redis.call('LLEN', KEYS[2])
+if held == ARGV[1] and base + written > tonumber(ARGV[5]) + #ARGV - 7 then return 1 end
+redis.call('DEL', KEYS[2])
+redis.call('HSET', KEYS[1], 'server', ARGV[1], 'images', ARGV[4], 'base', ARGV[5], 'whole', ARGV[6])
+redis.call('HSETNX', KEYS[1], 'created_s', ARGV[7])
+for number = 8, #ARGV do redis.call('RPUSH', KEYS[2], ARGV[number]) end
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+redis.call('EXPIRE', KEYS[2], ARGV[3])
 return 1
 """
 _CLAIM = """
@@ -74,6 +98,8 @@ class Registered:
     base: int
     """Cells before the journal: the state was lost in the last of them."""
     journal: tuple[JournalEntry, ...]
+    whole: bool = True
+    """False if cells behind the journal were not written down: too much code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +111,8 @@ class Finished:
     status: str
     entry: JournalEntry | None
     """None: the session's state was lost, and its journal begins anew."""
+    too_long: bool = False
+    """Not written down, and no later one either: the session cannot move until its state is new."""
 
 
 def _session_key(session_id: str) -> str:
@@ -126,10 +154,14 @@ class SessionStore:
         except (RedisError, OSError) as error:
             raise self._unavailable(error) from error
 
-    async def beat(self, instance: str, name: str) -> None:
-        """Say that a server lives."""
+    async def beat(self, instance: str, name: str) -> bool:
+        """Say that a server lives; whether Redis still knew that."""
         try:
-            await self._redis.set(_server_key(instance), name, ex=_DEAD_AFTER_S)
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.exists(_server_key(instance))
+                pipe.set(_server_key(instance), name, ex=_DEAD_AFTER_S)
+                known, _ = await pipe.execute()
+                return bool(known)
         except (RedisError, OSError) as error:
             raise self._unavailable(error) from error
 
@@ -166,14 +198,16 @@ class SessionStore:
         """Append finished cells to their journals and renew the leases.
 
         Returns:
-            For each: 1 written, 0 the session belongs to another server by now, -1 an earlier cell is missing.
+            For each: 1 written, 0 the session belongs to another server by now, -1 the session or an earlier cell of it is
+            missing, which `restore` mends.
         """
         try:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for cell in cells:
-                    body = "reset" if cell.entry is None else json.dumps(asdict(cell.entry))
+                    entry = "reset" if cell.entry is None else json.dumps(asdict(cell.entry))
+                    body = "long" if cell.too_long else entry
                     keys = (_session_key(cell.session_id), _journal_key(cell.session_id))
-                    pipe.eval(_APPEND, 2, *keys, server, cell.cell, max(1, int(lease_s)), body)
+                    pipe.eval(_APPEND, 2, *keys, server, cell.cell, max(1, int(lease_s)), body, _server_key(""))
                 for cell in cells:
                     pipe.hincrby(_COUNTERS, "cells_run", 1)
                     pipe.hincrby(_COUNTERS, f"cells_{cell.status}", 1)
@@ -181,6 +215,18 @@ class SessionStore:
         except (RedisError, OSError) as error:
             raise self._unavailable(error) from error
         return [int(reply) for reply in replies[: len(cells)]]
+
+    async def restore(self, session_id: str, session: Registered, *, lease_s: float) -> bool:
+        """Write down a session that its server has and Redis has not, or not all of; False if it is another server's."""
+        keys = (_session_key(session_id), _journal_key(session_id))
+        known = (json.dumps(list(session.images)), session.base, int(session.whole), f"{time.time():.3f}")
+        entries = [json.dumps(asdict(entry)) for entry in session.journal]
+        lease = max(1, int(lease_s))
+        try:
+            written = await self._redis.eval(_RESTORE, 2, *keys, session.server, _server_key(""), lease, *known, *entries)
+        except (RedisError, OSError) as error:
+            raise self._unavailable(error) from error
+        return bool(written)
 
     async def load(self, session_id: str) -> Registered | None:
         """A session with its journal; None if nobody knows it."""
@@ -194,7 +240,8 @@ class SessionStore:
         if not fields:
             return None
         journal = tuple(JournalEntry(**json.loads(entry)) for entry in entries)
-        return Registered(fields["server"], tuple(json.loads(fields["images"])), int(fields["base"]), journal)
+        images = tuple(json.loads(fields["images"]))
+        return Registered(fields["server"], images, int(fields["base"]), journal, whole=fields.get("whole") != "0")
 
     async def claim(self, session_id: str, *, held_by: str, server: str) -> bool:
         """Take a session over from a dead server; False if somebody else was quicker."""

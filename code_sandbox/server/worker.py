@@ -5,7 +5,8 @@ on the socket is its length in four bytes (big endian) and msgpack; every reply 
 
     ready     {"ready": true} or {"failed": str}, unasked
     open      {"nonce", "seed": int, "images": int}, with that many image files attached as descriptors
-    cell      {"nonce", "code": str, "silent": bool, "max_chars": int, "max_images": int, "max_pixels": int, "mime": str}
+    cell      {"nonce", "code": str, "silent": bool, "max_chars": int, "max_images": int, "max_bytes": int,
+               "max_pixels": int, "mime": str}
     reply     {"nonce", "status": "ok" | "error", "stdout", "stderr", "result", "error": [name, message, traceback] | None,
                "images": [[mime, bytes]], "more_images": int}
 
@@ -49,9 +50,12 @@ _MIMES = ("image/png", "image/jpeg")
 class _Collected:
     """What the running cell has shown so far."""
 
-    def __init__(self, max_images: int = 0) -> None:
+    def __init__(self, max_images: int = 0, max_bytes: int = 0) -> None:
         self.images: list[tuple[str, bytes]] = []
         self.more_images = 0
+        self.notes: list[str] = []
+        """Why something is not shown; they stand on stderr."""
+        self._room = max_bytes
         self.result = ""
         self.error: tuple[str, str, str] | None = None
         self._max_images = max_images
@@ -64,7 +68,13 @@ class _Collected:
                     self.more_images += 1
                     return True
                 value = data[mime]
-                self.images.append((mime, encoder.bounded(value if isinstance(value, bytes) else base64.b64decode(value))))
+                file = encoder.bounded(value if isinstance(value, bytes) else base64.b64decode(value))
+                if len(file) > self._room:
+                    left = f"{self._room:,} are left for it"
+                    self.notes.append(f"[an image was dropped: it has {len(file):,} bytes, and {left}]")
+                    return True
+                self._room -= len(file)
+                self.images.append((mime, file))
                 return True
         return False
 
@@ -134,7 +144,16 @@ def build_shell() -> CellShell:
     # What the first cell would make for the first time, every session inherits made.
     for code in ("1", "1/0"):
         run_cell(
-            shell, {"code": code, "silent": False, "max_chars": 10, "max_images": 1, "max_pixels": 1, "mime": _MIMES[0]}
+            shell,
+            {
+                "code": code,
+                "silent": False,
+                "max_chars": 10,
+                "max_images": 1,
+                "max_bytes": 0,
+                "max_pixels": 1,
+                "mime": _MIMES[0],
+            },
         )
     shell.reset(new_session=True)
     return shell
@@ -149,7 +168,7 @@ def run_cell(shell: CellShell, request: Mapping[str, Any], *, output: int | None
         output: File descriptor behind 1 and 2, where subprocesses write.
     """
     max_chars = request["max_chars"]
-    collected = shell.collected = _Collected(request["max_images"])
+    collected = shell.collected = _Collected(request["max_images"], request["max_bytes"])
     shell.encoder.max_pixels, shell.encoder.mime = request["max_pixels"], request["mime"]
     # One character more than allowed is kept, so that the server sees that something was cut.
     out, err = BoundedText(max_chars + 1), BoundedText(max_chars + 1)
@@ -170,7 +189,7 @@ def run_cell(shell: CellShell, request: Mapping[str, Any], *, output: int | None
     return {
         "status": "ok" if collected.error is None else "error",
         "stdout": out.text() + ("" if output is None else _drain(output, max_chars)),
-        "stderr": err.text(),
+        "stderr": "\n".join(part for part in (err.text(), *collected.notes) if part),
         "result": collected.result[: max_chars + 1],
         "error": None if collected.error is None else tuple(part[: max_chars + 1] for part in collected.error),
         "images": collected.images,

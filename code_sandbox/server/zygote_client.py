@@ -223,25 +223,31 @@ class Zygote:
             connection_file=connection_file,
             cgroup=group,
         )
+        last_word, their_end = os.pipe()
         try:
             if directory is not None and uid:
                 os.chown(directory, uid, uid)
             body = json.dumps({"number": number, "session": asdict(request)}).encode()
-            reply, descriptors = await self._ask(control, body, connection.fileno())
+            reply, descriptors = await self._ask(control, body, [connection.fileno(), their_end])
             if reply.get("number") != number:
                 raise ValueError(f"it answered {reply.get('number')!r} to request {number}")
         except (OSError, ValueError) as error:
             # What it has forked by now is not known, so all of it ends.
+            os.close(last_word)
             await self._end()
             self._release(uid, group)
             reason = str(error) or "no answer"
             _LOG.warning("the zygote was ended: %s", reason)
             raise ZygoteEnded(f"the zygote ended ({reason}); the next start makes a new one") from error
+        finally:
+            os.close(their_end)
         if "error" in reply:
+            os.close(last_word)
             self._release(uid, group)
             raise KernelStartFailed(str(reply["error"]))
         return SessionProcess(
             descriptors[0] if descriptors else None,
+            last_word,
             pid=int(reply["pid"]),
             by_namespace=self.layers.namespaces,
             directory=directory,
@@ -250,8 +256,8 @@ class Zygote:
             spawn=self._spawn,
         )
 
-    async def _ask(self, control: socket.socket, body: bytes, connection: int) -> tuple[dict[str, Any], list[int]]:
-        socket.send_fds(control, [body], [connection])
+    async def _ask(self, control: socket.socket, body: bytes, descriptors: list[int]) -> tuple[dict[str, Any], list[int]]:
+        socket.send_fds(control, [body], descriptors)
         # Somebody may have stopped it; nothing else than a signal makes it go on.
         nudge = asyncio.get_running_loop().call_later(_NUDGED_AFTER_S, self._nudge)
         try:

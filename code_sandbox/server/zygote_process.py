@@ -5,8 +5,9 @@ them takes milliseconds, and its memory is shared until written. With the back-e
 ipykernel that speaks the Jupyter protocol; with `fork` it runs cells itself (worker.py).
 
 Protocol, over a SOCK_SEQPACKET Unix socket that is inherited as descriptor CONTROL: the server sends
-`{"number": int, "session": {...}}` (the fields of `confinement.SessionRequest`) with one end of a socket pair attached, and
-gets `{"number": int, "pid": int}` with a pidfd attached (unless the session has ended by then), or
+`{"number": int, "session": {...}}` (the fields of `confinement.SessionRequest`) with one end of a socket pair and one of a
+pipe attached (see `Confinement.fork_session`), and gets `{"number": int, "pid": int}` with a pidfd attached (unless the
+session has ended by then), or
 `{"number": int, "error": str}`.
 The first message is `{"ready": true, "layers": {...}}`. When the server hangs up, the process ends, its sessions with it.
 
@@ -110,11 +111,11 @@ def _become_session(backend: str, request: SessionRequest) -> NoReturn:
     os._exit(0)
 
 
-def _fork(backend: str, confinement: Confinement, message: dict[str, Any], connection: int) -> int:
+def _fork(backend: str, confinement: Confinement, message: dict[str, Any], connection: int, last_word: int) -> int:
     zygote = os.getpid()
     try:
         request = SessionRequest(**message)
-        pid = confinement.fork_session(request, connection)
+        pid = confinement.fork_session(request, connection, last_word)
         if pid == 0:
             _become_session(backend, request)
     except BaseException as error:
@@ -167,7 +168,7 @@ def main() -> None:
         send({"ready": True, "layers": confinement.layers.as_dict(), "threads": threads})
         while True:
             try:
-                body, descriptors, _, _ = socket.recv_fds(control, _MAX_MESSAGE_BYTES, 1)
+                body, descriptors, _, _ = socket.recv_fds(control, _MAX_MESSAGE_BYTES, 2)
             except ConnectionError:
                 return
             if not body:
@@ -175,13 +176,14 @@ def main() -> None:
             message = json.loads(body)
             number = {"number": message["number"]}
             try:
-                pid = _fork(backend, confinement, message["session"], descriptors[0])
+                pid = _fork(backend, confinement, message["session"], *descriptors)
             except OSError as error:
                 send(number | {"error": f"fork failed: {error}"})
             else:
                 _answer(send, number | {"pid": pid})
             finally:
-                os.close(descriptors[0])
+                for descriptor in descriptors:
+                    os.close(descriptor)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,186 @@
+"""Whose fault an end is: what we lose is made again or is an outage, what the model breaks is its own observation."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from redis.asyncio import Redis
+
+from code_sandbox.client import SandboxClient
+from code_sandbox.errors import SessionLost
+from serving.processes import free_port, redis_server, sandbox_server
+from tests.conftest import png
+from tests.services.test_sandbox_outages import kill, server_process
+
+pytestmark = pytest.mark.services
+
+ARGUMENTS = ("--require-level", "0", "--spare-kernels", "1")
+
+
+@pytest.fixture(params=["fork", "jupyter"])
+def server(request, redis_url, tmp_path):
+    with sandbox_server(tmp_path, redis_url, arguments=(*ARGUMENTS, "--backend", request.param)) as url:
+        yield url
+
+
+def zygote(url):
+    return next(child for child in server_process(url).children() if "zygote_process" in " ".join(child.cmdline()))
+
+
+def kill_and_wait(*processes):
+    for process in processes:
+        process.kill()
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    assert not alive
+
+
+def kill_zygote(url):
+    """With its sessions, which end a moment after it."""
+    kill_and_wait(zygote(url), *zygote(url).children())
+
+
+def signal_tree(process, number):
+    for each in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            each.send_signal(number)
+
+
+async def test_when_the_zygote_is_killed_every_session_goes_on_with_its_variables_and_the_cell_that_ran(server):
+    async with SandboxClient(server) as client:
+        idle, busy = await client.open([png(30, 20)]), await client.open()
+        await idle.execute("x = [image_1.size]")
+        await idle.execute("x.append(2)")
+        await busy.execute("y = 40")
+        running = asyncio.create_task(busy.execute("import time; time.sleep(1.5); y += 2; y"))
+        await asyncio.sleep(0.7)
+        await asyncio.to_thread(kill_zygote, server)
+        result = await running
+        assert (result.status, result.result, result.state_lost, result.replayed) == ("ok", "42", False, 1)
+        result = await idle.execute("x")
+        assert (result.status, result.result, result.state_lost, result.replayed) == ("ok", "[(30, 20), 2]", False, 2)
+
+
+async def test_a_session_that_is_killed_from_outside_goes_on_and_one_that_kills_itself_is_told(server):
+    async with SandboxClient(server) as client:
+        session = await client.open()
+        await session.execute("x = 1")
+        await asyncio.to_thread(kill_and_wait, *zygote(server).children())
+        result = await session.execute("x")
+        assert (result.status, result.result, result.replayed) == ("ok", "1", 1)
+        for code in (
+            "import os; os._exit(3)",
+            "import os; os.kill(os.getpid(), 9)",
+            "import ctypes; ctypes.string_at(0)",
+        ):
+            result = await session.execute(code)
+            assert (result.status, result.state_lost, result.replayed) == ("killed", True, 0)
+            assert (await session.execute("'x' in dir()")).result == "False"
+        await session.execute("import threading, os; threading.Timer(0.3, os._exit, (1,)).start()")
+        await asyncio.sleep(0.6)
+        assert (await session.execute("1")).status == "killed"
+
+
+async def test_a_session_that_we_lost_and_cannot_make_again_is_an_outage(server):
+    async with SandboxClient(server) as client:
+        session = await client.open()
+        await session.execute("import time; print(time.time())")
+        await asyncio.to_thread(kill_zygote, server)
+        with pytest.raises(SessionLost, match="cell 0 did not do the same"):
+            await session.execute("1")
+
+
+async def test_the_time_in_which_the_server_or_all_of_it_was_stopped_is_no_time_of_the_cell(server):
+    async with SandboxClient(server) as client:
+        session = await client.open()
+        process = server_process(server)
+        for stop, go_on in (
+            (process.suspend, process.resume),
+            (lambda: signal_tree(process, signal.SIGSTOP), lambda: signal_tree(process, signal.SIGCONT)),
+        ):
+            running = asyncio.create_task(session.execute("import time; time.sleep(1); 7", timeout_s=2.5))
+            await asyncio.sleep(0.4)
+            stop()
+            await asyncio.sleep(4)
+            go_on()
+            result = await running
+            assert (result.status, result.result) == ("ok", "7")
+
+
+@pytest.mark.parametrize("how", ["emptied", "restarted"])
+async def test_live_sessions_go_on_when_redis_has_forgotten_them_and_can_move_again(tmp_path, how):
+    port = free_port()
+    with contextlib.ExitStack() as servers, contextlib.ExitStack() as redis:
+        redis_url = redis.enter_context(redis_server(tmp_path, port=port))
+        urls = [servers.enter_context(sandbox_server(tmp_path / name, redis_url, arguments=ARGUMENTS)) for name in "ab"]
+        async with SandboxClient(urls) as client:
+            session, quiet = await client.open(session_id="busy"), await client.open(session_id="quiet")
+            for each in (session, quiet):
+                await each.execute("x = 1")
+            running = asyncio.create_task(session.execute("import time; time.sleep(2); x += 1; x"))
+            await asyncio.sleep(0.5)
+            if how == "emptied":
+                async with Redis.from_url(redis_url) as connection:
+                    await connection.flushall()
+            else:
+                redis.close()
+                redis.enter_context(redis_server(tmp_path, port=port))
+            result = await running
+            assert (result.status, result.result) == ("ok", "2")
+            assert (await session.execute("x")).result == "2"
+            # Until the next heartbeat, the quiet one is nowhere written down.
+            await asyncio.sleep(4)
+            for each in (session, quiet):
+                with contextlib.suppress(LookupError):
+                    kill(each.url)
+                    await asyncio.sleep(0.2)
+                    break
+            moved = session if session.url == each.url else quiet
+            result = await moved.execute("x")
+            assert result.status == "ok"
+            assert result.replayed == (3 if moved is session else 1)
+            assert (await (quiet if moved is session else session).execute("x")).status == "ok"
+
+
+async def test_pictures_that_are_too_large_together_are_left_out_and_the_cell_is_none_the_worse(sandbox_url):
+    code = """
+import io, numpy
+from IPython.display import Image as File
+from PIL import Image
+noise = io.BytesIO()
+Image.fromarray(numpy.random.default_rng(0).integers(0, 256, (3200, 3200, 3), dtype='uint8')).save(noise, 'PNG', compress_level=0)
+for _ in range(10): display(File(data=noise.getvalue()))
+kept = 1
+"""
+    async with SandboxClient(sandbox_url) as client:
+        session = await client.open()
+        result = await session.execute(code, timeout_s=200, max_pixels=1 << 40)
+        assert (result.status, result.state_lost) == ("ok", False)
+        assert len(result.images) == 4
+        assert result.stderr.count("image was dropped") == 6
+        assert (await session.execute("kept")).result == "1"
+
+
+def folders():
+    return {path for path in Path(tempfile.gettempdir()).glob("dsb-*") if path.stat().st_uid == os.geteuid()}
+
+
+def test_what_a_killed_server_has_left_is_removed_by_the_next_one_and_that_of_a_live_one_is_not(redis_url, tmp_path):
+    with sandbox_server(tmp_path / "a", redis_url, arguments=ARGUMENTS) as url:
+        lives = folders()
+        with sandbox_server(tmp_path / "b", redis_url, arguments=ARGUMENTS) as other:
+            (left,) = folders() - lives
+            processes = server_process(other).children(recursive=True)
+            kill(other)
+        psutil.wait_procs(processes, timeout=10)
+        assert left.exists()
+        time.sleep(0.2)
+        with sandbox_server(tmp_path / "c", redis_url, arguments=ARGUMENTS):
+            assert not left.exists()
+            assert lives <= folders()
+        assert server_process(url).is_running()
