@@ -162,7 +162,8 @@ kept = 1
         result = await session.execute(code, timeout_s=200, max_pixels=1 << 40)
         assert (result.status, result.state_lost) == ("ok", False)
         assert len(result.images) == 4
-        assert "image was dropped" in result.stderr and "6 times" in result.stderr
+        assert "image was dropped" in result.stderr
+        assert "6 times" in result.stderr
         assert (await session.execute("kept")).result == "1"
 
 
