@@ -25,8 +25,8 @@ from code_sandbox.server.memory import available_bytes, watch_memory
 from code_sandbox.server.metrics import Metrics
 from code_sandbox.server.own_folder import OwnFolder
 from code_sandbox.server.results import digest
-from code_sandbox.server.runner import CellRunner
 from code_sandbox.server.session_process import SessionProcess
+from code_sandbox.server.session_runner import SessionRunner
 from code_sandbox.server.session_state import Session
 from code_sandbox.server.settings import ServerSettings
 from code_sandbox.server.slots import CellSlots
@@ -63,7 +63,7 @@ class SessionManager:
             on_forgotten=lambda session_id: self._spawn(self._restore(session_id)),
             on_state=self._redis_answered,
         )
-        self._runner = CellRunner(
+        self._runner = SessionRunner(
             settings,
             self.pool,
             self.blobs,

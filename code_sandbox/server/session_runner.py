@@ -36,7 +36,7 @@ class _ProcessLost(Exception):
     """Our doing; the cell has not run."""
 
 
-class CellRunner:
+class SessionRunner:
     """The one of a server.
 
     Args:
