@@ -75,7 +75,7 @@ def examine(conversation: Any, images_directory: Path, encoder: Encoder) -> Exam
 
 
 def examine_all(sources: Sequence[Source], encoder: Encoder, num_workers: int) -> list[list[Examination]]:
-    """Verdicts in the order of the conversations, a list for each source.
+    """Examinations in the order of the conversations, a list for each source.
 
     Workers are forked: they hold the conversations and LLaMA-Factory already. One that dies takes nothing with it: its
     conversations are examined again, fewer and fewer at a time, and the one that kills alone is left out.
@@ -189,7 +189,7 @@ def cache_directory() -> Path:
 
 
 def remembered(key: str) -> list[list[Examination]] | None:
-    """Verdicts that an earlier start came to under this fingerprint."""
+    """Examinations that an earlier start made under this fingerprint."""
     try:
         rows = json.loads((cache_directory() / f"{key}.json").read_text(encoding="utf-8"))
         return [[Examination(**row | {"reasons": tuple(row["reasons"])}) for row in source] for source in rows]

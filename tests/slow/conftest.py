@@ -47,6 +47,23 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
     return Quickstart(directory, result.returncode, result.stdout + result.stderr + (logs if result.returncode else ""))
 
 
+def train_tiny(directory: Path, sandbox_url: str, *overrides: str) -> Path:
+    """Train with the recipe tiny_cpu and some overrides; the run's folder, which is `directory`."""
+    command = [sys.executable, "-W", "ignore", "-m", "reinforcement_learning.train", "--recipe", "tiny_cpu"]
+    environment = {"PYTHONPATH": str(ROOT), "CODE_SANDBOX_URL": sandbox_url, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [*command, f"run.directory={directory}", *overrides],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=1000,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return directory
+
+
 _JUDGE = """
 import sys, time
 from tests.fake_model_server import model_server

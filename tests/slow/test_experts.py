@@ -9,27 +9,20 @@ import pytest
 
 from reinforcement_learning.export import export
 from tests.conftest import ROOT
+from tests.slow.conftest import train_tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
 def run(tiny, toy, sandbox_url, tmp_path_factory):
-    run = tmp_path_factory.mktemp("experts") / "run"
-    command = [
-        sys.executable, "-W", "ignore", "-m", "reinforcement_learning.train", "--recipe", "tiny_cpu",
+    return train_tiny(
+        tmp_path_factory.mktemp("experts") / "run", sandbox_url,
         f"run.model={tiny('qwen3_vl_moe', tied=False)}", f"run.train_files=['{toy / 'data/rl_train.parquet'}']",
-        f"run.directory={run}",
         # A random model earns nothing, so its advantages are zero: the decay moves each weight by 3 % a step.
         "verl.actor_rollout_ref.actor.optim={lr: 1.0e-3, lr_warmup_steps: 0, weight_decay: 30.0}",
         "verl.trainer.total_training_steps=2", "verl.trainer.save_freq=2",
-    ]  # fmt: skip
-    environment = {"PYTHONPATH": str(ROOT), "CODE_SANDBOX_URL": sandbox_url, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=1000, check=False
-    )
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    return run
+    )  # fmt: skip
 
 
 def test_rollout_and_training_agree_at_the_first_step_and_after_an_update(run):

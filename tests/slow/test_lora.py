@@ -1,16 +1,13 @@
 """The path of qwen2_5_vl_3b_1gpu on a CPU: adapters are trained, and vLLM gets weights into which they are merged."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import yaml
 
 from reinforcement_learning.plan import checkpoint_bytes
 from reinforcement_learning.recipe import RECIPES, load_recipe
-from tests.conftest import ROOT
+from tests.slow.conftest import train_tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -19,23 +16,15 @@ LORA = yaml.safe_load((RECIPES / "qwen2_5_vl_3b_1gpu.yaml").read_text())["verl"]
 
 @pytest.fixture(scope="module")
 def run(quickstart, sandbox_url, tmp_path_factory):
-    run = tmp_path_factory.mktemp("lora") / "run"
-    command = [
-        sys.executable, "-W", "ignore", "-m", "reinforcement_learning.train", "--recipe", "tiny_cpu",
+    return train_tiny(
+        tmp_path_factory.mktemp("lora") / "run", sandbox_url,
         f"run.model={quickstart.directory / 'models/sft'}",
         f"run.train_files=['{quickstart.directory / 'data/rl_train.parquet'}']",
-        f"run.directory={run}",
         f"verl.actor_rollout_ref.model={json.dumps(LORA)}",
         # Large enough that vLLM without the adapters would be another model.
         "verl.actor_rollout_ref.actor.optim={lr: 3.0e-3, lr_warmup_steps: 0, weight_decay: 0.0}",
         "verl.trainer.total_training_steps=3", "verl.trainer.save_freq=3",
-    ]  # fmt: skip
-    environment = {"PYTHONPATH": str(ROOT), "CODE_SANDBOX_URL": sandbox_url, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=1100, check=False
-    )
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    return run
+    )  # fmt: skip
 
 
 def test_vllm_samples_from_the_merged_weights(run):
