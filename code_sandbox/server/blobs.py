@@ -1,7 +1,8 @@
-"""Image files by their sha256, uploaded once and shared by all sessions that look at them."""
+"""Image files by their sha256, uploaded once, with a copy for each session that looks at them."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import os
@@ -13,6 +14,8 @@ from PIL import Image
 
 from code_sandbox.errors import BadImage, BlobsMissing
 from code_sandbox.pictures import BROKEN, upright_rgb
+
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
 class BlobStore:
@@ -89,6 +92,24 @@ class BlobStore:
             if not self._users[name]:
                 del self._users[name]
 
-    def open(self, sha256: str) -> int:
-        """A new read-only descriptor of the file; the caller closes it."""
-        return os.open(self._directory / sha256, os.O_RDONLY | os.O_CLOEXEC)
+    def copy(self, sha256: str) -> int:
+        """A descriptor of a copy in memory that nobody can change, for one session; the caller closes it.
+
+        A copy, because whoever owns a file that others have open too can make them wait for it (leases), lock it and
+        change its mode, and a session without a user of its own owns what the server owns.
+        """
+        file = os.open(self._directory / sha256, os.O_RDONLY | os.O_CLOEXEC)
+        copy = os.memfd_create(sha256, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            left = os.fstat(file).st_size
+            while left:
+                left -= os.sendfile(copy, file, None, left)
+            os.fchmod(copy, 0o400)
+            fcntl.fcntl(copy, fcntl.F_ADD_SEALS, _SEALS)
+            os.lseek(copy, 0, os.SEEK_SET)
+        except BaseException:
+            os.close(copy)
+            raise
+        finally:
+            os.close(file)
+        return copy

@@ -5,8 +5,8 @@
     landlock      files by allow-list, no signals and no abstract sockets to others (landlock.py)
     uids          as root: a user of its own for every session, taken from a range nobody else uses
     namespaces    its own processes, mounts and System V IPC; a root file system that holds the interpreter, the
-                  libraries, a few devices and a size-capped directory to write to (view.py); no network interface.
-                  Unprivileged through a user namespace
+                  libraries, a few devices and a size-capped directory to write to (view.py); a network without
+                  interfaces. Unprivileged through a user namespace
     cgroups       memory and processes of a session limited together, where the operator has set groups aside (cgroups.py)
 
 Whatever the system forbids is left out and said (`Layers.missing`); what is left is measured by probes.py, which alone
@@ -40,6 +40,7 @@ LENGTH = struct.Struct(">I")
 OUTPUT = 1
 _DESCRIPTORS_FROM = 64
 _TRIAL_BYTES = 16 << 20
+_PENDING_SIGNALS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ class Confinement:
     @staticmethod
     def _try_seccomp() -> None:
         linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-        seccomp.install(seccomp.Allowed(unix_sockets=False, connecting=False, signalling=False))
+        seccomp.install(seccomp.NOTHING)
 
     def fork_session(self, request: SessionRequest, connection: int, last_word: int) -> int:
         """Fork a session's first process. In the parent returns its id; in the session's worker returns 0, confined.
@@ -244,7 +245,14 @@ class Confinement:
         if self.layers.seccomp:
             alone = inside or self.layers.uid_base > 0 or self.layers.landlock_abi >= landlock.SIGNAL_SCOPE_ABI
             seccomp.install(
-                seccomp.Allowed(unix_sockets=inside or bool(request.connection_file), connecting=inside, signalling=alone)
+                seccomp.Allowed(
+                    unix_sockets=inside or bool(request.connection_file),
+                    connecting=inside,
+                    signalling=alone,
+                    metadata=inside,
+                    modes=inside or bool(request.uid),
+                    truncating=inside or self.layers.landlock_abi >= landlock.TRUNCATE_ABI,
+                )
             )
 
 
@@ -277,6 +285,9 @@ def _set_limits(request: SessionRequest, *, own_user: bool) -> None:
         (resource.RLIMIT_NOFILE, request.open_files),
         (resource.RLIMIT_CPU, request.cpu_s),
         (resource.RLIMIT_MEMLOCK, 0),
+        # Counted by user, and sessions without one of their own share it.
+        (resource.RLIMIT_SIGPENDING, _PENDING_SIGNALS),
+        (resource.RLIMIT_MSGQUEUE, 0),
         (resource.RLIMIT_CORE, 0),
     ]
     if own_user:

@@ -19,6 +19,7 @@ _ALL_SCOPES = 0b11
 _VERSION = 1
 _PATH_BENEATH = 1
 SIGNAL_SCOPE_ABI = 6
+TRUNCATE_ABI = 3
 
 
 def abi() -> int:

@@ -123,16 +123,18 @@ def mount(source: str, target: str, kind: str | None, flags: int = 0, data: str 
 
 def make_read_only(target: str, *, below: bool = True) -> None:
     """Make a mount, and those below it, read-only and without set-uid programs; other flags stay as they are."""
-    attributes = struct.pack("QQQQ", MS_RDONLY | MS_NOSUID, 0, 0, 0)
-    syscall(
-        _MOUNT_SETATTR,
-        _AT_FDCWD,
-        target.encode(),
-        _AT_RECURSIVE if below else 0,
-        attributes,
-        len(attributes),
-        what="mount_setattr",
-    )
+    _set_mount_flags(target, MS_RDONLY | MS_NOSUID, below=below)
+
+
+def make_plain(target: str) -> None:
+    """Let neither set-uid programs nor device nodes of a mount have an effect."""
+    _set_mount_flags(target, MS_NOSUID | MS_NODEV, below=True)
+
+
+def _set_mount_flags(target: str, flags: int, *, below: bool) -> None:
+    attributes = struct.pack("QQQQ", flags, 0, 0, 0)
+    recursive = _AT_RECURSIVE if below else 0
+    syscall(_MOUNT_SETATTR, _AT_FDCWD, target.encode(), recursive, attributes, len(attributes), what="mount_setattr")
 
 
 def pivot_root(new_root: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -32,54 +33,80 @@ def available_bytes() -> int:
 
 
 def descendants(pid: int) -> list[int]:
-    """A process's children, their children and so on; those that end meanwhile are left out."""
+    """A process's children, whichever of its threads made them, their children and so on.
+
+    Those that end meanwhile are left out.
+    """
     found: list[int] = []
     waiting = [pid]
     while waiting:
         parent = waiting.pop()
-        try:
-            children = [int(child) for child in (_PROC / f"{parent}/task/{parent}/children").read_text().split()]
-        except OSError:
-            continue
-        found += children
-        waiting += children
+        with contextlib.suppress(OSError):
+            for thread in (_PROC / f"{parent}/task").iterdir():
+                with contextlib.suppress(OSError):
+                    children = [int(child) for child in (thread / "children").read_text().split()]
+                    found += children
+                    waiting += children
     return found
 
 
 def tree_bytes(pid: int) -> int:
-    """Memory of a process and its descendants, what they share counted in parts (PSS, without files)."""
-    total = 0
+    """Memory of a process and its descendants, what they share counted in parts (PSS, without files).
+
+    What waits in their sockets is memory of none of them: each socket counts with as much as it may hold.
+    """
+    total, sockets = 0, set[str]()
     for each in (pid, *descendants(pid)):
-        try:
-            text = (_PROC / f"{each}/smaps_rollup").read_text()
-        except OSError:
-            continue
-        for line in text.splitlines():
-            if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
-                total += int(line.split()[1]) << 10
-    return total
+        with contextlib.suppress(OSError):
+            for line in (_PROC / f"{each}/smaps_rollup").read_text().splitlines():
+                if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
+                    total += int(line.split()[1]) << 10
+            sockets |= _sockets(each)
+    return total + len(sockets) * _socket_bytes()
 
 
-def _oversized(pids: list[int], limit_bytes: int) -> list[int]:
-    """Those sessions (by their init) that use more than the limit.
+def _sockets(pid: int) -> set[str]:
+    """Names of those that a process has open."""
+    found = set()
+    for descriptor in (_PROC / f"{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if (target := str(descriptor.readlink())).startswith("socket:"):
+                found.add(target)
+    return found
+
+
+def _socket_bytes() -> int:
+    """What one can hold that nobody reads; a session cannot ask for more (seccomp.py)."""
+    return int((_PROC / "sys/net/core/wmem_default").read_text())
+
+
+def _look(pids: list[int], limit_bytes: int) -> tuple[list[int], set[int]]:
+    """Those sessions (by their init) that use more than the limit, and those of more than one process.
 
     One process alone is held by its own limit on address space; only several together can exceed it.
     """
-    return [pid for pid in pids if len(descendants(pid)) > 1 and tree_bytes(pid) > limit_bytes]
+    several = {pid for pid in pids if len(descendants(pid)) > 1}
+    return [pid for pid in several if tree_bytes(pid) > limit_bytes], several
 
 
 async def watch_memory(processes: Callable[[bool], list[SessionProcess]], limit_bytes: int) -> None:
     """End sessions whose processes together use more than the limit, until cancelled.
 
+    Looked at every second are those that have just run a cell, and those in which it has left other processes behind; all
+    of them now and then.
+
     Args:
-        processes: Gives those to look at: all of them (True) or those that are busy.
+        processes: Gives all of them (True) or those that run a cell or have just done so.
         limit_bytes: Of a session.
     """
-    rounds = 0
+    rounds, several = 0, set[int]()
     while True:
         await asyncio.sleep(_EVERY_S)
         rounds += 1
-        by_pid = {process.pid: process for process in processes(rounds % _EVERYONE_EVERY == 0)}
-        for pid in await asyncio.to_thread(_oversized, list(by_pid), limit_bytes):
+        everyone = {process.pid: process for process in processes(True)}
+        looked = set(everyone) if rounds % _EVERYONE_EVERY == 0 else several & set(everyone)
+        looked |= {process.pid for process in processes(False)}
+        oversized, several = await asyncio.to_thread(_look, list(looked), limit_bytes)
+        for pid in oversized:
             _LOG.warning("killing a session that uses more than %d MiB", limit_bytes >> 20)
-            by_pid[pid].end_for_its_use()
+            everyone[pid].end_for_its_use()

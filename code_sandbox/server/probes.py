@@ -1,40 +1,65 @@
 """What a session can really do here: attempts from inside, once at start. They alone decide the level.
 
-1 confined   no network, no foreign files, no signals to and no look into other processes, no new privileges; limits on
-             memory, processes and file size hold
-2 isolated   other processes cannot even be seen, all files together are capped, nothing outlives its session
+1 confined   no network, no foreign files and nothing about them changed, no signals to and no look into other processes, no
+             new privileges and no programs that have them; limits on memory and file size hold
+2 isolated   other processes cannot even be seen, nothing gets from session to session by sockets or images, processes and
+             all files together are capped, nothing outlives its session
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import io
 import json
 import os
 import secrets
+import shutil
 import socket
 import sys
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from code_sandbox.errors import KernelStartFailed
 from code_sandbox.server import cgroups
+from code_sandbox.server.blobs import BlobStore
 from code_sandbox.server.cells import Cell
-from code_sandbox.server.kernel_pool import KernelPool
+from code_sandbox.server.kernel_pool import AnyKernel, KernelPool
 from code_sandbox.server.settings import ServerSettings
 from code_sandbox.wire import Isolation
 
 LEVELS = ("open", "confined", "isolated", "metered")
-_CONFINED = ("network", "files", "signals", "introspection", "privileges", "memory", "file size")
-_ISOLATED = ("processes", "seeing processes", "disk", "outliving")
+_CONFINED = (
+    "network", "files", "metadata", "signals", "introspection", "privileges", "set uid programs", "memory", "file size",
+)  # fmt: skip
+_ISOLATED = ("processes", "seeing processes", "sockets between sessions", "images of others", "disk", "outliving")
 _METERED = ("memory together",)
 _TIMEOUT_S = 60.0
 # The first processes of a process namespace have these numbers, which then say nothing about the host's.
 _NAMESPACE_PIDS = 3
 
+# Runs inside the session beside: what the other one must not notice.
+_SIBLING_PROGRAM = r"""
+import fcntl, os, socket
+try:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind("\0" + {mark!r})
+    listener.listen()
+except OSError as refused:
+    print(refused)
+for number in range(3, 64):
+    try:
+        if os.pread(number, 4, 0) == b"\x89PNG":
+            fcntl.flock(number, fcntl.LOCK_EX)
+    except OSError:
+        pass
+"""
 # Runs inside a session. `given` comes first; the last line printed is a JSON object, attempt -> whether it succeeded.
 _PROGRAM = r"""
-import ctypes, json, mmap, os, resource, socket, subprocess, threading
+import ctypes, errno, fcntl, json, mmap, os, resource, socket, subprocess, threading
 given = json.loads({given!r})
 libc = ctypes.CDLL(None, use_errno=True)
 def succeeds(attempt):
@@ -47,6 +72,46 @@ def network():
         return True
 def files():
     return open(given["canary"]).read()
+def metadata():
+    # What is there already is set again, so that a host on which it succeeds is not changed.
+    for path in (given["canary"], os.__file__):
+        if not succeeds(lambda: [os.stat(path)]):
+            continue
+        there = os.stat(path)
+        for change in (
+            lambda: os.chmod(path, there.st_mode & 0o777),
+            lambda: os.chown(path, there.st_uid, there.st_gid),
+            lambda: os.utime(path, ns=(there.st_atime_ns, there.st_mtime_ns)),
+            lambda: os.truncate(path, there.st_size),
+            lambda: os.setxattr(path, "user.probe", b"1") or os.removexattr(path, "user.probe"),
+        ):
+            if succeeds(lambda: change() is None):
+                return True
+def set_uid_programs():
+    with open("program", "wb"):
+        os.chmod("program", 0o4755)
+    return os.stat("program").st_mode & 0o4000 and not os.statvfs(".").f_flag & os.ST_NOSUID
+def sockets_between_sessions():
+    name = given["mark"]
+    if succeeds(lambda: name in open("/proc/net/unix").read()):
+        return True
+    with socket.socket(socket.AF_UNIX) as connecting:
+        if succeeds(lambda: connecting.connect("\0" + name) is None):
+            return True
+    with socket.socket(socket.AF_UNIX) as squatting:
+        try:
+            squatting.bind("\0" + name)
+        except OSError as refused:
+            return refused.errno == errno.EADDRINUSE
+def images_of_others():
+    for number in range(3, 64):
+        try:
+            if os.pread(number, 4, 0) == b"\x89PNG":
+                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            continue
 def signals():
     return any(succeeds(lambda pid=pid: os.kill(pid, 0) is None) for pid in given["pids"])
 def introspection():
@@ -90,7 +155,8 @@ def outliving():
     subprocess.run([given["python"], "-I", "-S", "-c", script], timeout=20)
     return False
 attempts = (
-    network, files, signals, introspection, privileges, memory, processes, file_size, seeing_processes, disk, outliving
+    network, files, metadata, signals, introspection, privileges, set_uid_programs, memory, processes, file_size,
+    seeing_processes, sockets_between_sessions, images_of_others, disk, outliving,
 )
 outcome = {{attempt.__name__.replace("_", " "): succeeds(attempt) for attempt in attempts}}
 print(json.dumps(outcome))
@@ -98,15 +164,16 @@ print(json.dumps(outcome))
 
 
 async def measure(pool: KernelPool, settings: ServerSettings, root: Path) -> Isolation:
-    """Attempt everything from one session while another one stands beside it.
+    """Attempt everything from one session while another one, which looks at the same image, stands beside it.
 
     Raises:
         KernelStartFailed: The attempts could not be made.
     """
     canary = root / "canary"
     canary.write_text("readable by everybody who comes here")
-    canary.chmod(0o644)
+    canary.chmod(0o666)
     mark = f"probe-{secrets.token_hex(8)}"
+    blobs = BlobStore(root / "probes", limit_bytes=1 << 20)
     kernel, sibling = await pool.start_one(), await pool.start_one()
     try:
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -122,7 +189,9 @@ async def measure(pool: KernelPool, settings: ServerSettings, root: Path) -> Iso
                 "mark": mark,
                 "python": os.path.realpath(sys.executable),
             }
-            await kernel.open([], seed=0, timeout_s=settings.start_timeout_s)
+            for each in (sibling, kernel):
+                await _open_with_image(each, blobs, timeout_s=settings.start_timeout_s)
+            await sibling.execute(Cell(_SIBLING_PROGRAM.format(mark=mark), timeout_s=_TIMEOUT_S, max_chars=4000))
             code = _PROGRAM.format(given=json.dumps(given))
             output = await kernel.execute(Cell(code, timeout_s=_TIMEOUT_S, max_chars=4000))
             process = kernel.process
@@ -132,6 +201,7 @@ async def measure(pool: KernelPool, settings: ServerSettings, root: Path) -> Iso
     finally:
         await asyncio.gather(kernel.kill(), sibling.kill())
         canary.unlink()
+        shutil.rmtree(root / "probes", ignore_errors=True)
     try:
         outcome: dict[str, Any] = json.loads("".join(output.stdout).strip().splitlines()[-1])
     except (ValueError, IndexError) as error:
@@ -153,6 +223,18 @@ async def measure(pool: KernelPool, settings: ServerSettings, root: Path) -> Iso
         layers=list(pool.zygote.layers.names),
         missing=pool.zygote.layers.missing,
     )
+
+
+async def _open_with_image(kernel: AnyKernel, blobs: BlobStore, *, timeout_s: float) -> None:
+    data = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(data, "PNG")
+    name = hashlib.sha256(data.getvalue()).hexdigest()
+    blobs.put(name, data.getvalue())
+    descriptor = blobs.copy(name)
+    try:
+        await kernel.open([descriptor], seed=0, timeout_s=timeout_s)
+    finally:
+        os.close(descriptor)
 
 
 def _is_running(mark: str) -> bool:

@@ -37,14 +37,38 @@ _FORBIDDEN = {
     "move_mount": (429, 429), "fsopen": (430, 430), "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433),
     "pidfd_getfd": (438, 438), "process_madvise": (440, 440), "mount_setattr": (442, 442), "quotactl_fd": (443, 443),
     "process_mrelease": (448, 448), "open_tree_attr": (467, 467),
+    # Requests and watches that the whole machine, or all sessions of one user, have a limited number of.
+    "io_setup": (206, 0), "inotify_init": (253, None), "inotify_init1": (294, 26),
 }  # fmt: skip
 _SOCKET, _CONNECT, _CLONE, _IOCTL, _PRLIMIT = (41, 198), (42, 203), (56, 220), (16, 29), (302, 261)
+_FCNTL, _SETSOCKOPT = (72, 25), (54, 208)
 _SIGNALS = {"kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138),
             "rt_tgsigqueueinfo": (297, 240), "pidfd_send_signal": (424, 424)}  # fmt: skip
+_OWNERS_AND_TIMES = {
+    "chown": (92, None), "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "utime": (132, None),
+    "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88), "file_setattr": (469, 469),
+}  # fmt: skip
+_ATTRIBUTES = {
+    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16), "setxattrat": (463, 463), "removexattrat": (466, 466),
+}  # fmt: skip
+_MODES = {
+    # name: (x86_64, aarch64, which argument is the mode)
+    "chmod": (90, None, 1), "fchmod": (91, 52, 1), "fchmodat": (268, 53, 2), "fchmodat2": (452, 452, 2),
+}  # fmt: skip
+_MAKES_FILES = {"open": (2, None, 2), "creat": (85, None, 1), "openat": (257, 56, 3), "mknod": (133, None, 1),
+                "mknodat": (259, 33, 2)}  # fmt: skip
+_OPENAT2, _TRUNCATE = (437, 437), (76, 45)
+_SET_ID = 0o6000
 _CLONE3 = 435
 _NEW_NAMESPACES = 0x7E02_0000
-_TERMINAL_INPUT = (0x5412, 0x541C)
-"""TIOCSTI and TIOCLINUX: typing into the terminal of whoever started the server."""
+_REQUESTS = (0x5412, 0x541C, 0x4008_6602, 0x401C_5820)
+"""To ioctl. TIOCSTI and TIOCLINUX: typing into the terminal of whoever started the server. FS_IOC_SETFLAGS and
+FS_IOC_FSSETXATTR: attributes of files that are open for reading only."""
+_LEASES = (1024, 1026)
+"""F_SETLEASE, which makes others wait who open the file, and F_NOTIFY, to fcntl."""
+_SOL_SOCKET, _BUFFER_SIZES = 1, (7, 32)
+"""SO_SNDBUF and SO_SNDBUFFORCE: what waits in a socket is memory of no process (memory.py)."""
 _X32 = 0x4000_0000
 _AUDIT_ARCH = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
 _ARCHITECTURES = ("x86_64", "aarch64")
@@ -65,6 +89,17 @@ class Allowed:
     """Unix sockets of the host are out of reach, so connecting is harmless."""
     signalling: bool
     """Other processes are out of reach, so signals are harmless. Otherwise a process may signal itself only."""
+    metadata: bool
+    """Files that are not the session's are on read-only mounts, so owners, times and attributes may be changed."""
+    modes: bool
+    """Or they belong to another user, so modes may be."""
+    truncating: bool
+    """Landlock, or a mount, says which files may be cut short by their names."""
+
+
+NOTHING = Allowed(
+    unix_sockets=False, connecting=False, signalling=False, metadata=False, modes=False, truncating=False
+)
 
 
 def _argument(index: int, *, high: bool = False) -> int:
@@ -106,28 +141,65 @@ def build(machine: str, allowed: Allowed, own_pid: int) -> bytes:
     for numbers in _FORBIDDEN.values():
         if (number := numbers[column]) is not None:
             program += [_step(_EQUAL, number, 0, 1), _refuse()]
+    program += _checked_arguments(column)
+    program += _dependent(column, allowed, own_pid)
+    return b"".join((*program, _step(_RETURN, _ALLOW)))
 
-    def when(number: int, *checks: bytes) -> None:
-        program.extend([_step(_EQUAL, number, 0, len(checks) + 1), *checks, load_number])
 
-    when(_CLONE[column], _step(_LOAD, _argument(0)), _step(_ANY_BIT, _NEW_NAMESPACES, 0, 1), _refuse())
-    for request in _TERMINAL_INPUT:
-        when(_IOCTL[column], _step(_LOAD, _argument(1)), _step(_EQUAL, request, 0, 1), _refuse())
+def _when(number: int, *checks: bytes) -> list[bytes]:
+    """Steps for one call; behind them its number is loaded again."""
+    return [_step(_EQUAL, number, 0, len(checks) + 1), *checks, _step(_LOAD, _NUMBER)]
+
+
+def _checked_arguments(column: int) -> list[bytes]:
+    """Calls of which some uses are refused wherever a session runs."""
+    program = _when(_CLONE[column], _step(_LOAD, _argument(0)), _step(_ANY_BIT, _NEW_NAMESPACES, 0, 1), _refuse())
+    for request in _REQUESTS:
+        program += _when(_IOCTL[column], _step(_LOAD, _argument(1)), _step(_EQUAL, request, 0, 1), _refuse())
+    for command in _LEASES:
+        program += _when(_FCNTL[column], _step(_LOAD, _argument(1)), _step(_EQUAL, command, 0, 1), _refuse())
+    for option in _BUFFER_SIZES:
+        on_sockets = (_step(_LOAD, _argument(1)), _step(_EQUAL, _SOL_SOCKET, 0, 3))
+        program += _when(
+            _SETSOCKOPT[column], *on_sockets, _step(_LOAD, _argument(2)), _step(_EQUAL, option, 0, 1), _refuse()
+        )
+    # A program that runs as its owner, whoever starts it. What names its mode behind a pointer is an old kernel's.
+    program += [_step(_EQUAL, _OPENAT2[column], 0, 1), _refuse(errno.ENOSYS)]
+    for *numbers, index in (_MODES | _MAKES_FILES).values():
+        if (number := numbers[column]) is not None:
+            program += _when(number, _step(_LOAD, _argument(index)), _step(_ANY_BIT, _SET_ID, 0, 1), _refuse())
     # Limits of another process.
-    when(_PRLIMIT[column], _step(_LOAD, _argument(0)), _step(_EQUAL, 0, 1, 0), _refuse())
+    program += _when(_PRLIMIT[column], _step(_LOAD, _argument(0)), _step(_EQUAL, 0, 1, 0), _refuse())
     # What lists network interfaces (getifaddrs, and ZeroMQ with it) takes this answer for an old kernel's, and goes on.
     no_netlink = (_step(_EQUAL, socket.AF_NETLINK, 0, 1), _refuse(errno.EOPNOTSUPP))
-    when(_SOCKET[column], _step(_LOAD, _argument(0)), *no_netlink)
-    if allowed.unix_sockets:
-        when(_SOCKET[column], _step(_LOAD, _argument(0)), _step(_EQUAL, socket.AF_UNIX, 1, 0), _refuse())
-    else:
-        when(_SOCKET[column], _refuse())
+    return program + _when(_SOCKET[column], _step(_LOAD, _argument(0)), *no_netlink)
+
+
+def _dependent(column: int, allowed: Allowed, own_pid: int) -> list[bytes]:
+    """Calls that depend on the other layers."""
+    unix_only = (_step(_LOAD, _argument(0)), _step(_EQUAL, socket.AF_UNIX, 1, 0)) if allowed.unix_sockets else ()
+    program = _when(_SOCKET[column], *unix_only, _refuse())
     if not allowed.connecting:
-        when(_CONNECT[column], _refuse())
+        program += _when(_CONNECT[column], _refuse())
     if not allowed.signalling:
         for numbers in _SIGNALS.values():
-            when(numbers[column], _step(_LOAD, _argument(0)), _step(_EQUAL, own_pid, 1, 0), _refuse())
-    return b"".join((*program, _step(_RETURN, _ALLOW)))
+            program += _when(numbers[column], _step(_LOAD, _argument(0)), _step(_EQUAL, own_pid, 1, 0), _refuse())
+    return program + _changes(column, allowed)
+
+
+def _changes(column: int, allowed: Allowed) -> list[bytes]:
+    """What Landlock does not look after: everything about a file but its contents and its name."""
+    refused: list[tuple[int | None, int]] = []
+    if not allowed.metadata:
+        refused += [(numbers[column], errno.EPERM) for numbers in _OWNERS_AND_TIMES.values()]
+        # What copies files (shutil) takes this answer for a file system without attributes, and goes on.
+        refused += [(numbers[column], errno.EOPNOTSUPP) for numbers in _ATTRIBUTES.values()]
+    if not allowed.modes:
+        refused += [((x86_64, aarch64)[column], errno.EPERM) for x86_64, aarch64, _ in _MODES.values()]
+    if not allowed.truncating:
+        refused.append((_TRUNCATE[column], errno.EPERM))
+    known = [(number, answer) for number, answer in refused if number is not None]
+    return [step for number, answer in known for step in (_step(_EQUAL, number, 0, 1), _refuse(answer))]
 
 
 def install(allowed: Allowed) -> None:

@@ -168,7 +168,8 @@ class SessionRunner:
         seed = int.from_bytes(hashlib.sha256(session.session_id.encode()).digest()[:8], "big")
         descriptors: list[int] = []
         try:
-            descriptors += [self._blobs.open(name) for name in session.images]
+            for name in session.images:
+                descriptors.append(await asyncio.to_thread(self._blobs.copy, name))
             await kernel.open(descriptors, seed=seed, timeout_s=self._settings.start_timeout_s)
             session.kernel = kernel
         except BaseException:

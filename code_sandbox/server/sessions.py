@@ -34,7 +34,7 @@ from code_sandbox.server.store import HEARTBEAT_S, Finished, JournalEntry, Sessi
 from code_sandbox.wire import ExecuteRequest, ExecuteResult
 
 _LOG = logging.getLogger(__name__)
-_WATCHED_AFTER_S = 0.5
+_WATCHED_FOR_S = 1.5
 _Result = TypeVar("_Result")
 
 
@@ -352,10 +352,10 @@ class SessionManager:
             await asyncio.sleep(HEARTBEAT_S)
 
     def _processes(self, everyone: bool) -> list[SessionProcess]:
-        """All, or those that run a cell for a while now."""
-        long_ago_s = time.monotonic() - _WATCHED_AFTER_S
+        """All, or those that run a cell or have just done so."""
+        long_ago_s = time.monotonic() - _WATCHED_FOR_S
         return [
             session.kernel.process
             for session in self._sessions.values()
-            if session.kernel is not None and (everyone or 0 < session.running_since_s < long_ago_s)
+            if session.kernel is not None and (everyone or session.running_since_s or session.last_used_s > long_ago_s)
         ]

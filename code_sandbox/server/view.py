@@ -109,6 +109,7 @@ def add_own_mounts(*, directory: str, uid: int, tmp_bytes: int, parent: tuple[in
     if directory:
         os.mkdir(INNER_DIRECTORY)
         linux.mount(_SRV + "/" + os.path.basename(directory), INNER_DIRECTORY, None, linux.MS_BIND)
+        linux.make_plain(INNER_DIRECTORY)
     linux.mount("none", _SRV, "tmpfs", safe, "mode=0,size=4k")
     if uid:
         for name in (OWN, HOME, _SHARED_MEMORY):
@@ -117,7 +118,8 @@ def add_own_mounts(*, directory: str, uid: int, tmp_bytes: int, parent: tuple[in
 
 def session_flags(user_namespace: bool) -> int:
     """Namespaces of one session, for `linux.fork_into`."""
-    flags = linux.CLONE_NEWPID | linux.CLONE_NEWNS | linux.CLONE_NEWIPC
+    # A network for each, though none has an interface: abstract sockets, and the list of all sockets, belong to one.
+    flags = linux.CLONE_NEWPID | linux.CLONE_NEWNS | linux.CLONE_NEWIPC | linux.CLONE_NEWNET
     # A user namespace for each: limits on processes are counted by user and namespace.
     return flags | linux.CLONE_NEWUSER if user_namespace else flags
 

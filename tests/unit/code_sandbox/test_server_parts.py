@@ -1,5 +1,6 @@
 """Parts of the server that need no process: limits, digests, settings, the filter, uploads."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -142,9 +143,12 @@ def run_filter(program, number, arguments=(), architecture=0xC000003E):
             at += yes if true else no
 
 
-STRICT = seccomp.Allowed(unix_sockets=False, connecting=False, signalling=False)
-ALONE = seccomp.Allowed(unix_sockets=True, connecting=True, signalling=True)
-ALLOW, EPERM, ENOSYS, KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
+STRICT = seccomp.NOTHING
+ALONE = seccomp.Allowed(
+    unix_sockets=True, connecting=True, signalling=True, metadata=True, modes=True, truncating=True
+)
+OWN_USER = dataclasses.replace(STRICT, modes=True)
+ALLOW, EPERM, ENOSYS, EOPNOTSUPP, KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x0005005F, 0x80000000
 
 
 @pytest.mark.parametrize(
@@ -170,6 +174,32 @@ ALLOW, EPERM, ENOSYS, KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
         (ALONE, 16, (0, 0x5401), ALLOW),
         (ALONE, 302, (0,), ALLOW),  # prlimit of ourselves
         (ALONE, 302, (1,), EPERM),
+        (ALONE, 206, (), EPERM),  # io_setup
+        (ALONE, 294, (), EPERM),  # inotify_init1
+        (ALONE, 72, (3, 1024, 1), EPERM),  # fcntl(F_SETLEASE)
+        (ALONE, 72, (3, 1026, 1), EPERM),  # fcntl(F_NOTIFY)
+        (ALONE, 72, (3, 6, 1), ALLOW),  # fcntl(F_SETLK)
+        (ALONE, 54, (3, 1, 7), EPERM),  # setsockopt(SO_SNDBUF)
+        (ALONE, 54, (3, 1, 32), EPERM),  # setsockopt(SO_SNDBUFFORCE)
+        (ALONE, 54, (3, 1, 2), ALLOW),  # setsockopt(SO_REUSEADDR)
+        (ALONE, 54, (3, 6, 7), ALLOW),  # setsockopt of another protocol
+        (ALONE, 16, (3, 0x40086602), EPERM),  # ioctl(FS_IOC_SETFLAGS)
+        (ALONE, 90, (0, 0o4755), EPERM),  # chmod of a program to set-uid
+        (ALONE, 90, (0, 0o755), ALLOW),
+        (OWN_USER, 91, (0, 0o700), ALLOW),  # fchmod
+        (OWN_USER, 91, (0, 0o2700), EPERM),
+        (STRICT, 91, (0, 0o700), EPERM),
+        (STRICT, 452, (0, 0, 0o700), EPERM),  # fchmodat2
+        (ALONE, 257, (0, 0, 0x41, 0o6755), EPERM),  # openat makes a set-uid program
+        (ALONE, 257, (0, 0, 0x41, 0o644), ALLOW),
+        (ALONE, 437, (), ENOSYS),  # openat2
+        (ALONE, 280, (), ALLOW),  # utimensat
+        (OWN_USER, 280, (), EPERM),
+        (ALONE, 93, (), ALLOW),  # fchown
+        (OWN_USER, 93, (), EPERM),
+        (OWN_USER, 188, (), EOPNOTSUPP),  # setxattr
+        (OWN_USER, 76, (), EPERM),  # truncate
+        (OWN_USER, 77, (), ALLOW),  # ftruncate
     ],
 )
 def test_the_filter_answers_each_system_call(allowed, number, arguments, answer):
