@@ -2,7 +2,7 @@
 
 An attack is a module with `ATTEMPTS`. Most are cells: a cell that gets what it must not get prints BREACH. What a cell cannot
 do by itself is an `async def attempts(target)` that yields outcomes. After every attempt the server and another session must
-still answer. The list follows the 23 entries of our survey of sandboxes (fork bombs to thread pools after a fork).
+still answer. The first 23 follow our survey of sandboxes (fork bombs to thread pools after a fork).
 """
 
 from __future__ import annotations

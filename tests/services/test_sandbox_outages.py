@@ -267,27 +267,47 @@ async def test_metrics_count_what_happened(sandbox_url):
     assert "deepeyes_sandbox_redis_up 1.0" in page
 
 
-async def test_processes_that_together_use_too_much_memory_are_ended(redis_url, tmp_path):
-    config = tmp_path / "sandbox.yaml"
-    config.write_text(f"memory_limit_bytes: {2 << 30}\n")
-    code = """
-import multiprocessing, time
-def eat():
+EATERS = """
+import multiprocessing, socket, time
+def eat_memory():
     data = bytearray(600 << 20)
     time.sleep(20)
+def fill_sockets():
+    pairs = []
+    try:
+        while True:
+            pairs.append(socket.socketpair())
+            for end in pairs[-1]:
+                end.setblocking(False)
+                try:
+                    while True:
+                        end.send(bytes(60_000))
+                except BlockingIOError:
+                    pass
+    except OSError:
+        time.sleep(20)
 context = multiprocessing.get_context("fork")
-eaters = [context.Process(target=eat) for _ in range(4)]
+eaters = [context.Process(target={eater}) for _ in range({number})]
 [eater.start() for eater in eaters]
-[eater.join() for eater in eaters]
+[eater.join({patience}) for eater in eaters]
 """
+
+
+@pytest.mark.parametrize(("eater", "enough", "too_many"), [("eat_memory", 2, 4), ("fill_sockets", 2, 12)])
+async def test_processes_that_together_use_too_much_memory_are_ended(redis_url, tmp_path, eater, enough, too_many):
+    config = tmp_path / "sandbox.yaml"
+    config.write_text(f"memory_limit_bytes: {2 << 30}\n")
     with sandbox_server(tmp_path, redis_url, arguments=(*ARGUMENTS, "--config", str(config))) as url:
         async with SandboxClient(url) as client:
             session = await client.open()
+            code = EATERS.format(eater=eater, number=too_many, patience=20)
             started = time.monotonic()
             result = await session.execute(code, timeout_s=19)
             assert (result.status, result.state_lost) == ("killed", True)
             assert time.monotonic() - started < 15
             assert (await session.execute("1")).result == "1"
+            result = await session.execute(EATERS.format(eater=eater, number=enough, patience=1.5))
+            assert (result.status, result.state_lost) == ("ok", False)
 
 
 async def test_a_session_ends_with_the_server_even_if_that_is_killed(redis_url, tmp_path):
