@@ -23,7 +23,7 @@ from weakref import WeakValueDictionary
 from PIL import Image
 
 from agent.image_sizes import MAX_ASPECT, nearest_size, observation_size, smart_resize
-from code_sandbox.pictures import BROKEN, orientation, upright_rgb, upright_size
+from code_sandbox.pictures import BROKEN, opened, orientation, upright_rgb, upright_size
 
 MAX_DECODED_PIXELS = 178_956_970
 """An image that claims more is not decoded: in RGB it would take more than half a GiB. Pillow's own bound."""
@@ -54,7 +54,7 @@ class ImageFile:
     """One image file, identified by its content."""
 
     data: bytes
-    """The file as it was supplied, in any format Pillow reads."""
+    """The file as it was supplied, in one of `code_sandbox.pictures.FORMATS`."""
 
     def __repr__(self) -> str:
         return f"ImageFile({self.sha256[:8]}, {len(self.data):,} bytes)"
@@ -173,7 +173,7 @@ class ImageFile:
     def _opened(self) -> Iterator[Image.Image]:
         """The file, opened; whatever its decoder raises becomes one type of error."""
         try:
-            with Image.open(io.BytesIO(self.data)) as image:
+            with opened(io.BytesIO(self.data)) as image:
                 if image.width * image.height > MAX_DECODED_PIXELS:
                     raise UnreadableImage(
                         f"the image has {image.width}x{image.height} pixels; at most {MAX_DECODED_PIXELS:,} are decoded, so "

@@ -10,9 +10,9 @@ import math
 import struct
 import zlib
 from array import array
-from typing import Any
+from typing import IO, Any
 
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 WHITE = (255, 255, 255)
 """The ground under transparency; vLLM's own loader takes the same (0.28, multimodal/media/image.py)."""
@@ -21,6 +21,9 @@ BROKEN = (
     zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
 """What Pillow's decoders raise on files that are cut or wrong."""
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+"""What pictures of strangers may be. Pillow knows 40 more formats, some of which start other programs (EPS) or are decoded
+by code that few look at (PSD)."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -34,6 +37,20 @@ _TURNS = {
 _SIDEWAYS = (5, 6, 7, 8)
 # A PNG may say its orientation after its pixels; Pillow decodes all of it to ask. Where none of these stands, there is none.
 _PNG_MARKS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+
+
+def opened(file: IO[bytes]) -> Image.Image:
+    """Read a picture's header, in one of the allowed formats.
+
+    Raises:
+        BROKEN: It is none of them.
+    """
+    try:
+        return Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        file.seek(0)
+        expected = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        raise UnidentifiedImageError(f"it begins with {file.read(12)!r}; expected {expected}") from error
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

@@ -73,7 +73,7 @@ class ExecuteRequest(_Wire):
     """Wall time for the cell, in seconds; waiting for a free slot does not count."""
     queue_timeout_s: float = Field(60.0, gt=0, le=3600)
     """How long the cell may wait for a free slot before it is refused with 503."""
-    max_pixels: int = Field(DEFAULT_MAX_PIXELS, ge=28 * 28)
+    max_pixels: int = Field(DEFAULT_MAX_PIXELS, ge=28 * 28, le=1 << 62)
     """Of an image that comes back, width times height; larger ones are shrunk inside the sandbox."""
     image_format: Literal["png", "jpeg"] = "png"
     """`png` is exact; `jpeg` (quality 95) takes a tenth of the time for photographs."""
@@ -81,7 +81,7 @@ class ExecuteRequest(_Wire):
     """That come back; how many more there were is said on stderr."""
     max_chars: int = Field(DEFAULT_MAX_CHARS, ge=1, le=MAX_CHARS)
     """Of stdout, stderr, result and traceback each; the rest is cut with a visible mark."""
-    cell: int | None = Field(None, ge=0)
+    cell: int | None = Field(None, ge=0, le=1 << 62)
     """How many cells of this session the caller has had answers to. A session that has moved or lost an answer is then
     noticed; without it, the server makes every cell durable before it answers, which is slower."""
 
@@ -159,6 +159,6 @@ class Health(_Wire):
 class LegacyRequest(BaseModel):
     """`POST /jupyter_sandbox`, `/run_jupyter` and `/clear_session` of MultiModal-Jupyter-Sandbox 148d8d8."""
 
-    session_id: str = "JupyterSandboxDefault"
+    session_id: str = Field("JupyterSandboxDefault", pattern=SESSION_ID_PATTERN)
     code: str = ""
-    timeout: float = 5.0
+    timeout: float = Field(5.0, gt=0, le=MAX_TIMEOUT_S)

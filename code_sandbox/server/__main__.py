@@ -30,6 +30,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--host")
     parser.add_argument("--port", type=int)
     parser.add_argument("--uds", help="path of a Unix socket to listen on instead")
+    parser.add_argument(
+        "--allowed-host", action="append", dest="allowed_hosts", help="a name of this server besides localhost"
+    )
     parser.add_argument("--redis-url", default=os.environ.get("REDIS_URL"))
     parser.add_argument("--backend", choices=BACKENDS)
     parser.add_argument("--max-sessions", type=int)

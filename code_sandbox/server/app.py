@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -13,9 +12,9 @@ import msgpack
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ValidationError
-from starlette.requests import ClientDisconnect
 
-from code_sandbox.errors import BadRequest, BlobsMissing, BodyTooLarge, BodyTooSlow, CallerGone, ServerError, UnknownSession
+from code_sandbox.errors import BadRequest, BlobsMissing, CallerGone, ServerError, UnknownSession
+from code_sandbox.server.callers import Bodies, CallerCheck, has_too_many_values, unpacked
 from code_sandbox.server.sessions import SessionManager
 from code_sandbox.server.settings import ServerSettings
 from code_sandbox.wire import (
@@ -33,9 +32,8 @@ from code_sandbox.wire import (
 
 _RETRY_AFTER_S = "1"
 _MAX_BODY_BYTES = 16 << 20
-_BODY_WITHIN_S = 60.0
+_LARGE_BYTES = 64 << 10
 _WATCH_FOR_DISCONNECT_AFTER_S = 0.1
-_OPEN_ROUTES = ("/health", "/metrics")
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Result = TypeVar("_Result")
@@ -54,12 +52,11 @@ def create_app(settings: ServerSettings, sessions: SessionManager, isolation: Is
 
     app = FastAPI(title="DeepEyes code sandbox", version="1", lifespan=lifespan)
     _add_error_handlers(app)
-    if token:
-        _require_token(app, token)
-
+    app.add_middleware(CallerCheck, token=token, hosts=settings.hosts)
+    reader = _Reader()
     _add_state_routes(app, settings, sessions, isolation)
-    _add_session_routes(app, settings, sessions)
-    _add_legacy_routes(app, sessions)
+    _add_session_routes(app, settings, sessions, reader)
+    _add_legacy_routes(app, sessions, reader)
     return app
 
 
@@ -84,25 +81,23 @@ def _add_state_routes(app: FastAPI, settings: ServerSettings, sessions: SessionM
         return Response(sessions.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
-def _add_session_routes(app: FastAPI, settings: ServerSettings, sessions: SessionManager) -> None:
+def _add_session_routes(app: FastAPI, settings: ServerSettings, sessions: SessionManager, reader: _Reader) -> None:
     @app.put("/v1/blobs/{sha256}", status_code=204, response_class=Response, openapi_extra=_BLOB_BODY)
     async def put_blob(sha256: str, request: Request) -> Response:
         if not sessions.blobs.has(sha256):
-            data = await _read(request, settings.max_blob_bytes)
-            await asyncio.to_thread(sessions.blobs.put, sha256, data)
-            sessions.blobs.added(sha256, len(data))
+            await sessions.add_image(sha256, await reader.file(request, settings.max_blob_bytes))
         return Response(status_code=204)
 
     @app.post("/v1/sessions", status_code=201, response_model=SessionInfo, openapi_extra=_body_of(CreateSession))
     async def create(request: Request) -> Response:
-        wanted = await _parse(request, CreateSession)
+        wanted = await reader.parse(request, CreateSession)
         cells = await sessions.create(wanted.session_id, wanted.images)
         info = SessionInfo(session_id=wanted.session_id, server_id=settings.name, lease_s=settings.lease_s, cells=cells)
         return _answer(request, info, status=201)
 
     @app.post("/v1/sessions/{session_id}/execute", response_model=ExecuteResult, openapi_extra=_body_of(ExecuteRequest))
     async def execute(session_id: str, request: Request) -> Response:
-        wanted = await _parse(request, ExecuteRequest)
+        wanted = await reader.parse(request, ExecuteRequest)
         return _answer(request, await _while_connected(request, sessions.execute(session_id, wanted)))
 
     @app.delete("/v1/sessions/{session_id}", status_code=204, response_class=Response)
@@ -111,7 +106,7 @@ def _add_session_routes(app: FastAPI, settings: ServerSettings, sessions: Sessio
         return Response(status_code=204)
 
 
-def _add_legacy_routes(app: FastAPI, sessions: SessionManager) -> None:
+def _add_legacy_routes(app: FastAPI, sessions: SessionManager, reader: _Reader) -> None:
     async def run(wanted: LegacyRequest) -> ExecuteResult:
         cell = ExecuteRequest(code=wanted.code, timeout_s=wanted.timeout)
         try:
@@ -120,21 +115,23 @@ def _add_legacy_routes(app: FastAPI, sessions: SessionManager) -> None:
             await sessions.create(wanted.session_id)
             return await sessions.execute(wanted.session_id, cell)
 
-    @app.post("/jupyter_sandbox")
-    async def jupyter_sandbox(request: LegacyRequest) -> dict[str, Any]:
-        if not request.code.strip():
+    @app.post("/jupyter_sandbox", openapi_extra=_body_of(LegacyRequest))
+    async def jupyter_sandbox(request: Request) -> dict[str, Any]:
+        wanted = await reader.parse(request, LegacyRequest)
+        if not wanted.code.strip():
             return {"output": "Error: no code was given", "status": "error", "execution_time": 0.0}
-        return _legacy_reply(await run(request))
+        return _legacy_reply(await run(wanted))
 
-    @app.post("/run_jupyter")
-    async def run_jupyter(request: LegacyRequest) -> dict[str, Any]:
-        if not request.code.strip():
+    @app.post("/run_jupyter", openapi_extra=_body_of(LegacyRequest))
+    async def run_jupyter(request: Request) -> dict[str, Any]:
+        wanted = await reader.parse(request, LegacyRequest)
+        if not wanted.code.strip():
             return {"output": "Error: no code was given", "status": "error", "execution_time": 0.0}
-        return _legacy_reply_2(await run(request))
+        return _legacy_reply_2(await run(wanted))
 
-    @app.post("/clear_session")
-    async def clear_session(request: LegacyRequest) -> dict[str, Any]:
-        await sessions.close(request.session_id)
+    @app.post("/clear_session", openapi_extra=_body_of(LegacyRequest))
+    async def clear_session(request: Request) -> dict[str, Any]:
+        await sessions.close((await reader.parse(request, LegacyRequest)).session_id)
         return {"status": "success"}
 
 
@@ -146,34 +143,40 @@ def _body_of(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {JSON: schema, MSGPACK: schema}}}
 
 
-async def _read(request: Request, limit: int) -> bytes:
-    """The body, as far as it is not too large and not too slow."""
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(_BODY_WITHIN_S):
-            async for part in request.stream():
-                size += len(part)
-                if size > limit:
-                    raise BodyTooLarge(f"the body has more than {limit:,} bytes")
-                parts.append(part)
-    except ClientDisconnect as error:
-        raise CallerGone("the caller hung up before its request was complete") from error
-    except TimeoutError as error:
-        raise BodyTooSlow(f"the body did not arrive within {_BODY_WITHIN_S:g} s") from error
-    return b"".join(parts)
+class _Reader:
+    """Reads requests of one application."""
+
+    def __init__(self) -> None:
+        self._bodies = Bodies()
+
+    async def file(self, request: Request, limit: int) -> bytes:
+        return await self._bodies.read(request, limit)
+
+    async def parse(self, request: Request, model: type[_Model]) -> _Model:
+        """A body as a model; a large one beside the event loop.
+
+        Raises:
+            BadRequest: It is none.
+        """
+        body = await self._bodies.read(request, _MAX_BODY_BYTES)
+        packed = request.headers.get("content-type") == MSGPACK
+        if len(body) > _LARGE_BYTES:
+            return await asyncio.to_thread(_parse, body, packed, model)
+        return _parse(body, packed, model)
 
 
-async def _parse(request: Request, model: type[_Model]) -> _Model:
-    body = await _read(request, _MAX_BODY_BYTES)
+def _parse(body: bytes, packed: bool, model: type[_Model]) -> _Model:
     try:
-        if request.headers.get("content-type") == MSGPACK:
-            return model.model_validate(msgpack.unpackb(body))
+        if packed:
+            return model.model_validate(unpacked(body))
+        if has_too_many_values(body):
+            raise BadRequest("the body has more values than any request of ours")
         return model.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise BadRequest(f"{where}: {first['msg']}; got {str(first.get('input'))[:200]!r}") from error
-    except ValueError as error:
+        raise BadRequest(f"{where}: {first['msg']}; got {repr(first.get('input'))[:200]}") from error
+    except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is no msgpack: {error}") from error
 
 
@@ -234,18 +237,6 @@ def _legacy_reply_2(result: ExecuteResult) -> dict[str, Any]:
         "status": "success",
         "execution_time": result.execution_time_s,
     }
-
-
-def _require_token(app: FastAPI, token: str) -> None:
-    expected = f"Bearer {token}".encode()
-
-    @app.middleware("http")
-    async def check(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        given = request.headers.get("authorization", "").encode()
-        if request.url.path not in _OPEN_ROUTES and not hmac.compare_digest(given, expected):
-            message = "this server wants `Authorization: Bearer …`; set CODE_SANDBOX_TOKEN to the token it was started with"
-            return JSONResponse({"error": "Unauthorized", "message": message}, status_code=401)
-        return await call_next(request)
 
 
 def _add_error_handlers(app: FastAPI) -> None:

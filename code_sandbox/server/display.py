@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from code_sandbox.pictures import BROKEN, flat_rgb, upright_rgb, upright_size
+from code_sandbox.pictures import BROKEN, flat_rgb, opened, upright_rgb, upright_size
 
 _SHOWN_AS_THEY_ARE = ("1", "L", "RGB")
 _JPEG_QUALITY = 95
@@ -83,14 +83,14 @@ class QuestionImage(Image.Image):
     def __init__(self, descriptor: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._descriptor = descriptor
-        with open(descriptor, "rb", closefd=False) as file, Image.open(file) as header:
+        with open(descriptor, "rb", closefd=False) as file, opened(file) as header:
             self._mode = "RGB"
             self._size = upright_size(header)
 
     def load(self) -> Any:
         """Decode."""
         if type(self) is QuestionImage:
-            with open(self._descriptor, "rb", closefd=False) as file, Image.open(file) as source:
+            with open(self._descriptor, "rb", closefd=False) as file, opened(file) as source:
                 self.im = upright_rgb(source).im
             self.__class__ = Image.Image  # type: ignore[assignment]
         return Image.Image.load(self)

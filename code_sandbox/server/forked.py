@@ -15,7 +15,7 @@ from typing import Any
 
 import msgpack
 
-from code_sandbox.errors import KernelStartFailed
+from code_sandbox.errors import BadImage, KernelStartFailed
 from code_sandbox.server.cells import Cell, CellOutput, wait_for_any
 from code_sandbox.server.confinement import LENGTH
 from code_sandbox.server.session_process import SessionProcess, make_directory
@@ -78,16 +78,20 @@ class ForkedKernel:
 
         Raises:
             KernelStartFailed: It is gone, or does not answer.
+            BadImage: One is not readable.
         """
         message, nonce = self._pack({"seed": seed, "images": len(descriptors)})
         try:
             # Small enough for the socket's empty buffer.
             socket.send_fds(self._connection, [message], list(descriptors))
             async with asyncio.timeout(timeout_s):
-                await self._reply(nonce)
+                reply = await self._reply(nonce)
         except (OSError, ValueError) as error:
             await self.kill()
             raise KernelStartFailed(f"the session did not open: {error}") from error
+        if "unreadable" in reply:
+            await self.kill()
+            raise BadImage(str(reply["unreadable"]))
 
     async def execute(self, cell: Cell) -> CellOutput:
         """Run one cell to its end, its time-out, or the session's death."""

@@ -25,7 +25,7 @@ import zmq.asyncio
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.connect import write_connection_file
 
-from code_sandbox.errors import KernelStartFailed
+from code_sandbox.errors import BadImage, KernelStartFailed
 from code_sandbox.server.cells import Cell, CellOutput, wait_for_any
 from code_sandbox.server.notebook import BoundedText, shown_text
 from code_sandbox.server.session_process import SessionProcess, make_directory
@@ -36,15 +36,14 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _POLL_S = 0.002
 _OPEN = """\
 import random as _r, numpy as _n
-from code_sandbox.pictures import upright_rgb as _u
+from code_sandbox.pictures import opened as _o, upright_rgb as _u
 from code_sandbox.server.display import FIGURE_OPTIONS as _f, ImageEncoder as _e
 from code_sandbox.server.notebook import install as _i
-from PIL import Image as _I
 _r.seed({seed}); _n.random.seed({seed} % 2**32)
 get_ipython().config.InlineBackend.print_figure_kwargs = _f
 _encoder = _e(); _encoder.install(get_ipython()); _i(get_ipython())
 {lines}
-del _r, _n, _u, _f, _e, _i, _I"""
+del _r, _n, _o, _u, _f, _e, _i"""
 _ENCODING = "_encoder.max_pixels, _encoder.mime = {max_pixels}, {mime!r}"
 
 
@@ -120,19 +119,22 @@ class JupyterKernel:
         """Give the session its images and its random numbers.
 
         Raises:
-            KernelStartFailed: It is gone, or an image could not be loaded.
+            KernelStartFailed: It is gone, or does not answer.
+            BadImage: An image could not be loaded.
         """
         assert self.process.directory is not None
         lines = []
         for number, descriptor in enumerate(descriptors, start=1):
             name = f"image_{number}"
             await asyncio.to_thread(_copy, descriptor, self.process.directory / name)
-            lines.append(f"image_{number} = _u(_I.open({self._inner + '/' + name!r}))")
+            lines.append(f"image_{number} = _u(_o(open({self._inner + '/' + name!r}, 'rb')))")
         code = _OPEN.format(seed=seed, lines="\n".join(lines))
         output = await self.execute(Cell(code, timeout_s=timeout_s, max_chars=1000, silent=True))
         if output.status != "ok":
             await self.kill()
-            raise KernelStartFailed(f"the session did not open: {output.error[1] if output.error else output.status}")
+            if output.error:
+                raise BadImage(output.error[1])
+            raise KernelStartFailed(f"the session did not open: {output.status}")
 
     async def execute(self, cell: Cell) -> CellOutput:
         """Run one cell to its end, its time-out, or the kernel's death."""

@@ -19,6 +19,7 @@ import uvicorn
 from code_sandbox.errors import KernelStartFailed
 from code_sandbox.server import probes
 from code_sandbox.server.app import create_app
+from code_sandbox.server.callers import GuardedProtocol
 from code_sandbox.server.kernel_pool import KernelPool
 from code_sandbox.server.own_folder import OwnFolder
 from code_sandbox.server.sessions import SessionManager
@@ -107,6 +108,7 @@ async def _serve(settings: ServerSettings, listener: socket.socket, token: str) 
     _LOG.info("listening", extra={"server": settings.name, "backend": settings.backend, "isolation": isolation.level})
     config = uvicorn.Config(
         create_app(settings, sessions, isolation, token=token),
+        http=GuardedProtocol,
         log_config=None,
         access_log=False,
         backlog=_BACKLOG,

@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Callable
 
-from code_sandbox.errors import KernelStartFailed, NotReplayable, TooManySessions, UnknownSession
+from code_sandbox.errors import BadImage, KernelStartFailed, NotReplayable, TooManySessions, UnknownSession
 from code_sandbox.server.blobs import BlobStore
 from code_sandbox.server.cells import Cell, CellOutput
 from code_sandbox.server.journal import REPEATED, to_replay
@@ -28,6 +28,7 @@ from code_sandbox.wire import ExecuteRequest, ExecuteResult
 
 _LOG = logging.getLogger(__name__)
 _MIMES = {"png": "image/png", "jpeg": "image/jpeg"}
+_DECODED_WITHIN_S = 30.0
 _TRIES = 3
 """A cell whose process is lost so many times gets no other one."""
 
@@ -122,6 +123,27 @@ class SessionRunner:
             await self.drop(session)
             raise
         return len(entries)
+
+    async def check_image(self, sha256: str) -> None:
+        """Decode a file in a process of its own.
+
+        Raises:
+            BadImage: It cannot be.
+            KernelStartFailed: No process started.
+        """
+        kernel = await self._pool.take()
+        copy = await asyncio.to_thread(self._blobs.copy, sha256)
+        try:
+            await kernel.open([copy], seed=0, timeout_s=_DECODED_WITHIN_S)
+            output = await kernel.execute(Cell("image_1.load()", timeout_s=_DECODED_WITHIN_S, max_chars=500, silent=True))
+        finally:
+            os.close(copy)
+            await kernel.kill()
+        if output.lost_by_us:
+            raise KernelStartFailed("the process was lost while it decoded an image")
+        if output.status != "ok":
+            reason = output.error[1] if output.error else f"its decoder was {output.status}"
+            raise BadImage(reason)
 
     async def _run_once(self, session: Session, request: ExecuteRequest, replayed: int) -> ExecuteResult:
         assert session.kernel is not None

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from code_sandbox.errors import (
+    BadImage,
     NotReplayable,
     OutOfStep,
     SessionHeld,
@@ -286,6 +287,23 @@ class SessionManager:
         self.metrics.moved("replayed")
         _LOG.info("session moved here", extra={"session": session_id, "cells": len(entries), "from": known.server})
         return session, len(entries)
+
+    async def add_image(self, sha256: str, data: bytes) -> None:
+        """Keep a file that sessions may look at, once it has been decoded: what cannot be is refused now, not in a cell.
+
+        It is decoded as cells are run, confined and limited, in a process that ends with it.
+
+        Raises:
+            BadImage: The hash differs, or it is no readable image.
+            KernelStartFailed: There is no process to decode it.
+        """
+        await asyncio.to_thread(self.blobs.put, sha256, data)
+        try:
+            await self._runner.check_image(sha256)
+        except BadImage as error:
+            self.blobs.remove(sha256)
+            raise BadImage(f"the image {sha256[:12]}… ({len(data):,} bytes) cannot be read: {error}") from error
+        self.blobs.added(sha256, len(data))
 
     async def close(self, session_id: str) -> None:
         """Close a session; closing one that is gone is no error."""

@@ -28,6 +28,8 @@ class ServerSettings:
     port: int = 8000
     uds: str = ""
     """Path of a Unix socket to listen on instead of host and port."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names under which callers reach a server that listens on loopback, besides addresses and localhost."""
     redis_url: str = "redis://127.0.0.1:6379/0"
     server_id: str = ""
     """Name of this server in the registry; empty means its address."""
@@ -106,6 +108,11 @@ class ServerSettings:
     def beyond_loopback(self) -> bool:
         """Whether others than this machine's programs could connect."""
         return not self.uds and self.host not in _LOOPBACK
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Names that requests may call it by; `*` where no page in a browser can be the caller."""
+        return self.allowed_hosts if self.host in _LOOPBACK and not self.uds else self.allowed_hosts or ("*",)
 
     def session_limits(self) -> SessionRequest:
         """What every session gets."""

@@ -4,7 +4,8 @@ The shell is built once in the zygote and inherited by every fork, which is why 
 on the socket is its length in four bytes (big endian) and msgpack; every reply repeats its request's `nonce`.
 
     ready     {"ready": true} or {"failed": str}, unasked
-    open      {"nonce", "seed": int, "images": int}, with that many image files attached as descriptors
+    open      {"nonce", "seed": int, "images": int}, with that many image files attached as descriptors; answered with
+              {"nonce"}, and "unreadable": str if one is none
     cell      {"nonce", "code": str, "silent": bool, "max_chars": int, "max_images": int, "max_bytes": int,
                "max_pixels": int, "mime": str}
     reply     {"nonce", "status": "ok" | "error", "stdout", "stderr", "result", "error": [name, message, traceback] | None,
@@ -39,6 +40,7 @@ from IPython.external.pickleshare import PickleShareDB
 from traitlets import Type
 from traitlets.config import Config
 
+from code_sandbox.pictures import BROKEN
 from code_sandbox.server.confinement import LENGTH
 from code_sandbox.server.display import FIGURE_OPTIONS, ImageEncoder, QuestionImage
 from code_sandbox.server.notebook import BoundedText, install, shown_text
@@ -212,7 +214,10 @@ def _open(shell: CellShell, request: Mapping[str, Any], descriptors: list[int]) 
     # session's name, so that a session replayed on another server draws what it drew.
     random.seed(request["seed"])
     numpy.random.seed(request["seed"] % 2**32)
-    shell.push({f"image_{number}": QuestionImage(fd) for number, fd in enumerate(descriptors, start=1)})
+    try:
+        shell.push({f"image_{number}": QuestionImage(fd) for number, fd in enumerate(descriptors, start=1)})
+    except BROKEN as error:
+        return {"unreadable": str(error) or type(error).__name__}
     # multiprocessing asks the main module for it.
     shell.user_module.__spec__ = None
     if "" not in sys.path:
