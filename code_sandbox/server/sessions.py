@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from code_sandbox.errors import (
     BadImage,
@@ -56,6 +57,7 @@ class SessionManager:
         self.metrics = Metrics(self)
         self._slots = CellSlots(settings.max_running_cells, settings.max_waiting_cells)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._adding: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._journal = Journal(
             store,
             server=self.instance,
@@ -291,19 +293,25 @@ class SessionManager:
     async def add_image(self, sha256: str, data: bytes) -> None:
         """Keep a file that sessions may look at, once it has been decoded: what cannot be is refused now, not in a cell.
 
-        It is decoded as cells are run, confined and limited, in a process that ends with it.
+        It is decoded as cells are run, confined and limited, in a process that ends with it; once, if several send it.
 
         Raises:
             BadImage: The hash differs, or it is no readable image.
             KernelStartFailed: There is no process to decode it.
         """
-        await asyncio.to_thread(self.blobs.put, sha256, data)
-        try:
-            await self._runner.check_image(sha256)
-        except BadImage as error:
-            self.blobs.remove(sha256)
-            raise BadImage(f"the image {sha256[:12]}… ({len(data):,} bytes) cannot be read: {error}") from error
-        self.blobs.added(sha256, len(data))
+        lock = self._adding.setdefault(sha256, asyncio.Lock())
+        async with lock:
+            if self.blobs.has(sha256):
+                return
+            await asyncio.to_thread(self.blobs.put, sha256, data)
+            try:
+                await self._runner.check_image(sha256)
+            except BaseException as error:
+                self.blobs.remove(sha256)
+                if isinstance(error, BadImage):
+                    raise BadImage(f"the image {sha256[:12]}… ({len(data):,} bytes) cannot be read: {error}") from error
+                raise
+            self.blobs.added(sha256, len(data))
 
     async def close(self, session_id: str) -> None:
         """Close a session; closing one that is gone is no error."""

@@ -231,13 +231,8 @@ def test_uploads_are_checked_and_the_least_used_make_room(tmp_path):
     with pytest.raises(BlobsMissing) as missing:
         store.hold([named(files[1]), named(files[2])])
     assert missing.value.missing == [named(files[1])]
-    for name, data, why in (
-        ("0" * 64, files[0], "the body has sha256"),
-        (named(b"oops"), b"oops", "cannot be read"),
-        (named(files[0][:50]), files[0][:50], "cannot be read"),
-    ):
-        with pytest.raises(BadImage, match=why):
-            store.put(name, data)
+    with pytest.raises(BadImage, match="the body has sha256"):
+        store.put("0" * 64, files[0])
     assert sorted(path.name for path in (tmp_path / "blobs").iterdir()) == sorted(map(named, (files[0], files[2])))
 
 
