@@ -45,8 +45,38 @@ async def attempts(target: Target) -> AsyncIterator[AttackOutcome]:
         packed = {"content-type": "application/msgpack"}
         reply = await http.post("/v1/sessions/x/execute", content=b"\x91" * 10**6, headers=packed)
         yield await outcome("nested msgpack", reply.status_code, (400, 422))
+        statuses = set()
+        opened = []
+        for _ in range(_MANY):
+            opened.append(secrets.token_hex(8))
+            reply = await http.post("/v1/sessions", json={"session_id": opened[-1]})
+            statuses.add(reply.status_code)
+            if reply.status_code == 429:
+                break
+        for session_id in opened:
+            await http.delete(f"/v1/sessions/{session_id}")
+        yield await outcome(f"up to {_MANY} sessions", max(statuses), (201, 429))
+    yield AttackOutcome(name, f"{_HELD_OPEN} connections that send nothing", 1, "", await _slow(target))
+    for attempts_of in (_hostile_bytes, _from_a_browser):
+        async for attempt in attempts_of(target):
+            yield attempt
+
+
+async def _hostile_bytes(target: Target) -> AsyncIterator[AttackOutcome]:
+    """Small requests that are large once they are decoded, and numbers that are none."""
+    name = __name__.rsplit(".", 1)[1]
+    sent_as, packed = {"content-type": "application/json"}, {"content-type": "application/msgpack"}
+
+    async def outcome(what: str, status: int, allowed: tuple[int, ...]) -> AttackOutcome:
+        wrong = "" if status in allowed else f"answered {status}"
+        return AttackOutcome(name, what, 1, f"HTTP {status}", wrong or await target.harm())
+
+    async with httpx.AsyncClient(base_url=target.url, timeout=60, headers=sent_as) as http:
         lists = b'{"images":[' + b"[]," * 5_000_000 + b"[]]}"
-        for what, content, headers in (("JSON", lists, sent_as), ("msgpack", b"\x91\xdd\x00\xf0\x00\x00" + b"\x90" * 15_728_640, packed)):
+        for what, content, headers in (
+            ("JSON", lists, sent_as),
+            ("msgpack", b"\x91\xdd\x00\xf0\x00\x00" + b"\x90" * 15_728_640, packed),
+        ):
             reply = await http.post("/v1/sessions", content=content, headers=headers)
             yield await outcome(f"15 MB of lists in {what}", reply.status_code, (400, 422))
         for what, value in (("no number", "NaN"), ("infinity", "1e999"), ("10^40", str(10**40))):
@@ -62,20 +92,6 @@ async def attempts(target: Target) -> AsyncIterator[AttackOutcome]:
             # It hung up while they were sent.
             status = 431
         yield await outcome("3 MB of headers", status, (400, 431))
-        statuses = set()
-        opened = []
-        for _ in range(_MANY):
-            opened.append(secrets.token_hex(8))
-            reply = await http.post("/v1/sessions", json={"session_id": opened[-1]})
-            statuses.add(reply.status_code)
-            if reply.status_code == 429:
-                break
-        for session_id in opened:
-            await http.delete(f"/v1/sessions/{session_id}")
-        yield await outcome(f"up to {_MANY} sessions", max(statuses), (201, 429))
-    yield AttackOutcome(name, f"{_HELD_OPEN} connections that send nothing", 1, "", await _slow(target))
-    async for attempt in _from_a_browser(target):
-        yield attempt
 
 
 async def _from_a_browser(target: Target) -> AsyncIterator[AttackOutcome]:

@@ -76,8 +76,10 @@ async def test_half_a_request_is_not_waited_for_and_a_large_head_is_not_kept(ser
         assert (await http.get("/health")).status_code == 200
         assert await asyncio.wait_for(reader.read(), 30) == b""
         assert (await http.get("/health")).status_code == 200
-    writer.close()
-    large_writer.close()
+    for each in (writer, large_writer):
+        each.close()
+        with contextlib.suppress(OSError):
+            await each.wait_closed()
 
 
 def file_of(kind):
