@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from typing import Any
+import zlib
+from dataclasses import dataclass
 from urllib.parse import urljoin
 
 import httpx
@@ -15,6 +16,16 @@ from agent.search.web import WebClient
 
 MAX_PAGE_BYTES = 3_000_000
 _MAX_REDIRECTS = 5
+_GZIP = 16
+"""Added to zlib's window bits: the stream has gzip's header."""
+_INSIDE = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/23", "fec0::/10", "::/96", "192.88.99.0/24", "192.0.0.0/24",
+    )
+)  # fmt: skip
+"""Taken for public by Python 3.11: translation of IPv4 (RFC 6052, 8215), 6to4 (RFC 3056, 7526), Teredo and other protocols'
+addresses (RFC 2928, 6890), site-local (RFC 3879), IPv4-compatible (RFC 4291)."""
 _READABLE = ("text/html", "application/xhtml+xml", "text/plain", "text/markdown")
 
 
@@ -40,40 +51,70 @@ async def read_web_page(web: WebClient, link: str, *, allow_private: bool = Fals
     async def once() -> Page:
         try:
             async with asyncio.timeout(web.settings.timeout_s):
-                text, html, address = await _fetch(web.http, link, allow_private=allow_private)
+                fetched = await _fetch(web.http, link, allow_private=allow_private)
         except _Unreadable as error:
             return Page("", "", str(error))
         except TimeoutError:
             return Page("", "", f"the site took longer than {web.settings.timeout_s:g} s")
-        except (httpx.TransportError, OSError) as error:
+        except (httpx.HTTPError, OSError) as error:
             return Page("", "", f"the site does not answer ({type(error).__name__})")
-        # Outside the time limit: how long we take to read a page, or to import what reads it, is not the site's doing.
-        return await asyncio.to_thread(readable, text, address) if html else Page(address, text.strip())
+        except (httpx.InvalidURL, ValueError, LookupError, TypeError) as error:
+            return Page("", "", f"the site's answer cannot be read ({type(error).__name__}: {str(error)[:200]})")
+        # Outside the time limit: how long we take to read a page, or to start what reads it, is not the site's doing.
+        return await web.pages.read(fetched.content, html=fetched.html, charset=fetched.charset, link=fetched.link)
 
     return await web.attempt(once, free=True)
 
 
-async def _fetch(http: httpx.AsyncClient, link: str, *, allow_private: bool) -> tuple[str, bool, str]:
-    """(text, whether it is HTML, the address after redirects)."""
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    content: bytes
+    html: bool
+    charset: str | None
+    link: str
+    """After redirects."""
+
+
+async def _fetch(http: httpx.AsyncClient, link: str, *, allow_private: bool) -> _Fetched:
     for _ in range(_MAX_REDIRECTS + 1):
         url, extensions, headers = await _pinned(link, allow_private=allow_private)
         async with http.stream("GET", url, headers=headers, extensions=extensions, follow_redirects=False) as response:
-            if response.is_redirect:
+            if response.has_redirect_location:
                 link = urljoin(link, response.headers["Location"])
                 continue
             if response.status_code != 200:
                 raise _Unreadable(f"the page answers HTTP {response.status_code}")
             kind = response.headers.get("Content-Type", "text/html").partition(";")[0].strip().lower()
             if kind not in _READABLE:
-                raise _Unreadable(f"the page is {kind}, which cannot be read as text")
-            content = bytearray()
-            async for chunk in response.aiter_bytes():
-                content += chunk
-                if len(content) > MAX_PAGE_BYTES:
-                    break
-            text = bytes(content[:MAX_PAGE_BYTES]).decode(response.charset_encoding or "utf-8", "replace")
-        return text, "html" in kind, link
+                raise _Unreadable(f"the page is {kind[:100]}, which cannot be read as text")
+            return _Fetched(await _content(response), "html" in kind, response.charset_encoding, link)
     raise _Unreadable(f"the page redirects more than {_MAX_REDIRECTS} times")
+
+
+async def _content(response: httpx.Response) -> bytes:
+    """The first part of a body; unpacked once, and no further than that part is long."""
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("identity", "", "gzip", "x-gzip"):
+        raise _Unreadable(f"the page is encoded as {encoding[:100]!r}, and gzip was all that was asked for")
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | _GZIP) if "gzip" in encoding else None
+    content = bytearray()
+    async for chunk in response.aiter_raw():
+        try:
+            content += chunk if unpacker is None else unpacker.decompress(chunk, MAX_PAGE_BYTES - len(content))
+        except zlib.error as error:
+            raise _Unreadable("the page says that it is packed with gzip, and is not") from error
+        if len(content) >= MAX_PAGE_BYTES or (unpacker is not None and unpacker.eof):
+            break
+    return bytes(content[:MAX_PAGE_BYTES])
+
+
+def is_public(address: str) -> bool:
+    """Whether an address is one of the open network, and no other name for one inside."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    inside = any(ip in network for network in _INSIDE if network.version == ip.version)
+    return ip.is_global and not (inside or ip.is_multicast or ip.is_reserved)
 
 
 async def _pinned(link: str, *, allow_private: bool) -> tuple[httpx.URL, dict[str, str], dict[str, str]]:
@@ -89,16 +130,7 @@ async def _pinned(link: str, *, allow_private: bool) -> tuple[httpx.URL, dict[st
     except (OSError, UnicodeError) as error:
         raise _Unreadable("the site's name is unknown") from error
     addresses = [str(entry[4][0]) for entry in found]
-    if not allow_private and not all(ipaddress.ip_address(address.partition("%")[0]).is_global for address in addresses):
+    if not allow_private and not all(map(is_public, addresses)):
         raise _Unreadable("the link leads into a private network")
-    return url.copy_with(host=addresses[0]), {"sni_hostname": url.host}, {"Host": url.netloc.decode()}
-
-
-def readable(html: str, link: str) -> Page:
-    """Title and main text of an HTML page."""
-    import trafilatura
-
-    found: Any = trafilatura.bare_extraction(html, url=link, include_comments=False, favor_recall=True, with_metadata=True)
-    if found is None or not found.text:
-        return Page("", "", "the page has no readable text")
-    return Page(found.title or link, found.text)
+    headers = {"Host": url.netloc.decode(), "Accept-Encoding": "gzip"}
+    return url.copy_with(host=addresses[0]), {"sni_hostname": url.host}, headers

@@ -12,6 +12,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.errors import BudgetExhausted, ToolUnavailable
+from agent.search.page_reader import PageReader
 from serving.retries import RETRIED, pause_before_s
 
 T = TypeVar("T")
@@ -124,6 +125,8 @@ class WebClient:
         self._slots = asyncio.Semaphore(settings.max_in_flight)
         self._next_at = 0.0
         self._secrets: list[str] = []
+        self.pages = PageReader()
+        """Takes the text out of what was fetched."""
         self.http = httpx.AsyncClient(
             transport=transport,
             timeout=settings.timeout_s,
@@ -134,6 +137,7 @@ class WebClient:
     async def aclose(self) -> None:
         """Close the connections."""
         await self.http.aclose()
+        await self.pages.aclose()
 
     async def spent(self) -> tuple[int, float]:
         """(calls, dollars) of the run."""

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import sqlite3
-import time
 
 import httpx
 import pytest
@@ -14,9 +13,8 @@ from agent.episode import StopReason, run_episode
 from agent.errors import BudgetExhausted, ReplayMiss, ToolUnavailable
 from agent.images import ImageFile
 from agent.messages import Message
-from agent.search import Page, WebResult
+from agent.search import WebResult
 from agent.search.gateway import open_search
-from agent.search.pages import MAX_PAGE_BYTES, read_web_page, readable
 from agent.search.recording import AskedQuestion, Recording, RecordingError, Response
 from agent.search.web import WebClient, WebSettings
 from agent.testing import ScriptedPolicy
@@ -336,79 +334,3 @@ async def test_rate_and_concurrency_are_kept():
     await asyncio.gather(*(client.attempt(once) for _ in range(11)))
     assert asyncio.get_running_loop().time() - started >= 0.2
     await client.aclose()
-
-
-# ---- pages ----
-
-
-async def page(server, path, *, allow_private=True) -> Page:
-    client = web(attempts=1, timeout_s=0.5, price_usd=1.0, max_cost_usd=0.0)
-    try:
-        return await read_web_page(client, f"{server.url}{path}", allow_private=allow_private)
-    finally:
-        await client.aclose()
-
-
-async def test_a_page_becomes_readable_text_through_redirects(server):
-    for path in ("/page", "/hop"):
-        found = await page(server, path)
-        assert found.title == "Pandas"
-        assert found.text.count("eats bamboo") == 8
-        assert "menu" not in found.text
-
-
-async def test_the_time_that_we_take_to_read_a_page_is_not_the_sites(server, monkeypatch):
-    def slow(text, link):
-        time.sleep(0.8)
-        return readable(text, link)
-
-    monkeypatch.setattr("agent.search.pages.readable", slow)
-    assert (await page(server, "/page")).title == "Pandas"
-
-
-@pytest.mark.parametrize(
-    ("path", "problem"),
-    [
-        ("/nothing", "HTTP 404"), ("/loop", "redirects more than 5 times"), ("/binary", "application/pdf"),
-        ("/reset", "does not answer"), ("/slow", "took longer than 0.5 s"), ("/status429", "HTTP 429"),
-    ],
-)  # fmt: skip
-async def test_a_page_that_cannot_be_read_says_why(server, path, problem):
-    assert problem in (await page(server, path)).problem
-
-
-async def test_a_page_without_end_is_cut(server):
-    assert len((await page(server, "/huge")).text) <= MAX_PAGE_BYTES
-
-
-@pytest.mark.parametrize(
-    "link",
-    [
-        "http://127.0.0.1:1/", "http://localhost/", "http://[::1]/", "http://10.0.0.1/", "http://169.254.169.254/latest/meta-data",
-        "http://0.0.0.0/", "http://192.168.1.1/", "file:///etc/passwd", "ftp://example.org/x", "javascript:alert(1)", "http://", "no link",
-        "http://no-such-name.invalid/", "http://[broken/", "http://2130706433/", "http://[::ffff:127.0.0.1]/",
-    ],
-)  # fmt: skip
-async def test_the_inside_of_our_own_network_cannot_be_opened(link):
-    client = web(attempts=1)
-    found = await read_web_page(client, link)
-    assert found.problem
-    assert found.text == ""
-    await client.aclose()
-
-
-async def test_a_redirect_to_the_inside_is_refused_too():
-    asked = []
-
-    def outside(request):
-        asked.append(request.url.host)
-        return httpx.Response(302, headers={"Location": "http://127.0.0.1/secret"})
-
-    client = WebClient("searxng", WebSettings(attempts=1), transport=httpx.MockTransport(outside))
-    assert "private network" in (await read_web_page(client, "http://93.184.215.14/")).problem
-    assert asked == ["93.184.215.14"]
-    await client.aclose()
-
-
-def test_a_page_without_text_says_so():
-    assert readable("<html><body><script>x()</script></body></html>", "http://x/").problem == "the page has no readable text"
