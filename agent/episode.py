@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
-from agent.errors import ContextFull, EpisodeFailure, PolicyUnavailable, ToolError, ToolUnavailable
+from agent.errors import ContextFull, EpisodeFailure, PolicyUnavailable, ToolBroken, ToolError, ToolUnavailable
 from agent.images import ImageRule
 from agent.messages import Message, shown_if_readable
 from agent.policy import Policy, Reply
@@ -355,16 +355,22 @@ class _Run:
         except Exception as error:
             if deadline.expired():
                 raise ToolUnavailable(f"{action.name} did not return in {allowed_s:g} s") from error
-            # A fault in a tool is ours. It must neither be scored nor take the other episodes with it.
-            _log.exception("tool %s broke in episode %s", action.name, self._episode.episode_id)
-            raise ToolUnavailable(f"{action.name} broke: {type(error).__name__}: {error}") from error
+            raise self._broken(action.name, error) from error
         finally:
             PROGRAM_LEFT_S.reset(token)
         self._succeeded[action.name] += 1
-        observation = self._bounded(result.observation)
-        if observation.images:
-            observation = await asyncio.to_thread(shown_if_readable, observation, self._image_rule)
+        try:
+            observation = self._bounded(result.observation)
+            if observation.images:
+                observation = await asyncio.to_thread(shown_if_readable, observation, self._image_rule)
+        except Exception as error:
+            raise self._broken(action.name, error) from error
         return observation, result.error, result.program_s
+
+    def _broken(self, tool: str, error: Exception) -> ToolBroken:
+        """A fault in a tool is ours. It must neither be scored nor take the other episodes with it."""
+        _log.error("tool %s broke in episode %s", tool, self._episode.episode_id, exc_info=error)
+        return ToolBroken(f"{tool} broke: {type(error).__name__}: {error}")
 
     def _refusal(self, text: str) -> Message:
         return self._bounded(render_error_observation(text))

@@ -3,6 +3,7 @@
 ToolError               the model's mistake: becomes an observation, the episode goes on
 EpisodeFailure          our outage: ends the episode as FAILED, never scored, counted
 +-- ToolUnavailable     a tool's server is down (sandbox, search)
+|   +-- ToolBroken      a fault in our code for a tool; the log has where
 |   +-- SandboxAway     the episode's session is lost or could not be opened; another session may do
 |   +-- ReplayMiss      a recorded run asks what was never recorded
 |   +-- BudgetExhausted the money or calls set aside for a run are spent: no further episode is begun
@@ -24,6 +25,10 @@ class EpisodeFailure(Exception):
 
 class ToolUnavailable(EpisodeFailure):
     """A tool could not do its work for a reason outside the episode."""
+
+
+class ToolBroken(ToolUnavailable):
+    """Our own code for a tool, or for showing what it gave, has a fault."""
 
 
 class SandboxAway(ToolUnavailable):

@@ -153,6 +153,13 @@ class Health(_Wire):
     running_cells: int
     waiting_cells: int
     redis: Literal["ok", "down"]
+    zygote: Literal["ok", "stopped", "ended"] = "ok"
+    """The process that sessions are forked from; one that was stopped or killed comes back by itself."""
+    outages: dict[str, int] = Field(default_factory=dict)
+    """What this server has lost of its own since it started: `processes` (most are made again unseen), `sessions`,
+    `zygotes`."""
+    model_faults: dict[str, int] = Field(default_factory=dict)
+    """Cells that their own code has ended since then, by status: `error`, `timeout`, `killed`."""
     isolation: Isolation
 
 

@@ -107,7 +107,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dialect", choices=("vllm", "openai"), default="vllm", help="`openai` for servers that are not vLLM"
     )
-    for name in ("mode", "temperature", "top_p", "samples", "seed", "limit"):
+    for name in ("mode", "temperature", "top_p", "samples", "seed", "limit", "outage_attempts", "repeated_outage"):
         add_option(parser, EvaluationSettings, name)
     parser.add_argument("--max-episodes", type=int, default=32, help="at once, and requests to the model")
     parser.add_argument("--patience-s", type=float, default=30.0, help="to wait while no model server answers")
@@ -171,7 +171,8 @@ def parse(arguments: list[str] | None = None) -> RunOptions:
 
 
 _BRIEF = (
-    "benchmark", "headline", "headline_score", "scores", "items", "episodes", "not_evaluated", "tool_rate", "profile",
+    "benchmark", "headline", "headline_score", "scores", "items", "episodes", "not_evaluated", "outages", "repeated_outages",
+    "model_faults", "tool_rate", "profile",
     "judge", "rules", "rules_before",
 )  # fmt: skip
 """What a terminal shows of a summary."""
@@ -265,7 +266,7 @@ def infer_run(out: Path, settings: EvaluationSettings, asked: ModelOptions, *, s
             raise BenchmarkError(f"no file {data}; data/README.md says where to get it")
         ready(settings, asked, scored=scored)
     total = open_run(out, settings, benchmark, data) * settings.samples
-    if len(finished(out)) >= total:
+    if len(finished(out, settings)) >= total:
         return
     if not is_new:  # what is finished needs nobody
         ready(settings, asked, scored=scored)

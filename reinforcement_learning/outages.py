@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -55,6 +55,10 @@ class SandboxOutageSettings(BaseModel):
     """Between two looks whether a server is back."""
     patience_s: float | None = Field(None, gt=0)
     """After so long the rollouts that wait are left out after all; None waits for ever."""
+    repeated: Literal["left_out", "scored_0"] = "left_out"
+    """What becomes of a rollout that has used up its restarts while others of its worker were finished, so that its item or
+    its own programs may be what ends the sandbox. It is called by name either way. `scored_0`: it is trained on with reward
+    0, so that a program which takes the sandbox away is nothing to be learned."""
 
 
 class Pinged(Protocol):
@@ -140,6 +144,7 @@ class _LookOut:
 
 
 _SAY_AGAIN_S = 300.0
+_SAID = {"left_out": "left out", "scored_0": "scored 0"}
 _NOBODY = "no server answers; start one with `deepeyes sandbox serve`"
 
 
@@ -211,17 +216,19 @@ class SandboxGate:
     ) -> None:
         self._sandboxes = sandboxes
         self._settings = settings
+        self._announce = announce
         self._look_out = _LookOut(
             "sandbox", self._problem, poll_s=settings.poll_s, patience_s=settings.patience_s, announce=announce
         )
-        self._playing = 0
+        self._playing = self._finished = 0
         self._watching: asyncio.Task[None] | None = None
 
-    async def play(self, attempt: Callable[[], Awaitable[Episode]]) -> Played:
+    async def play(self, attempt: Callable[[], Awaitable[Episode]], *, item_id: str = "") -> Played:
         """Play an episode, again and in a new session if the sandbox took it away.
 
         Args:
             attempt: Plays it from its opening.
+            item_id: Its name, where an outage follows it.
 
         Returns:
             The last attempt; it is failed if patience or restarts are used up, or if something else broke.
@@ -230,7 +237,7 @@ class SandboxGate:
         if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._watch())
         try:
-            return await self._play(attempt)
+            return await self._play(attempt, item_id)
         finally:
             self._playing -= 1
 
@@ -241,13 +248,23 @@ class SandboxGate:
             if self._sandboxes is not None and self._sandboxes.num_waiting and not await self._sandboxes.available():
                 await self._look_out.wait(f": {_NOBODY}")
 
-    async def _play(self, attempt: Callable[[], Awaitable[Episode]]) -> Played:
-        restarts, waited_s = 0, 0.0
+    async def _play(self, attempt: Callable[[], Awaitable[Episode]], item_id: str) -> Played:
+        restarts, waited_s, finished_before = 0, 0.0, self._finished
         while True:
             episode = await attempt()
             error = None if episode.outage is None else episode.outage.error
-            if not isinstance(error, SandboxAway) or restarts >= self._settings.max_restarts:
+            if not isinstance(error, SandboxAway):
+                self._finished += 1
                 return Played(episode, restarts, waited_s)
+            if restarts >= self._settings.max_restarts:
+                others = self._finished - finished_before
+                if others:
+                    self._announce(
+                        f"item {item_id or '?'}: the sandbox was lost under its rollout {restarts + 1} times while {others} "
+                        f"others were finished; by agent.sandbox_outage.repeated it is {_SAID[self._settings.repeated]}. "
+                        f"The last time: {episode.failure}"
+                    )
+                return Played(episode, restarts, waited_s, repeated_outage=others > 0)
             began = time.monotonic()
             problem = await self._problem()
             back = not problem or await self._look_out.wait(f": {problem}; the last it said: {episode.failure}")
@@ -275,3 +292,11 @@ class Played:
     """Attempts before it that the sandbox ended."""
     waited_s: float
     """For a sandbox, between attempts."""
+    repeated_outage: bool = False
+    """Whether the sandbox was lost under every attempt while other rollouts were finished."""
+
+    def reward_in_spite(self, settings: SandboxOutageSettings) -> Reward | None:
+        """What it is trained with although an outage ended it; None if it is left out."""
+        if not self.repeated_outage or settings.repeated == "left_out":
+            return None
+        return Reward(score=0.0, accuracy=0.0, format=0.0, decided_by="rule:repeated_outage")

@@ -64,8 +64,9 @@ def _add_state_routes(app: FastAPI, settings: ServerSettings, sessions: SessionM
     @app.get("/health")
     async def health() -> Health:
         await sessions.check_redis()
+        zygote, metrics = sessions.pool.zygote.state, sessions.metrics
         return Health(
-            status="draining" if sessions.draining else "ok" if sessions.redis_ok else "degraded",
+            status="draining" if sessions.draining else "ok" if sessions.redis_ok and zygote == "ok" else "degraded",
             server_id=settings.name,
             backend=settings.backend,
             sessions=len(sessions),
@@ -73,6 +74,9 @@ def _add_state_routes(app: FastAPI, settings: ServerSettings, sessions: SessionM
             running_cells=sessions.running_cells,
             waiting_cells=sessions.waiting_cells,
             redis="ok" if sessions.redis_ok else "down",
+            zygote=zygote,
+            outages=metrics.outages,
+            model_faults=metrics.model_faults,
             isolation=isolation,
         )
 

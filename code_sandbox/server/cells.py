@@ -47,16 +47,22 @@ _SLICE_S = 0.25
 """A wait that takes longer than twice this was one in which we did not run ourselves."""
 
 
-async def wait_for_any(futures: Collection[asyncio.Future[Any]], timeout_s: float) -> bool:
-    """Wait until one of them is done; False after `timeout_s` seconds in which this process ran.
+class CellClock:
+    """Measures one cell in time in which this process ran itself.
 
     When the server is stopped, or the machine with all that runs on it, the cell is not to blame for the time that passes.
     """
-    left_s = timeout_s
-    while left_s > 0:
-        slice_s, started_s = min(left_s, _SLICE_S), time.monotonic()
-        done, _ = await asyncio.wait(futures, timeout=slice_s, return_when=asyncio.FIRST_COMPLETED)
-        if done:
-            return True
-        left_s -= min(time.monotonic() - started_s, slice_s + _SLICE_S)
-    return False
+
+    def __init__(self) -> None:
+        self.spent_s = 0.0
+
+    async def wait_for_any(self, futures: Collection[asyncio.Future[Any]], timeout_s: float) -> bool:
+        """Wait until one of them is done; False after `timeout_s` seconds."""
+        end_s = self.spent_s + timeout_s
+        while (left_s := end_s - self.spent_s) > 0:
+            slice_s, started_s = min(left_s, _SLICE_S), time.monotonic()
+            done, _ = await asyncio.wait(futures, timeout=slice_s, return_when=asyncio.FIRST_COMPLETED)
+            self.spent_s += min(time.monotonic() - started_s, slice_s + _SLICE_S)
+            if done:
+                return True
+        return False

@@ -8,7 +8,6 @@ import secrets
 import shutil
 import signal
 import socket
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import msgpack
 
 from code_sandbox.errors import BadImage, KernelStartFailed
-from code_sandbox.server.cells import Cell, CellOutput, wait_for_any
+from code_sandbox.server.cells import Cell, CellClock, CellOutput
 from code_sandbox.server.confinement import LENGTH
 from code_sandbox.server.session_process import SessionProcess, make_directory
 from code_sandbox.server.zygote_client import Zygote
@@ -96,7 +95,7 @@ class ForkedKernel:
     async def execute(self, cell: Cell) -> CellOutput:
         """Run one cell to its end, its time-out, or the session's death."""
         output = CellOutput()
-        started = time.monotonic()
+        clock = CellClock()
         message, nonce = self._pack(
             {
                 "code": cell.code,
@@ -110,10 +109,10 @@ class ForkedKernel:
         )
         receiver = asyncio.ensure_future(self._exchange(message, nonce))
         try:
-            if not await wait_for_any({receiver}, cell.timeout_s):
+            if not await clock.wait_for_any({receiver}, cell.timeout_s):
                 output.status = "timeout"
                 self.process.signal(signal.SIGINT)
-                await wait_for_any({receiver}, cell.interrupt_grace_s)
+                await clock.wait_for_any({receiver}, cell.interrupt_grace_s)
             if not receiver.done():
                 output.state_lost = True
             else:
@@ -123,7 +122,7 @@ class ForkedKernel:
             receiver.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await receiver
-            output.execution_time_s = time.monotonic() - started
+            output.execution_time_s = clock.spent_s
         if output.state_lost:
             await self.kill()
         return output

@@ -15,7 +15,8 @@ from code_sandbox.server.settings import ServerSettings
 from code_sandbox.server.zygote_client import Zygote
 
 _LOG = logging.getLogger(__name__)
-_SPARE_RETRY_S = 5.0
+_RETRY_S = 5.0
+_LOOK_S = 1.0
 
 AnyKernel = ForkedKernel | JupyterKernel
 
@@ -83,7 +84,25 @@ class KernelPool:
                 self._spares.append(await self.start_one())
             except KernelStartFailed as error:
                 _LOG.warning("no spare: %s", error)
-                await asyncio.sleep(_SPARE_RETRY_S)
+                await asyncio.sleep(_RETRY_S)
+
+    async def keep_well(self) -> None:
+        """Until cancelled: a zygote that somebody stops goes on, one that is killed is started again, with new spares."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if self.zygote.state == "stopped":
+                _LOG.warning("the zygote was stopped by somebody; it goes on")
+                self.zygote.nudge()
+            elif self.zygote.state == "ended":
+                try:
+                    await self.zygote.start()
+                except KernelStartFailed as error:
+                    _LOG.warning("no zygote: %s", error)
+                    await asyncio.sleep(_RETRY_S)
+                dead = [kernel for kernel in self._spares if kernel.exited.is_set()]
+                self._spares = [kernel for kernel in self._spares if kernel not in dead]
+                self._spare_taken.set()
+                await asyncio.gather(*(kernel.kill() for kernel in dead), return_exceptions=True)
 
     async def stop(self) -> None:
         """End the zygote and every process it has forked."""

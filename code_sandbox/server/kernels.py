@@ -16,7 +16,6 @@ import secrets
 import shutil
 import signal
 import socket
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from queue import Empty
@@ -26,7 +25,7 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.connect import write_connection_file
 
 from code_sandbox.errors import BadImage, KernelStartFailed
-from code_sandbox.server.cells import Cell, CellOutput, wait_for_any
+from code_sandbox.server.cells import Cell, CellClock, CellOutput
 from code_sandbox.server.notebook import BoundedText, shown_text
 from code_sandbox.server.session_process import SessionProcess, make_directory
 from code_sandbox.server.view import INNER_DIRECTORY
@@ -141,20 +140,22 @@ class JupyterKernel:
         if not cell.silent and (cell.max_pixels, cell.mime) != self._encoding:
             self._encoding = (cell.max_pixels, cell.mime)
             code = _ENCODING.format(max_pixels=cell.max_pixels, mime=cell.mime)
-            await self._run(Cell(code, timeout_s=cell.timeout_s, max_chars=0, silent=True))
+            prepared = await self._run(Cell(code, timeout_s=cell.timeout_s, max_chars=0, silent=True))
+            if prepared.state_lost:
+                return prepared
         return await self._run(cell)
 
     async def _run(self, cell: Cell) -> CellOutput:
         output = CellOutput()
-        started = time.monotonic()
+        clock = CellClock()
         message_id = self._client.execute(cell.code, silent=cell.silent, store_history=not cell.silent, allow_stdin=False)
         collector = asyncio.ensure_future(self._collect(message_id, output, cell))
         exit_watch = asyncio.ensure_future(self.exited.wait())
         try:
-            if not await wait_for_any({collector, exit_watch}, cell.timeout_s):
+            if not await clock.wait_for_any({collector, exit_watch}, cell.timeout_s):
                 output.status = "timeout"
                 self.process.signal(signal.SIGINT)
-                await wait_for_any({collector, exit_watch}, cell.interrupt_grace_s)
+                await clock.wait_for_any({collector, exit_watch}, cell.interrupt_grace_s)
                 output.state_lost = not collector.done()
             elif not collector.done():
                 output.status, output.state_lost = "killed", True
@@ -169,7 +170,7 @@ class JupyterKernel:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await task
-            output.execution_time_s = time.monotonic() - started
+            output.execution_time_s = clock.spent_s
         if output.state_lost:
             await self.kill()
         return output

@@ -85,6 +85,7 @@ class SessionRunner:
                 replayed = await self.ensure(session) or replayed
                 return await self._run_once(session, request, replayed)
             except _ProcessLost:
+                self._metrics.lost("processes")
                 await self.drop(session)
         raise NotReplayable(
             f"session {session.session_id!r} is lost: its process was lost {_TRIES} times under cell {session.cells}"
@@ -102,6 +103,7 @@ class SessionRunner:
         """
         kernel = session.kernel
         if kernel is not None and kernel.exited.is_set() and await kernel.process.was_lost():
+            self._metrics.lost("processes")
             await self.drop(session)
         if session.kernel is not None:
             return 0

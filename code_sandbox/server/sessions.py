@@ -82,6 +82,11 @@ class SessionManager:
         return self._runner.running_cells
 
     @property
+    def zygote_restarts(self) -> int:
+        """How often the zygote was lost and started again."""
+        return self.pool.zygote.restarts
+
+    @property
     def waiting_cells(self) -> int:
         """Cells that have no slot yet."""
         return self._slots.waiting
@@ -102,7 +107,14 @@ class SessionManager:
     def start_background(self) -> None:
         """Keep spares, renew the heartbeat, end expired and oversized sessions."""
         memory = watch_memory(self._processes, self._settings.memory_limit_bytes)
-        for coroutine in (self._expire(), self.pool.keep_spares(), self._beat(), memory, self._journal.run()):
+        for coroutine in (
+            self._expire(),
+            self.pool.keep_spares(),
+            self.pool.keep_well(),
+            self._beat(),
+            memory,
+            self._journal.run(),
+        ):
             self._spawn(coroutine)
 
     async def check_redis(self) -> None:
@@ -206,7 +218,7 @@ class SessionManager:
             try:
                 return await self._run(session, request, replayed)
             except NotReplayable:
-                self.metrics.moved("lost")
+                self.metrics.lost("sessions")
                 await self.close(session_id)
                 raise
 
@@ -283,10 +295,10 @@ class SessionManager:
                     await self._store.claim(session_id, held_by=self.instance, server=known.server)
                 raise
         except NotReplayable:
-            self.metrics.moved("lost")
+            self.metrics.lost("sessions")
             await self._store.forget(session_id)
             raise
-        self.metrics.moved("replayed")
+        self.metrics.moved()
         _LOG.info("session moved here", extra={"session": session_id, "cells": len(entries), "from": known.server})
         return session, len(entries)
 

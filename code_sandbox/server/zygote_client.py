@@ -20,7 +20,7 @@ import sys
 from collections.abc import Coroutine
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from code_sandbox.errors import KernelStartFailed, ZygoteEnded
 from code_sandbox.server import cgroups
@@ -31,9 +31,11 @@ from code_sandbox.server.uids import UidBlock
 _LOG = logging.getLogger(__name__)
 _MAX_MESSAGE_BYTES = 1 << 16
 _STARTED_WITHIN_S = 120.0
-_ANSWERED_WITHIN_S = 30.0
+_ANSWERED_WITHIN_S = 10.0
 _NUDGED_AFTER_S = 1.0
 _ENDED_WITHIN_S = 2.0
+_ROOM_BYTES = 64 << 20
+"""Address space that a session wants beyond what it is forked with, to run anything at all."""
 _ONE_THREAD = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -75,6 +77,8 @@ class Zygote:
         self._numbers = itertools.count(1)
         self.layers = Layers()
         """What keeps sessions from the host; known once started."""
+        self.restarts = 0
+        """How often it was lost and started again."""
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
         self._lock = asyncio.Lock()
@@ -89,6 +93,18 @@ class Zygote:
     def pid(self) -> int:
         """Its process id; 0 before it is started."""
         return self._process.pid if self._process is not None else 0
+
+    @property
+    def state(self) -> Literal["ok", "stopped", "ended"]:
+        """How it is; one that was never started has ended."""
+        if self._process is None or self._process.returncode is not None:
+            return "ended"
+        try:
+            stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+        except OSError:
+            return "ended"
+        letter = stat.rpartition(")")[2].split()[0]
+        return "stopped" if letter in "Tt" else "ended" if letter in "ZX" else "ok"
 
     async def start(self) -> None:
         """Start and wait until warm."""
@@ -109,6 +125,7 @@ class Zygote:
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control.setblocking(False)
         first_time = self._process is None
+        self.restarts += not first_time
         with theirs:
             self._process = await self._start(theirs.fileno())
         self._control = control
@@ -151,8 +168,7 @@ class Zygote:
             env=environment | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
         )
 
-    @staticmethod
-    async def _ready(control: socket.socket) -> Layers:
+    async def _ready(self, control: socket.socket) -> Layers:
         try:
             async with asyncio.timeout(_STARTED_WITHIN_S):
                 first, _ = await _receive(control)
@@ -162,6 +178,14 @@ class Zygote:
             ) from error
         if first["threads"] != 1:
             raise KernelStartFailed(f"the zygote has {first['threads']} threads and cannot be forked safely")
+        limit, size = self._limits.memory_bytes, first["address_space_bytes"]
+        if limit < size + _ROOM_BYTES:
+            # No two starts have the same size; what is asked for must do for the next one.
+            enough = (size // _ROOM_BYTES + 3) * _ROOM_BYTES
+            raise KernelStartFailed(
+                f"memory_limit_bytes is {limit:,}, but a session begins with {size:,} bytes of address space: set at least "
+                f"{enough:,}"
+            )
         return Layers(**first["layers"])
 
     async def _end(self) -> None:
@@ -259,14 +283,15 @@ class Zygote:
     async def _ask(self, control: socket.socket, body: bytes, descriptors: list[int]) -> tuple[dict[str, Any], list[int]]:
         socket.send_fds(control, [body], descriptors)
         # Somebody may have stopped it; nothing else than a signal makes it go on.
-        nudge = asyncio.get_running_loop().call_later(_NUDGED_AFTER_S, self._nudge)
+        nudge = asyncio.get_running_loop().call_later(_NUDGED_AFTER_S, self.nudge)
         try:
             async with asyncio.timeout(_ANSWERED_WITHIN_S):
                 return await _receive(control)
         finally:
             nudge.cancel()
 
-    def _nudge(self) -> None:
+    def nudge(self) -> None:
+        """Let it go on if somebody has stopped it."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGCONT)

@@ -9,7 +9,8 @@ Protocol, over a SOCK_SEQPACKET Unix socket that is inherited as descriptor CONT
 pipe attached (see `Confinement.fork_session`), and gets `{"number": int, "pid": int}` with a pidfd attached (unless the
 session has ended by then), or
 `{"number": int, "error": str}`.
-The first message is `{"ready": true, "layers": {...}}`. When the server hangs up, the process ends, its sessions with it.
+The first message is `{"ready": true, "layers": {...}, "threads": int, "address_space_bytes": int}`. When the server hangs
+up, the process ends, its sessions with it.
 
     python -m code_sandbox.server.zygote_process CONTROL BACKEND SERVER_ROOT UID_BASE WITHOUT CGROUPS
 
@@ -22,6 +23,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -165,7 +167,10 @@ def main() -> None:
             socket.send_fds(control, [json.dumps(message).encode()], descriptors)
 
         threads = len(os.listdir("/proc/self/task"))
-        send({"ready": True, "layers": confinement.layers.as_dict(), "threads": threads})
+        with open("/proc/self/statm") as pages:
+            size = int(pages.read().split()[0]) * resource.getpagesize()
+        layers = confinement.layers.as_dict()
+        send({"ready": True, "layers": layers, "threads": threads, "address_space_bytes": size})
         while True:
             try:
                 body, descriptors, _, _ = socket.recv_fds(control, _MAX_MESSAGE_BYTES, 2)

@@ -29,6 +29,7 @@ from evaluation.statistics import Totals
 from viewer.static_page import bar_chart, page, table
 
 _EPISODES = 150
+_NAMED = 10
 _SECTIONS = ("tool use", "first call", "number of calls", "decided by", "format", "code")
 
 
@@ -167,6 +168,11 @@ def notes_of(provenance: Provenance, summary: RunSummary) -> list[str]:
         notes.append(
             f"{summary.not_evaluated} of {summary.episodes} episodes were not evaluated and are in no number below ({said})"
         )
+    becomes = "scored 0" if settings.repeated_outage == "wrong" else "not evaluated"
+    for name, why in list(summary.repeated_outages.items())[:_NAMED]:
+        notes.append(f"item {name} is {becomes}: {why}")
+    if (more := len(summary.repeated_outages) - _NAMED) > 0:
+        notes.append(f"{more} more items are {becomes}, because an outage ends them every time: summary.json names them")
     if summary.unreadable_lines:
         notes.append(
             f"{summary.unreadable_lines} lines of episodes.jsonl cannot be read and were left out; scoring says which. The "
@@ -255,6 +261,7 @@ def _tool_use(found: ToolUse | None, summary: RunSummary) -> str:
         ["tokens written, mean, median, 90 %", f"{tokens.mean:.0f}, {tokens.median:.0f}, {tokens.p90:.0f}"],
         ["seconds an episode, mean, median, 90 %", f"{wall.mean:.1f}, {wall.median:.1f}, {wall.p90:.1f}"],
         ["of them the model's, the tools'", f"{found.model_s_mean:.1f}, {found.tool_s_mean:.1f}"],
+        ["attempts that an outage of ours ended", str(summary.outages)],
         ["cells that ran without an error", f"{percent(found.code.succeeded)} of {found.code.calls}"],
         ["cells that do nothing", str(found.code.placeholders)],
         ["calls made twice in an episode", str(found.repeated_calls)],

@@ -25,11 +25,11 @@ from agent.trajectory import TrajectoryWriter
 from code_sandbox.pools import Pools
 from evaluation.benchmarks import Item
 from evaluation.runs.folder import facts_of, finished, locked, read_items
+from evaluation.runs.outages import ITEMS_OF_A_GENERAL_OUTAGE, outages_of
 from evaluation.runs.settings import EvaluationSettings
 from serving.fleet import Fleet
 
 _log = logging.getLogger(__name__)
-_FAILURES_TO_STOP = 16
 _LOOK_S, _SAID_AFTER_S = 0.5, 2.0
 """How often a run looks whether it waits for a server, and after how long that is said."""
 
@@ -63,14 +63,14 @@ class _Stop:
         self._failures = 0
         self.reason = ""
 
-    def look(self, episode: Episode) -> bool:
-        """Whether to stop."""
+    def look(self, episode: Episode, *, again: bool) -> bool:
+        """Whether to stop; `again`: only what has failed before is played now, and may well fail in a row."""
         self._failures = self._failures + 1 if episode.failed else 0
         if episode.outage is not None and episode.outage.ends_run:
             self.reason = episode.failure
         elif episode.failed and self._fleet.down:
             self.reason = self._fleet.down
-        elif self._failures >= _FAILURES_TO_STOP:
+        elif self._failures >= ITEMS_OF_A_GENERAL_OUTAGE and not again:
             self.reason = f"{self._failures} episodes failed in a row, the last because of {episode.failure}"
         return bool(self.reason)
 
@@ -186,19 +186,21 @@ async def infer(
         BenchmarkError: The benchmark's file changed while it was read.
     """
     with locked(directory):
-        done = finished(directory)
+        done = finished(directory, settings)
         unread = {item.item_id for item in read_items(directory).values() if item.unread}
         count, asker = len(done), _Asker(directory, settings, servers)
 
         async def one(work: tuple[Item, int]) -> bool:
             nonlocal count
             episode = await asker.ask(*work)
-            count += 1
+            if episode.failed:
+                failed.append(work)
+            count += attempt == 1
             if on_done is not None:
                 on_done(count)
-            return not asker.stop.look(episode)
+            return not asker.stop.look(episode, again=attempt > 1)
 
-        missing = (
+        missing: Iterable[tuple[Item, int]] = (
             (item, sample)
             for item in itertools.islice(items, settings.limit)
             for sample in range(settings.samples)
@@ -206,14 +208,26 @@ async def infer(
         )
         waits = asyncio.create_task(_say_waits(asker, on_wait))
         try:
-            if not await for_each(missing, one, max_in_flight=servers.max_episodes):
-                raise RunStopped(f"the run was ended early; {count} episodes are recorded and kept: {asker.stop.reason}")
+            for attempt in range(1, settings.outage_attempts + 1):
+                failed: list[tuple[Item, int]] = []
+                alone = 1 < attempt == settings.outage_attempts
+                if not await for_each(missing, one, max_in_flight=1 if alone else servers.max_episodes):
+                    raise RunStopped(f"the run was ended early; {count} episodes are recorded and kept: {asker.stop.reason}")
+                missing = failed
         except ExceptionGroup as group:
             raise group.exceptions[0] from None  # what broke one episode's set-up is told by itself
         finally:
             waits.cancel()
+            _name_repeated(directory, settings, on_wait)
             await _write_counters(directory, {"search": asker.setup.search, "image_search": asker.setup.image_search})
             await asker.aclose()
+
+
+def _name_repeated(directory: Path, settings: EvaluationSettings, say: Callable[[str], object]) -> None:
+    """Call the items by name that an outage follows."""
+    becomes = "it is scored 0" if settings.repeated_outage == "wrong" else "it is not evaluated, and asked again next time"
+    for key, why in outages_of(directory, settings).repeated.items():
+        say(f"item {key}: {why}; other items were answered. By the setting repeated_outage {becomes}")
 
 
 async def _write_counters(directory: Path, sources: dict[str, Search | None]) -> None:

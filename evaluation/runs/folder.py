@@ -30,6 +30,7 @@ from agent.trajectory import Place, RecordReader
 from evaluation.benchmarks import Benchmark, Item, nothing_left
 from evaluation.errors import BenchmarkError
 from evaluation.runs.files import RunMismatch, read_lines, write_whole
+from evaluation.runs.outages import outages_of
 from evaluation.runs.provenance import VERSION as PROVENANCE_VERSION
 from evaluation.runs.provenance import Provenance, old_names, prompt_sha256, read_provenance, versions, write_provenance
 from evaluation.runs.settings import EvaluationSettings
@@ -159,12 +160,13 @@ def _warn_if_unpublished(benchmark: Benchmark, data: Path, found: str) -> None:
         )  # fmt: skip
 
 
-def finished(directory: Path) -> set[EpisodeKey]:
-    """Keys of the episodes that were committed and did not fail."""
+def finished(directory: Path, settings: EvaluationSettings) -> set[EpisodeKey]:
+    """Keys of the episodes that nobody asks for any more: committed without an outage, or scored in spite of one."""
     path = directory / "episodes.jsonl"
     if not path.exists():
         return set()
-    return {head.facts.key for _, head in RecordReader(path).heads() if not head.failed}
+    found = {head.facts.key for _, head in RecordReader(path).heads() if not head.failed}
+    return found | set(outages_of(directory, settings).repeated) if settings.repeated_outage == "wrong" else found
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from evaluation.benchmarks import Benchmark, Item, Scored
 from evaluation.errors import BenchmarkError
 from evaluation.runs.files import RunMismatch
 from evaluation.runs.folder import Latest, is_empty, prediction_of, read_items
+from evaluation.runs.outages import outages_of
 from evaluation.runs.provenance import read_provenance
 from evaluation.runs.rows import EpisodeFacts, ScoreRow, write_scores
 from evaluation.runs.summary import RunSummary, read_summary, write_summary
@@ -27,6 +28,7 @@ from judge.client import JudgeMisconfigured
 from judge.rules import RULES_VERSION
 
 _log = logging.getLogger(__name__)
+REPEATED_OUTAGE = "rule:repeated_outage"
 _PREDICTION_CHARS, _EXTRACTED_CHARS, _FAILURE_CHARS = 2000, 500, 200
 
 
@@ -43,7 +45,9 @@ async def score(directory: Path, benchmark: Benchmark, grader: Grader, *, max_in
         RunMismatch: The episodes are of other items.
         JudgeMisconfigured: The judge refuses every request.
     """
-    items, samples = read_items(directory), read_provenance(directory).settings.samples
+    items, settings = read_items(directory), read_provenance(directory).settings
+    samples, outages = settings.samples, outages_of(directory, settings)
+    decided = outages.repeated if settings.repeated_outage == "wrong" else {}
     episodes = Latest(directory)
     unknown = [key.item_id for key in episodes if key.item_id not in items]
     if unknown:
@@ -55,7 +59,7 @@ async def score(directory: Path, benchmark: Benchmark, grader: Grader, *, max_in
     rows: dict[EpisodeKey, ScoreRow] = {}
 
     async def one(key: EpisodeKey) -> None:
-        rows[key] = await _row(items[key.item_id], key.sample, episodes.get(key), benchmark, grader)
+        rows[key] = await _row(items[key.item_id], key.sample, episodes.get(key), benchmark, grader, decided.get(key, ""))
 
     if grader.has_llm:
         try:
@@ -69,7 +73,10 @@ async def score(directory: Path, benchmark: Benchmark, grader: Grader, *, max_in
     ordered = [rows[key] for key in work]
     write_scores(directory, ordered)
     summary = summarise(ordered, items, benchmark, grader, samples=samples, unreadable_lines=episodes.unreadable)
-    summary = replace(summary, rules_before=_rules_before(directory))
+    repeated = {str(key): why[:_FAILURE_CHARS] for key, why in outages.repeated.items()}
+    summary = replace(
+        summary, outages=outages.attempts, repeated_outages=repeated, rules_before=_rules_before(directory)
+    )
     write_summary(directory, summary)
     return summary
 
@@ -88,12 +95,17 @@ def _rules_before(directory: Path) -> str | None:
 _FACTS = tuple(one.name for one in fields(EpisodeFacts))
 
 
-async def _row(item: Item, sample: int, episode: Episode | None, benchmark: Benchmark, grader: Grader) -> ScoreRow:
+async def _row(
+    item: Item, sample: int, episode: Episode | None, benchmark: Benchmark, grader: Grader, outage_counts: str
+) -> ScoreRow:
+    """One row. `outage_counts`: why an outage that ended the episode is scored all the same; empty if it is not."""
     facts, prediction, reason = EpisodeFacts() if episode is None else episode_facts(episode), "", ""
     if item.unread:
         grade, reason = Grade(correct=None, decided_by="unusable_row"), item.unread
     elif episode is None:
         grade = Grade(correct=None, decided_by="not_run")
+    elif outage_counts:
+        grade, reason = Grade(correct=False, decided_by=REPEATED_OUTAGE), outage_counts
     elif episode.failed:
         grade = Grade(correct=None, decided_by="failed")
     elif is_empty(episode):
@@ -178,6 +190,7 @@ def summarise(
         categories={name: totals(members) for name, members in sorted(by_category.items())},
         decided_by=dict(sorted(Counter(row.decided_by for row in rows).items())),
         stop_reasons=dict(sorted(Counter(str(row.stop_reason) for row in rows).items())),
+        model_faults=dict(Counter(call.error for row in rows for call in row.calls if call.error).most_common()),
         failures=dict(Counter(why[:_FAILURE_CHARS] for row in rows if (why := row.failure or row.reason)).most_common(5)),
         unreadable_lines=unreadable_lines,
         rules=RULES_VERSION,

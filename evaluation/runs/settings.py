@@ -45,6 +45,13 @@ class EvaluationSettings(AgentSettings):
     limit: int | None = Field(None, ge=1)
     """First so many items only."""
 
+    outage_attempts: int = Field(3, ge=1)
+    """How often an episode is played that an outage ends; the last time alone, so that no neighbour is to blame."""
+    repeated_outage: Literal["not_evaluated", "wrong"] = "not_evaluated"
+    """What becomes of an item whose every attempt an outage ended, while other items were answered. `not_evaluated`: it is
+    called by name, and the same command asks it again. `wrong`: it is scored 0 and not asked again, for where a model's own
+    program may be what ends the server."""
+
     @property
     def imported(self) -> bool:
         """Whether its answers come from a file."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,12 @@ class RunSummary(Totals):
     stop_reasons: Mapping[str, int]
     failures: Mapping[str, int]
     """The five commonest outages, and reasons of rows that could not be used or scored -> episodes."""
+    outages: int = 0
+    """Episodes that an outage of ours ended, those that were asked again with success among them."""
+    repeated_outages: Mapping[str, str] = field(default_factory=dict)
+    """Episodes that an outage ended every time while other items were answered -> how often, and the last reason."""
+    model_faults: Mapping[str, int] = field(default_factory=dict)
+    """What the model was told that it did wrong, by class of the error -> calls."""
     unreadable_lines: int = 0
     """Lines of episodes.jsonl that were left out, for they cannot be read."""
     rules: str = "1"

@@ -54,13 +54,15 @@ class EpisodeAgentLoop(AgentLoopBase):
         messages = messages_from_rows(row["raw_prompt"], images)
         opening = await asyncio.to_thread(self._services.setup.opening, *messages)
         played = await self._services.sandbox_gate.play(
-            lambda: self._play(rollout, opening, images, item, sampling_params, priority, row)
+            lambda: self._play(rollout, opening, images, item, sampling_params, priority, row), item_id=item.item_id
         )
         episode, rollout.restarts = played.episode, played.restarts
         if not episode.failed:
             rollout.reward = await self._score(episode, item)
+        else:
+            rollout.reward = played.reward_in_spite(self._services.settings.sandbox_outage)
         if rollout.reward is None:
-            raise EpisodeFailed(episode.failure)
+            raise EpisodeFailed(f"RepeatedOutage: {episode.failure}" if played.repeated_outage else episode.failure)
         if not self._played.buffer.response_ids:
             raise EpisodeFailed(f"NothingSampled: {episode.stop_reason.value} before the first token")
         return self._output(played, self._played, rollout.reward)
@@ -159,6 +161,7 @@ class EpisodeAgentLoop(AgentLoopBase):
             # For slots and sandboxes; how long the engine and the tools took is timed by verl's own metrics.
             "waited_s": waits_s["slot"] + waits_s["sandbox"],
             "restarts": float(played.restarts),
+            "repeated_outage": float(played.repeated_outage),
         }
         return AgentLoopOutput(
             prompt_ids=buffer.prompt_ids,

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from agent.episode import StopReason, run_episode
+from agent.errors import SandboxAway
 from agent.images import ImageFile
 from agent.messages import Message
 from agent.search import ImageHit
@@ -12,7 +13,9 @@ from agent.settings import AgentSettings
 from agent.testing import FakeSearch, ScriptedPolicy
 from agent.tools import ToolContext, build_tools
 from code_sandbox.client import SandboxClient
+from serving.processes import sandbox_server
 from tests.conftest import png
+from tests.services.test_sandbox_outages import server_process
 
 pytestmark = pytest.mark.services
 IMAGE = ImageFile(png(64, 48))
@@ -116,3 +119,40 @@ async def test_two_hundred_episodes_share_a_few_slots_and_all_answer(sandbox_url
         assert await for_each(range(200), one, max_in_flight=32)
         assert done == [StopReason.ANSWERED] * 200
         assert await sessions(client) == before
+
+
+@pytest.fixture
+def own_sandbox(redis_url, tmp_path):
+    with sandbox_server(tmp_path, redis_url, arguments=("--require-level", "0", "--spare-kernels", "1")) as url:
+        yield url
+
+
+async def played_while_stopped(client, url, seconds, **limits):
+    playing = asyncio.create_task(
+        play(client, cell("x = 6"), cell("import time; time.sleep(1); print(7 * x)"), "<answer>a</answer>", **limits)
+    )
+    while not await sessions(client):
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.5)
+    process = server_process(url)
+    process.suspend()
+    await asyncio.sleep(seconds)
+    process.resume()
+    return (await playing)[0]
+
+
+async def test_a_server_that_stood_still_is_no_time_out_of_the_cell_nor_time_of_its_program(own_sandbox):
+    async with SandboxClient(own_sandbox) as client:
+        episode = await played_while_stopped(client, own_sandbox, 6, python_timeout_s=2.5, episode_deadline_s=5.5)
+    assert episode.stop_reason is StopReason.ANSWERED
+    assert "stdout:\n```\n42" in episode.turns[1].observation.text
+    assert episode.program_s < 5
+
+
+async def test_a_time_out_of_the_client_is_an_outage_and_not_told_as_the_cells(own_sandbox, monkeypatch):
+    monkeypatch.setattr("code_sandbox.client._TRANSPORT_MARGIN_S", 0.0)
+    async with SandboxClient(own_sandbox, wait_s=1.0) as client:
+        episode = await played_while_stopped(client, own_sandbox, 6, python_timeout_s=2.5)
+    assert (episode.stop_reason, type(episode.outage.error)) == (StopReason.FAILED, SandboxAway)
+    assert "whether the cell ran is not known" in episode.failure
+    assert not any("Timeout" in (turn.tool_error or "") for turn in episode.turns)

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -15,9 +16,11 @@ from evaluation.run import main
 from evaluation.runs.rows import read_scores
 from evaluation.runs.shortfall import TOO_FEW
 from evaluation.smoke.scripted_model import request_server
+from serving.processes import free_port, sandbox_server
 from tests.conftest import ROOT
 from tests.fake_model_server import model_server
 from tests.misbehaving_server import misbehaving_server
+from tests.services.test_sandbox_outages import kill
 
 pytestmark = pytest.mark.services
 GUESS = "<think>I can answer directly.</think>\n<answer>red</answer>"
@@ -95,6 +98,80 @@ def test_an_outage_is_not_evaluated_and_never_wrong(toy, tmp_path):
         again = evaluate(toy, tmp_path / "run", url, "--mode", "think")
     assert len(asked) == quick["items"]
     assert again["not_evaluated"] == 0
+
+
+class SandboxKilledBy:
+    """A model whose program for one question is followed by the end of the sandbox, which its supervisor starts again."""
+
+    def __init__(self, directory, redis_url):
+        self._directory, self._redis_url, self._port = directory, redis_url, free_port()
+        self._stack = contextlib.ExitStack()
+        # A server that we start ends with the thread that has started it.
+        self._thread = ThreadPoolExecutor(1)
+        self.url = self._thread.submit(self._start).result()
+        self.marked, self.kills = None, 0
+
+    def _start(self):
+        arguments = ("--require-level", "0", "--spare-kernels", "1")
+        return self._stack.enter_context(
+            sandbox_server(self._directory, self._redis_url, arguments=arguments, port=self._port)
+        )
+
+    def _kill(self):
+        time.sleep(1.0)
+        kill(self.url)
+        self._stack.close()
+        self._start()
+
+    def answer(self, messages):
+        if len(messages) > 2:
+            return GUESS
+        question = json.dumps(messages[-1])
+        self.marked = self.marked or question
+        if question != self.marked:
+            return "<code>\n```python\nprint(6 * 7)\n```\n</code>"
+        self.kills += 1
+        self._thread.submit(self._kill)
+        return "<code>\n```python\nimport time; time.sleep(20)\n```\n</code>"
+
+    def close(self):
+        self._thread.submit(self._stack.close).result()
+        self._thread.shutdown()
+
+
+def test_an_item_that_ends_the_sandbox_every_time_is_called_by_name_and_its_neighbours_are_answered(
+    toy, tmp_path, redis_url, monkeypatch, capsys
+):
+    with contextlib.closing(SandboxKilledBy(tmp_path, redis_url)) as sandbox, model_server(sandbox.answer) as url:
+        monkeypatch.setenv("CODE_SANDBOX_URL", sandbox.url)
+        summary = evaluate(toy, tmp_path / "run", url, "--limit", "6", "--max-episodes", "1")
+    ((item, why),) = summary["repeated_outages"].items()
+    assert why.startswith("an outage ended it 3 times, the last: SandboxAway: ")
+    assert (sandbox.kills, summary["outages"]) == (3, 3)
+    assert (summary["evaluated"], summary["not_evaluated"], summary["model_faults"]) == (5, 1, {})
+    said = f"item {item}: {why}; other items were answered. By the setting repeated_outage it is not evaluated"
+    assert said[:150] in capsys.readouterr().err
+    assert f"item {item} is not evaluated: an outage ended it 3 times" in (tmp_path / "run/report.html").read_text()
+
+
+def test_an_item_that_an_outage_follows_is_scored_as_the_setting_says_and_not_asked_for_ever(toy, tmp_path):
+    asked = []
+
+    def answer(messages):
+        question = json.dumps(messages[-1])
+        asked.append(question)
+        return 404 if question == asked[0] else GUESS
+
+    wrong = ("--mode", "think", "--repeated-outage", "wrong", "--outage-attempts", "2")
+    with model_server(answer) as url:
+        summary = evaluate(toy, tmp_path / "run", url, *wrong, "--max-episodes", "4")
+        assert asked.count(asked[0]) == 2
+        before = len(asked)
+        assert evaluate(toy, tmp_path / "run", url, *wrong) == summary
+        assert len(asked) == before
+    (row,) = (row for row in read_scores(tmp_path / "run") if row.failure)
+    assert (row.correct, row.decided_by, row.item_id) == (False, "rule:repeated_outage", *summary["repeated_outages"])
+    assert (summary["evaluated"], summary["not_evaluated"], summary["outages"]) == (16, 0, 2)
 
 
 def test_a_run_killed_at_random_equals_an_uninterrupted_one(toy, tmp_path):

@@ -46,13 +46,14 @@ class Rollouts:
         settings = {"poll_s": 0.2} | settings
         self.gate = SandboxGate(client, SandboxOutageSettings(**settings), lambda text: self.said.append(text))
 
-    async def one(self):
-        async def attempt():
-            tools = build_tools(["python"], ToolContext(images=(IMAGE,), sandbox=self.client))
-            limits = AgentSettings(max_turns=9)
-            return await run_episode(OPENING, policy=ScriptedPolicy(*SCRIPT), tools=tools, settings=limits)
+    async def attempt(self, *script):
+        tools = build_tools(["python"], ToolContext(images=(IMAGE,), sandbox=self.client))
+        return await run_episode(
+            OPENING, policy=ScriptedPolicy(*script), tools=tools, settings=AgentSettings(max_turns=9)
+        )
 
-        return await self.gate.play(attempt)
+    async def one(self):
+        return await self.gate.play(lambda: self.attempt(*SCRIPT))
 
     def start(self, count):
         return asyncio.gather(*(self.one() for _ in range(count)))
@@ -116,6 +117,52 @@ async def test_after_its_patience_a_rollout_is_lost_as_our_outage_and_it_is_said
     assert [one.episode.stop_reason for one in played] == [StopReason.FAILED] * 4
     assert all(isinstance(one.episode.outage.error, SandboxAway) for one in played)
     assert any("rollouts that need it are left out" in text for text in rollouts.said)
+    # It was everybody's outage, and no item's.
+    assert not any(one.repeated_outage for one in played)
+
+
+@pytest.mark.parametrize("rule", ["left_out", "scored_0"])
+async def test_an_item_that_ends_the_sandbox_every_time_is_called_by_name_and_treated_as_the_recipe_says(
+    redis_url, tmp_path, rule
+):
+    port, attempts = free_port(), 0
+    with contextlib.ExitStack() as stack:
+
+        def start():
+            return stack.enter_context(server(tmp_path / "a", redis_url, port=port))
+
+        url = start()
+
+        async def kill_and_start_again():
+            await asyncio.sleep(0.7)
+            kill(url)
+            await asyncio.to_thread(stack.close)
+            await asyncio.to_thread(start)
+
+        async with SandboxClient(url, wait_s=30) as client:
+            rollouts = Rollouts(client, max_restarts=2, repeated=rule)
+
+            async def attempt():
+                nonlocal attempts
+                attempts += 1
+                supervisor = asyncio.create_task(kill_and_start_again())
+                episode = await rollouts.attempt(cell("import time; time.sleep(30)"), "<answer>a</answer>")
+                await supervisor
+                # Its neighbours are played while it is not.
+                check_all_done([await rollouts.one()])
+                return episode
+
+            played = await rollouts.gate.play(attempt, item_id="tiles-7")
+    assert (attempts, played.restarts, played.repeated_outage) == (3, 2, True)
+    (said,) = (text for text in rollouts.said if "tiles-7" in text)
+    assert "lost under its rollout 3 times while 3 others were finished" in said
+    reward = played.reward_in_spite(SandboxOutageSettings(repeated=rule))
+    if rule == "left_out":
+        assert reward is None
+        assert "is left out" in said
+    else:
+        assert (reward.score, reward.decided_by) == (0.0, "rule:repeated_outage")
+        assert "is scored 0" in said
 
 
 async def test_rollouts_that_find_every_sandbox_full_wait_for_room(redis_url, tmp_path):

@@ -3,11 +3,15 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from redis.asyncio import Redis
@@ -110,6 +114,72 @@ async def test_the_time_in_which_the_server_or_all_of_it_was_stopped_is_no_time_
             go_on()
             result = await running
             assert (result.status, result.result) == ("ok", "7")
+            # Nor is it told as its running time, which an episode's deadline counts.
+            assert result.execution_time_s <= 2.5
+
+
+async def health_until(client, is_wanted):
+    async with asyncio.timeout(60):
+        while not is_wanted(state := (await client.health())[0]):
+            await asyncio.sleep(0.05)
+    return state
+
+
+async def test_a_zygote_that_is_stopped_is_seen_and_goes_on_before_anybody_is_kept_waiting(server):
+    async with SandboxClient(server) as client:
+        stopped = zygote(server)
+        stopped.suspend()
+        state = await health_until(client, lambda state: state.zygote == "stopped")
+        assert state.status == "degraded"
+        async with asyncio.timeout(10):
+            sessions = await asyncio.gather(*(client.open() for _ in range(3)))
+        assert [(await session.execute("1")).result for session in sessions] == ["1"] * 3
+        state = await health_until(client, lambda state: state.zygote == "ok")
+        assert (state.status, state.outages["zygotes"], zygote(server).pid) == ("ok", 0, stopped.pid)
+
+
+async def test_a_zygote_that_is_killed_is_there_again_before_anybody_asks(server):
+    async with SandboxClient(server) as client:
+        zygote(server).kill()
+        state = await health_until(client, lambda state: state.outages["zygotes"])
+        assert state.outages == {"processes": 0, "sessions": 0, "zygotes": 1}
+        await health_until(client, lambda state: state.zygote == "ok")
+        assert (await (await client.open()).execute("1")).result == "1"
+
+
+async def test_health_counts_what_we_lost_and_what_the_model_broke_apart(server):
+    async with SandboxClient(server) as client:
+        session = await client.open()
+        await session.execute("x = 1")
+        await asyncio.to_thread(kill_and_wait, *zygote(server).children())
+        await session.execute("x")
+        for code in ("1/0", "import os; os._exit(1)", "print(time.time())", "import time; print(time.time())"):
+            await session.execute(code)
+        await session.execute("while True: pass", timeout_s=0.2)
+        await asyncio.to_thread(kill_and_wait, *zygote(server).children())
+        with pytest.raises(SessionLost):
+            await session.execute("1")
+        (state,) = await client.health()
+        assert state.outages == {"processes": 2, "sessions": 1, "zygotes": 0}
+        assert state.model_faults == {"error": 2, "timeout": 1, "killed": 1}
+        page = httpx.get(f"{server}/metrics").text
+        assert 'deepeyes_sandbox_lost_total{what="sessions"} 1.0' in page
+
+
+@pytest.mark.parametrize("backend", ["fork", "jupyter"])
+def test_a_memory_limit_below_what_a_session_begins_with_is_refused_at_start_in_one_line(redis_url, tmp_path, backend):
+    config = tmp_path / "sandbox.yaml"
+    config.write_text(f"memory_limit_bytes: {200 << 20}\nbackend: {backend}\n")
+    command = [sys.executable, "-m", "code_sandbox.server", "--port", str(free_port()), "--redis-url", redis_url]
+    refused = subprocess.run([*command, "--config", str(config)], capture_output=True, text=True, timeout=50)
+    assert refused.returncode == 1
+    (line,) = (refused.stdout + refused.stderr).strip().splitlines()
+    wanted = int(re.search(r"set at least ([\d,]+)", line)[1].replace(",", ""))
+    assert "memory_limit_bytes is 209,715,200" in line
+    # What it asks for is enough.
+    config.write_text(f"memory_limit_bytes: {wanted}\nbackend: {backend}\n")
+    with sandbox_server(tmp_path, redis_url, arguments=("--config", str(config))) as url:
+        assert httpx.get(f"{url}/health").json()["isolation"]["level"] >= 1
 
 
 @pytest.mark.parametrize("how", ["emptied", "restarted"])

@@ -1,4 +1,5 @@
 import asyncio
+import random
 from unittest.mock import AsyncMock
 
 import pytest
@@ -6,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.episode import Episode, StopReason, run_episode
-from agent.errors import ContextFull, PolicyUnavailable, SandboxAway, ToolUnavailable
+from agent.errors import ContextFull, PolicyUnavailable, SandboxAway, ToolBroken, ToolUnavailable
 from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
@@ -234,6 +235,24 @@ class Slow(EchoTool):
         return await super().run(arguments)
 
 
+class Shows:
+    """A tool that shows files as they are."""
+
+    def __init__(self, *files):
+        self._files = files
+
+    async def run(self, arguments):
+        return ToolResult(render_code_observation(stdout="", stderr="", images=list(map(ImageFile, self._files))))
+
+    async def close(self):
+        pass
+
+
+class BrokenRule:
+    def apply(self, image):
+        raise AssertionError("a bug of ours")
+
+
 class Broken(EchoTool):
     async def run(self, arguments):
         raise KeyError("a bug of ours")
@@ -274,6 +293,34 @@ async def test_a_tool_that_hangs_or_breaks_ends_its_episode_as_failed_and_the_tu
     assert said in episode.failure
     assert (len(episode.turns), episode.turns[0].observation, episode.tool_errors) == (1, None, 0)
     assert tool.closed
+
+
+@pytest.mark.parametrize(
+    ("tool", "rule"),
+    [
+        (lambda: Broken(), None),
+        (lambda: PythonTool(FakeSandbox([None]), AgentSettings()), None),
+        (lambda: Shows(png(30, 30)), BrokenRule()),
+    ],
+)
+async def test_a_fault_in_our_code_for_a_tool_is_an_outage_with_where_it_happened_in_the_log(tool, rule, caplog):
+    episode = await run_episode(OPENING, policy=ScriptedPolicy(CODE, ANSWER), tools={"python": tool()}, image_rule=rule)
+    assert type(episode.outage.error) is ToolBroken
+    assert episode.turns[0].observation is None
+    assert "Traceback" in caplog.text
+
+
+async def test_whatever_a_program_makes_of_its_pictures_is_told_to_the_model():
+    whole = png(300, 200)
+    noise = random.Random(0)
+    broken = [whole[: len(whole) * part // 20] for part in range(20)]
+    broken += [whole[:at] + noise.randbytes(40) + whole[at + 40 :] for at in range(0, len(whole) - 40, 7)]
+    for number in range(0, len(broken), 8):
+        tools = {"python": Shows(*broken[number : number + 8])}
+        episode = await run_episode(
+            OPENING, policy=ScriptedPolicy(CODE, ANSWER), tools=tools, image_rule=QWEN2_VL_RULE.limited(12_544)
+        )
+        assert episode.stop_reason is StopReason.ANSWERED
 
 
 async def test_a_tool_that_hangs_without_running_a_program_is_no_deadline_of_the_model():
@@ -390,19 +437,6 @@ def test_any_sequence_of_replies_and_results_ends_in_a_named_way_with_as_many_pl
         assert len(turn.observation.text) < 21_000
         assert "<|" not in turn.observation.text.replace("<| ", "")
         turn.observation.text.encode()
-
-
-class Shows:
-    """A tool that shows files as they are."""
-
-    def __init__(self, *files):
-        self._files = files
-
-    async def run(self, arguments):
-        return ToolResult(render_code_observation(stdout="", stderr="", images=list(map(ImageFile, self._files))))
-
-    async def close(self):
-        pass
 
 
 async def test_images_of_any_tool_are_shown_by_the_rule_and_one_that_cannot_be_read_leaves_a_mark():

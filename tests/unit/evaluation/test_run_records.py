@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.episode import StopReason
+from agent.episode import Episode, Outage, StopReason
 from agent.episode_rows import UnreadableRecord
-from agent.records import EpisodeKey
+from agent.records import EpisodeKey, Rollout, RolloutFacts, head_of
 from agent.trajectory import TrajectoryWriter
 from evaluation.analysis.compare import compare_runs
 from evaluation.benchmarks import Item, load_benchmark
@@ -21,6 +21,7 @@ from evaluation.reports.run_page import write_run_report
 from evaluation.run import main as run_main
 from evaluation.runs.files import RunMismatch
 from evaluation.runs.folder import Latest, facts_of, finished, open_run, read_items
+from evaluation.runs.outages import recorded_outages
 from evaluation.runs.provenance import read_provenance
 from evaluation.runs.rows import CallFacts, ScoreRow, read_scores, write_scores
 from evaluation.runs.score import score
@@ -157,7 +158,36 @@ def test_an_unreadable_line_is_counted_in_the_summary_said_in_report_and_leaderb
     write_run_report(run, run / "report.html")
     assert "1 lines of episodes.jsonl cannot be read" in (run / "report.html").read_text()
     assert "1 unreadable records left out" in read_entry(run).marks
-    assert EpisodeKey("3") not in finished(run)
+    assert EpisodeKey("3") not in finished(run, read_provenance(run).settings)
+
+
+def played(pattern):
+    """Heads of episodes: of `a` one that was answered, of `-a` one that an outage ended."""
+    items = [(name.lstrip("-"), name.startswith("-")) for name in pattern.split()]
+    return [
+        head_of(Rollout(broken() if failed else episode("x"), RolloutFacts(item_id=item, source="vstar")))
+        for item, failed in items
+    ]
+
+
+def broken():
+    return Episode(opening=(), end=Outage(reason="SandboxAway: gone"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "attempts", "repeated"),
+    [
+        ("a b -c d -c e -c", 3, {"c"}),
+        ("a b -c d -c e -c c", 3, set()),
+        ("a -b -c d -b -c -b -c", 6, {"b", "c"}),
+        ("-a -b -a -b -a -b", 6, set()),
+        ("x " + " ".join(3 * [f"-{number}" for number in range(20)]), 60, set()),
+        ("x " + " ".join(3 * [f"-{number}" for number in range(20)]) + " y -3 y -3 y -3", 63, {"3"}),
+    ],
+)
+def test_an_outage_follows_an_item_if_it_ends_all_its_attempts_while_others_are_answered(pattern, attempts, repeated):
+    found = recorded_outages(played(pattern), enough=3)
+    assert (found.attempts, {key.item_id for key in found.repeated}) == (attempts, repeated)
 
 
 def test_a_last_line_cut_off_by_a_kill_is_not_counted(tmp_path):
