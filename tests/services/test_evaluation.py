@@ -10,6 +10,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 
 from evaluation.run import main
@@ -118,7 +119,8 @@ class SandboxKilledBy:
         )
 
     def _kill(self):
-        time.sleep(1.0)
+        while not httpx.get(f"{self.url}/health").json()["running_cells"]:
+            time.sleep(0.05)
         kill(self.url)
         self._stack.close()
         self._start()
@@ -144,14 +146,14 @@ def test_an_item_that_ends_the_sandbox_every_time_is_called_by_name_and_its_neig
 ):
     with contextlib.closing(SandboxKilledBy(tmp_path, redis_url)) as sandbox, model_server(sandbox.answer) as url:
         monkeypatch.setenv("CODE_SANDBOX_URL", sandbox.url)
-        summary = evaluate(toy, tmp_path / "run", url, "--limit", "6", "--max-episodes", "1")
+        summary = evaluate(toy, tmp_path / "run", url, "--limit", "6", "--max-episodes", "1", "--outage-attempts", "2")
     ((item, why),) = summary["repeated_outages"].items()
-    assert why.startswith("an outage ended it 3 times, the last: SandboxAway: ")
-    assert (sandbox.kills, summary["outages"]) == (3, 3)
+    assert why.startswith("an outage ended it 2 times, the last: SandboxAway: ")
+    assert (sandbox.kills, summary["outages"]) == (2, 2)
     assert (summary["evaluated"], summary["not_evaluated"], summary["model_faults"]) == (5, 1, {})
     said = f"item {item}: {why}; other items were answered. By the setting repeated_outage it is not evaluated"
     assert said[:150] in capsys.readouterr().err
-    assert f"item {item} is not evaluated: an outage ended it 3 times" in (tmp_path / "run/report.html").read_text()
+    assert f"item {item} is not evaluated: an outage ended it 2 times" in (tmp_path / "run/report.html").read_text()
 
 
 def test_an_item_that_an_outage_follows_is_scored_as_the_setting_says_and_not_asked_for_ever(toy, tmp_path):

@@ -121,10 +121,7 @@ async def test_after_its_patience_a_rollout_is_lost_as_our_outage_and_it_is_said
     assert not any(one.repeated_outage for one in played)
 
 
-@pytest.mark.parametrize("rule", ["left_out", "scored_0"])
-async def test_an_item_that_ends_the_sandbox_every_time_is_called_by_name_and_treated_as_the_recipe_says(
-    redis_url, tmp_path, rule
-):
+async def test_an_item_that_ends_the_sandbox_every_time_is_called_by_name_and_treated_as_the_recipe_says(redis_url, tmp_path):
     port, attempts = free_port(), 0
     with contextlib.ExitStack() as stack:
 
@@ -140,7 +137,7 @@ async def test_an_item_that_ends_the_sandbox_every_time_is_called_by_name_and_tr
             await asyncio.to_thread(start)
 
         async with SandboxClient(url, wait_s=30) as client:
-            rollouts = Rollouts(client, max_restarts=2, repeated=rule)
+            rollouts = Rollouts(client, max_restarts=1)
 
             async def attempt():
                 nonlocal attempts
@@ -153,16 +150,13 @@ async def test_an_item_that_ends_the_sandbox_every_time_is_called_by_name_and_tr
                 return episode
 
             played = await rollouts.gate.play(attempt, item_id="tiles-7")
-    assert (attempts, played.restarts, played.repeated_outage) == (3, 2, True)
+    assert (attempts, played.restarts, played.repeated_outage) == (2, 1, True)
     (said,) = (text for text in rollouts.said if "tiles-7" in text)
-    assert "lost under its rollout 3 times while 3 others were finished" in said
-    reward = played.reward_in_spite(SandboxOutageSettings(repeated=rule))
-    if rule == "left_out":
-        assert reward is None
-        assert "is left out" in said
-    else:
-        assert (reward.score, reward.decided_by) == (0.0, "rule:repeated_outage")
-        assert "is scored 0" in said
+    assert "lost under its rollout 2 times while 2 others were finished" in said
+    assert "by agent.sandbox_outage.repeated it is left out" in said
+    assert played.reward_in_spite(SandboxOutageSettings()) is None
+    reward = played.reward_in_spite(SandboxOutageSettings(repeated="scored_0"))
+    assert (reward.score, reward.accuracy, reward.decided_by) == (0.0, 0.0, "rule:repeated_outage")
 
 
 async def test_rollouts_that_find_every_sandbox_full_wait_for_room(redis_url, tmp_path):
