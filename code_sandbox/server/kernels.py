@@ -92,7 +92,7 @@ class JupyterKernel:
                 await kernel.kill()
             else:
                 shutil.rmtree(directory, ignore_errors=True)
-            if isinstance(error, TimeoutError):
+            if isinstance(error, TimeoutError | Empty):
                 raise KernelStartFailed(f"the kernel did not answer within {timeout_s:g} s") from error
             raise
         return kernel

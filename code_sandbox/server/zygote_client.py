@@ -34,8 +34,9 @@ _STARTED_WITHIN_S = 120.0
 _ANSWERED_WITHIN_S = 10.0
 _NUDGED_AFTER_S = 1.0
 _ENDED_WITHIN_S = 2.0
-_ROOM_BYTES = 64 << 20
-"""Address space that a session wants beyond what it is forked with, to run anything at all."""
+_ROOM_BYTES = {"fork": 64 << 20, "jupyter": 640 << 20}
+"""Address space that a session wants beyond what it is forked with, to run anything at all; a Jupyter kernel has threads."""
+_ROUND_BYTES = 64 << 20
 _ONE_THREAD = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -179,9 +180,10 @@ class Zygote:
         if first["threads"] != 1:
             raise KernelStartFailed(f"the zygote has {first['threads']} threads and cannot be forked safely")
         limit, size = self._limits.memory_bytes, first["address_space_bytes"]
-        if limit < size + _ROOM_BYTES:
+        wanted = size + _ROOM_BYTES[self._backend]
+        if limit < wanted:
             # No two starts have the same size; what is asked for must do for the next one.
-            enough = (size // _ROOM_BYTES + 3) * _ROOM_BYTES
+            enough = (wanted // _ROUND_BYTES + 2) * _ROUND_BYTES
             raise KernelStartFailed(
                 f"memory_limit_bytes is {limit:,}, but a session begins with {size:,} bytes of address space: set at least "
                 f"{enough:,}"

@@ -129,11 +129,11 @@ def own_sandbox(redis_url, tmp_path):
 
 async def played_while_stopped(client, url, seconds, **limits):
     playing = asyncio.create_task(
-        play(client, cell("x = 6"), cell("import time; time.sleep(1); print(7 * x)"), "<answer>a</answer>", **limits)
+        play(client, cell("import time; time.sleep(1); print(6 * 7)"), "<answer>a</answer>", **limits)
     )
-    while not await sessions(client):
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.5)
+    async with asyncio.timeout(30):
+        while not any(state.running_cells for state in await client.health()):
+            await asyncio.sleep(0.01)
     process = server_process(url)
     process.suspend()
     await asyncio.sleep(seconds)
@@ -145,14 +145,14 @@ async def test_a_server_that_stood_still_is_no_time_out_of_the_cell_nor_time_of_
     async with SandboxClient(own_sandbox) as client:
         episode = await played_while_stopped(client, own_sandbox, 6, python_timeout_s=2.5, episode_deadline_s=5.5)
     assert episode.stop_reason is StopReason.ANSWERED
-    assert "stdout:\n```\n42" in episode.turns[1].observation.text
+    assert "stdout:\n```\n42" in episode.turns[0].observation.text
     assert episode.program_s < 5
 
 
 async def test_a_time_out_of_the_client_is_an_outage_and_not_told_as_the_cells(own_sandbox, monkeypatch):
-    monkeypatch.setattr("code_sandbox.client._TRANSPORT_MARGIN_S", 0.0)
+    monkeypatch.setattr("code_sandbox.client._TRANSPORT_MARGIN_S", 5.0)
     async with SandboxClient(own_sandbox, wait_s=1.0) as client:
-        episode = await played_while_stopped(client, own_sandbox, 6, python_timeout_s=2.5)
+        episode = await played_while_stopped(client, own_sandbox, 11, python_timeout_s=2.5)
     assert (episode.stop_reason, type(episode.outage.error)) == (StopReason.FAILED, SandboxAway)
     assert "whether the cell ran is not known" in episode.failure
     assert not any("Timeout" in (turn.tool_error or "") for turn in episode.turns)
