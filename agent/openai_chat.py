@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Sequence
+import logging
+import re
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.chat_answers import (
+    Answer,
+    NoAnswer,
+    OnText,
+    is_too_long,
+    read_stream,
+    read_whole,
+    refused_fields,
+    tokens_left,
+    wants_other_limit,
+)
 from agent.chat_formats import without_reply_end
 from agent.errors import ContextFull, PolicyUnavailable
 from agent.messages import Message
 from agent.policy import Reply
 from agent.protocol import STOP_STRINGS
 from serving.retries import RETRIED, pause_before_s
+
+_LOG = logging.getLogger(__name__)
+_WRITES_NOTHING = re.compile(r"embed|rerank|bge-|whisper|tts-|moderation", re.IGNORECASE)
 
 
 class ChatSettings(BaseModel):
@@ -44,10 +59,6 @@ class ChatSettings(BaseModel):
         return self.dialect == "vllm"
 
 
-OnText = Callable[[str], None]
-"""Called with each piece of a reply as it arrives."""
-
-
 class ChatClient:
     """Connection to one server, shared by the episodes of a run."""
 
@@ -59,13 +70,16 @@ class ChatClient:
             headers={"Authorization": f"Bearer {settings.api_key}"},
             limits=httpx.Limits(max_connections=None),
         )
+        self._left_out: set[str] = set()
+        """Fields that the server has refused."""
+        self._other_limit = False
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
     async def models(self) -> list[str]:
-        """Names of the models that the server has.
+        """Names of the models that the server has, without those that embed, rank or listen.
 
         Raises:
             PolicyUnavailable: It does not answer, or not in the usual form.
@@ -74,12 +88,19 @@ class ChatClient:
         try:
             response = await self._http.get(url)
             response.raise_for_status()
-            return [str(model["id"]) for model in response.json()["data"]]
+            names = [str(model["id"]) for model in response.json()["data"]]
         except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
             raise PolicyUnavailable(f"{url} lists no models ({type(error).__name__}: {error}); is the server up?") from error
+        writing = [name for name in names if not _WRITES_NOTHING.search(name)]
+        if not writing:
+            raise PolicyUnavailable(f"{url} lists {', '.join(names) or 'no model'}; load one that writes text")
+        return writing
 
-    async def complete(self, body: dict[str, Any], on_text: OnText | None = None) -> dict[str, Any]:
+    async def complete(self, body: dict[str, Any], on_text: OnText | None = None) -> Answer:
         """Send one chat request.
+
+        A server that does not know a field of it is asked without, from then on; one that has not so many tokens left for a
+        reply is asked for those that it has.
 
         Args:
             body: As the API wants it.
@@ -89,28 +110,88 @@ class ChatClient:
             ContextFull: The server says the prompt is too long.
             PolicyUnavailable: It did not give a usable answer in `attempts` tries.
         """
-        url, last = f"{self.settings.base_url.rstrip('/')}/chat/completions", ""
-        for attempt in range(self.settings.attempts):
+        url, last, attempt = f"{self.settings.base_url.rstrip('/')}/chat/completions", "", 0
+        body = self._as_it_is_taken(body)
+        while attempt < self.settings.attempts:
             await asyncio.sleep(pause_before_s(attempt))
+            attempt += 1
+            shown = _Shown(on_text)
             try:
                 async with self._http.stream("POST", url, json=body) as response:
-                    if response.status_code == 200 and on_text is not None:
-                        return await _read_stream(response, on_text)
+                    if response.status_code == 200:
+                        return await _read(response, shown if on_text is not None else None)
                     await response.aread()
-                if response.status_code == 200:
-                    answer: dict[str, Any] = response.json()
-                    return answer
-            except (httpx.TransportError, ValueError) as error:
-                last = f"{type(error).__name__}: {error}"
+            except (httpx.TransportError, NoAnswer) as error:
+                last = f"{type(error).__name__}: {error}" if isinstance(error, httpx.TransportError) else str(error)
+                if isinstance(error, NoAnswer) and is_too_long(400, last):
+                    raise ContextFull(last) from error
+                if shown.anything:
+                    raise PolicyUnavailable(f"the model server's stream broke off ({last})") from error
+                if isinstance(error, NoAnswer) and not error.again:
+                    break
                 continue
             last = f"HTTP {response.status_code}: {response.text[:300]}"
-            if response.status_code == 400 and _is_too_long(response.text):
+            if (changed := self._changed(body, response.status_code, response.text)) is not None:
+                body, attempt = changed, attempt - 1
+                continue
+            if is_too_long(response.status_code, response.text):
                 raise ContextFull(response.text[:300])
             if response.status_code not in RETRIED:
                 break
         raise PolicyUnavailable(
             f"{url} gave no answer ({last}); is the server up, and does it serve {self.settings.model!r}?"
         )
+
+    def _as_it_is_taken(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A request without what the server has refused before."""
+        taken = {name: value for name, value in body.items() if name not in self._left_out}
+        if self._other_limit and "max_tokens" in taken:
+            taken["max_completion_tokens"] = taken.pop("max_tokens")
+        return taken
+
+    def _changed(self, body: dict[str, Any], status: int, message: str) -> dict[str, Any] | None:
+        """A request that the server may take in place of one that it has refused; None if there is none."""
+        if wants_other_limit(status, message, body):
+            self._other_limit = True
+            return self._as_it_is_taken(body)
+        limit = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
+        if status in (400, 413, 422) and limit in body and (left := tokens_left(message, body[limit])) is not None:
+            return body | {limit: left}
+        if is_too_long(status, message):
+            return None
+        fields = refused_fields(status, message, body)
+        if not fields:
+            return None
+        self._left_out |= set(fields)
+        _LOG.warning("%s does not take %s; it is asked without", self.settings.base_url, ", ".join(fields))
+        return self._as_it_is_taken(body)
+
+
+class _Shown:
+    """Passes pieces on, and knows whether there were any."""
+
+    def __init__(self, on_text: OnText | None) -> None:
+        self._on_text = on_text
+        self.anything = False
+
+    def __call__(self, piece: str) -> None:
+        if piece and self._on_text is not None:
+            self.anything = True
+            self._on_text(piece)
+
+
+async def _read(response: httpx.Response, on_text: OnText | None) -> Answer:
+    """Raises:
+    NoAnswer: It is none.
+    """
+    kind = response.headers.get("content-type", "").lower()
+    if on_text is not None and "json" not in kind and "html" not in kind:
+        return await read_stream(response.aiter_lines(), on_text)
+    await response.aread()
+    answer = read_whole(response.text, kind)
+    if on_text is not None:
+        on_text(answer.reply_text(""))
+    return answer
 
 
 class ChatPolicy:
@@ -172,56 +253,30 @@ class ChatPolicy:
             body |= {"add_generation_prompt": False, "continue_final_message": True}
         if self._on_text is not None:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        answer = await self._client.complete(body, self._on_text)
-        reply = self._read(answer, primer)
+        reply = self._reply(await self._client.complete(body, self._on_text), primer)
         self._history.append({"role": "assistant", "content": primer + reply.text})
         return reply
 
-    def _read(self, answer: dict[str, Any], primer: str) -> Reply:
-        try:
-            choice = answer["choices"][0]
-            text = choice["message"]["content"] or ""
-            finish = choice["finish_reason"]
-            usage = answer.get("usage") or {}
-            num_tokens = int(usage.get("completion_tokens") or 0)
-            token_ids = tuple(choice.get("token_ids") or ())
-            logprobs = tuple(float(entry["logprob"]) for entry in (choice.get("logprobs") or {}).get("content") or ())
-        except (LookupError, TypeError, ValueError) as error:
-            raise PolicyUnavailable(f"the model server's answer is no chat completion: {str(answer)[:300]}") from error
-        text = without_reply_end(text)
-        if finish != "length":
+    def _reply(self, answer: Answer, primer: str) -> Reply:
+        text = without_reply_end(answer.reply_text(primer))
+        if not answer.was_cut:
             text = _restore_stop_string(text)
+        # What stands behind a stop string was sampled, but is no part of the reply: its tokens would not be these.
+        exact = len(answer.logprobs) == len(answer.token_ids) and not answer.cut_by_us
+        try:
+            num_tokens = int(answer.usage.get("completion_tokens") or 0)
+            num_prompt_tokens = int(answer.usage.get("prompt_tokens") or 0)
+        except (TypeError, ValueError):
+            num_tokens = num_prompt_tokens = 0
         return Reply(
             text=text,
-            finish="length" if finish == "length" else "stop",
+            finish="length" if answer.was_cut else "stop",
             primer=primer,
-            token_ids=token_ids,
-            logprobs=logprobs if len(logprobs) == len(token_ids) else (),
+            token_ids=() if answer.cut_by_us else tuple(answer.token_ids),
+            logprobs=tuple(answer.logprobs) if exact else (),
             num_tokens=num_tokens,
-            num_prompt_tokens=int(usage.get("prompt_tokens") or 0),
+            num_prompt_tokens=num_prompt_tokens,
         )
-
-
-async def _read_stream(response: httpx.Response, on_text: OnText) -> dict[str, Any]:
-    """The whole answer out of server-sent events, in the form of an answer that was not streamed."""
-    text, finish, usage = "", None, None
-    try:
-        async for line in response.aiter_lines():
-            if not line.startswith("data:") or line.strip() == "data: [DONE]":
-                continue
-            event = json.loads(line.removeprefix("data:"))
-            usage = event.get("usage") or usage
-            for choice in event.get("choices") or ():
-                piece = (choice.get("delta") or {}).get("content") or ""
-                finish = choice.get("finish_reason") or finish
-                if piece:
-                    text += piece
-                    on_text(piece)
-    except (httpx.TransportError, ValueError, AttributeError) as error:
-        if text:
-            raise PolicyUnavailable(f"the model server's stream broke off ({type(error).__name__}: {error})") from error
-        raise ValueError(f"the stream cannot be read: {error}") from error
-    return {"choices": [{"message": {"content": text}, "finish_reason": finish}], "usage": usage}
 
 
 def _restore_stop_string(text: str) -> str:
@@ -230,11 +285,6 @@ def _restore_stop_string(text: str) -> str:
         if text.count(stop.replace("/", "")) > text.count(stop):
             return text + stop
     return text
-
-
-def _is_too_long(message: str) -> bool:
-    lowered = message.lower()
-    return "context length" in lowered or "maximum model length" in lowered or "longer than the maximum" in lowered
 
 
 def _to_chat(message: Message) -> dict[str, Any]:

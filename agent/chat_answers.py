@@ -1,0 +1,282 @@
+"""What an OpenAI-compatible server's answer says, in all the forms that servers give it.
+
+What is no answer of the model is an outage of ours (`NoAnswer`), never an empty reply: an error in the middle of a stream, a
+stream that was cut, a reply that the server broke off or withheld, a page of HTML, calls of tools in place of text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.protocol import STOP_STRINGS
+
+OnText = Callable[[str], None]
+"""Called with each piece of a reply as it arrives."""
+_THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
+_BROKEN = {"abort", "aborted", "error", "cancelled", "canceled", "timeout", "network_error", "insufficient_system_resource"}
+_WITHHELD = {"content_filter", "content-filter", "safety", "recitation", "sensitive", "blocklist", "prohibited_content"}
+_CUT = {"length", "max_tokens", "max_output_tokens", "model_length", "token_limit"}
+
+
+class NoAnswer(Exception):
+    """This is no answer of the model.
+
+    Args:
+        reason: For people.
+        again: Whether asking again may help.
+    """
+
+    def __init__(self, reason: str, *, again: bool = True) -> None:
+        super().__init__(reason)
+        self.again = again
+
+
+@dataclass(slots=True)
+class Answer:
+    """One answer, put together from whatever parts it came in."""
+
+    text: str = ""
+    """Stop string included if the server leaves it in, thoughts in front of it as `<think>…</think>`."""
+    thought: str = ""
+    finish: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    usage: dict[str, Any] = field(default_factory=dict)
+    tool_calls: list[str] = field(default_factory=list)
+    """Names."""
+    cut_by_us: bool = False
+    """The server went on behind a stop string."""
+
+    @property
+    def was_cut(self) -> bool:
+        """By a limit on tokens."""
+        return self.finish in _CUT and not self.cut_by_us
+
+    def add(self, choice: dict[str, Any], part: dict[str, Any]) -> list[str]:
+        """Take in a message, or a piece of one; gives what is new of the text and the thought, as it is shown.
+
+        Raises:
+            TypeError, AttributeError, LookupError, ValueError: It has no known form.
+        """
+        content, thought = _text_and_thought(part.get("content"))
+        fields = [part[name] for name in _THOUGHT_FIELDS if isinstance(part.get(name), str)]
+        thought += fields[0] if fields else ""
+        if not content and isinstance(part.get("refusal"), str):
+            content = part["refusal"]
+        self.tool_calls += [str((call.get("function") or {}).get("name")) for call in part.get("tool_calls") or ()]
+        self.finish = str(choice.get("finish_reason") or self.finish).casefold()
+        self.token_ids += choice.get("token_ids") or []
+        entries = (choice.get("logprobs") or {}).get("content") or ()
+        self.logprobs += [float(entry["logprob"]) for entry in entries]
+        shown = []
+        if thought:
+            shown.append(thought if self.thought else f"<think>{thought}")
+            self.thought += thought
+        if content and not self.cut_by_us:
+            kept = self._until_a_stop_string(content)
+            shown.append(kept if self.text or not self.thought else f"</think>{kept}")
+            self.text += kept
+        return shown
+
+    def _until_a_stop_string(self, piece: str) -> str:
+        whole = self.text + piece
+        ends = [whole.find(stop) + len(stop) for stop in STOP_STRINGS if stop in whole]
+        if ends and whole[min(ends) :].strip():
+            self.cut_by_us = True
+            return whole[len(self.text) : min(ends)]
+        return piece
+
+    def reply_text(self, primer: str) -> str:
+        """All that the model wrote behind a primer."""
+        if not self.thought:
+            return self.text
+        opening = "" if primer.rstrip().endswith("<think>") else "<think>"
+        closing = "" if self.was_cut and not self.text else "</think>"
+        return f"{opening}{self.thought}{closing}{self.text}"
+
+    def check(self) -> None:
+        """Raises:
+        NoAnswer: The server says that this is none.
+        """
+        if self.finish in _BROKEN:
+            raise NoAnswer(f"the server broke the reply off (finish_reason {self.finish!r})")
+        if self.finish in _WITHHELD:
+            raise NoAnswer(f"the server withheld the reply (finish_reason {self.finish!r})", again=False)
+        if self.tool_calls and not self.text:
+            raise NoAnswer(
+                f"the server answers with calls of tools ({', '.join(self.tool_calls[:3])}) in place of text; start it "
+                "without a parser for tool calls",
+                again=False,
+            )
+
+
+def read_answer(answer: Any) -> Answer:
+    """The JSON of a whole chat completion.
+
+    Raises:
+        NoAnswer: It is none.
+    """
+    if isinstance(answer, dict) and answer.get("error") and not answer.get("choices"):
+        raise _server_error(answer["error"])
+    found = Answer()
+    try:
+        choice = answer["choices"][0]
+        found.add(choice, choice["message"])
+        found.usage = answer.get("usage") or {}
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        message = f"the model server's answer is no chat completion: {str(answer)[:300]}"
+        raise NoAnswer(message, again=False) from error
+    if choice.get("error"):
+        raise _server_error(choice["error"])
+    found.check()
+    return found
+
+
+def read_whole(body: str, kind: str) -> Answer:
+    """The same from the body of a response, whatever it is.
+
+    Raises:
+        NoAnswer: It is no JSON.
+    """
+    try:
+        return read_answer(json.loads(body))
+    except ValueError as error:
+        page = "html" in kind or body.lstrip()[:1] == "<"
+        what = "a page of HTML" if page else f"no JSON ({body[:80]!r})"
+        raise NoAnswer(f"the answer is {what}; is the base URL right, with its /v1?") from error
+
+
+async def read_stream(lines: AsyncIterator[str], on_text: OnText) -> Answer:
+    """The whole answer out of server-sent events, shown piece by piece.
+
+    Raises:
+        NoAnswer: An event is an error or unreadable, or the stream ended before the reply did.
+    """
+    found, done, rest = Answer(), False, []
+    async for line in lines:
+        if not line.startswith("data:"):
+            if line.strip() and not line.startswith((":", "event:", "id:", "retry:")):
+                rest.append(line)
+            continue
+        data = line.removeprefix("data:").strip()
+        if data == "[DONE]":
+            done = True
+            continue
+        try:
+            event = json.loads(data)
+            if event.get("error"):
+                raise _server_error(event["error"])
+            found.usage = event.get("usage") or found.usage
+            for choice in event.get("choices") or ():
+                if choice.get("error"):
+                    raise _server_error(choice["error"])
+                for piece in found.add(choice, choice.get("delta") or choice.get("message") or {}):
+                    on_text(piece)
+        except (ValueError, AttributeError, TypeError, LookupError) as error:
+            raise NoAnswer(f"an event cannot be read: {data[:200]!r}") from error
+    if rest and not (found.text or found.thought or found.finish or done):
+        whole = read_whole("\n".join(rest), "")
+        on_text(whole.reply_text(""))
+        return whole
+    found.check()
+    if not (done or found.finish or found.cut_by_us or found.text.rstrip().endswith(STOP_STRINGS)):
+        raise NoAnswer("the stream ended before the reply did")
+    return found
+
+
+def _server_error(error: Any) -> Exception:
+    message = error.get("message") if isinstance(error, dict) else error
+    return NoAnswer(f"the server reports an error: {str(message or error)[:500]}")
+
+
+def _text_and_thought(content: Any) -> tuple[str, str]:
+    if content is None:
+        return "", ""
+    if isinstance(content, str):
+        return content, ""
+    text, thought = "", ""
+    for part in [content] if isinstance(content, dict) else content:
+        if isinstance(part, str):
+            text += part
+            continue
+        kind = str(part.get("type", ""))
+        if re.search(r"think|reason", kind):
+            inside = part.get("thinking") or part.get("text") or part.get("reasoning") or ""
+            thought += _text_and_thought(inside)[0]
+            continue
+        inside = part.get("text") or part.get("refusal") or ""
+        text += inside.get("value", "") if isinstance(inside, dict) else inside
+    return text, thought
+
+
+# ---- refusals ----
+
+_TOO_LONG = re.compile(
+    r"context[ _-]?(?:length|size|window|limit|overflow)|max(?:imum)? (?:model|prompt|sequence|input) (?:length|tokens)"
+    r"|max_model_len|max_seq_len|longer than the (?:model'?s )?(?:max|context)|prompt (?:is |length )?too long"
+    r"|inputs? (?:is |token length |length )?(?:is )?too long|too many (?:input )?tokens|max_new_tokens`? must be"
+    r"|(?:tokens?|length|prompt|context)\b[^.]{0,80} exceeds? (?:the |model'?s? )*(?:max|limit|available)"
+    r"|range of input length|exceeded (?:model )?token limit|reduce the length of|exceed_context",
+    re.IGNORECASE,
+)
+"""vLLM, SGLang, llama.cpp, TGI, TensorRT-LLM, LM Studio, Ollama, OpenAI, Azure, Anthropic, Mistral, Gemini, Groq, Together,
+Cohere, xAI, DeepSeek, DashScope, Zhipu, MiniMax and Moonshot, each in its own words."""
+_TOO_LONG_STATUS = (400, 413, 422, 500)
+_ROOM = tuple(
+    re.compile(form, re.IGNORECASE | re.DOTALL)
+    for form in (
+        r"passed (?P<prompt>\d+) input tokens.*?context length is only (?P<limit>\d+)",
+        r"context length (?:is|of) (?P<limit>\d+).*?(?:has|have|at least) (?P<prompt>\d+) input tokens",
+        r"context length (?:is|of) (?P<limit>\d+).*?(?P<prompt>\d+) (?:tokens )?(?:in|from|of text input in) the [mi]",
+        r"(?P<prompt>\d+) \+ \d+ > (?P<limit>\d+)",
+        r"must be <= (?P<limit>\d+)\. Given: (?P<prompt>\d+) `?inputs`? tokens",
+    )
+)
+_MOST = re.compile(
+    r"(?:at most|less than or equal to|<=|range of max_tokens (?:is|should be) \[\d+,)\s*(?P<most>\d+)", re.IGNORECASE
+)
+_NAMES_THE_LIMIT = re.compile(r"max_(?:completion_|new_)?tokens|(?:completion|output) tokens", re.IGNORECASE)
+
+
+def is_too_long(status: int, message: str) -> bool:
+    """Whether a refusal says that the conversation, or it and the reply's limit together, are too long."""
+    return status in _TOO_LONG_STATUS and _TOO_LONG.search(message) is not None
+
+
+def tokens_left(message: str, asked: int) -> int | None:
+    """What a reply may have, by a refusal of a limit of `asked` tokens; None if it does not say, or says none."""
+    for form in _ROOM:
+        if (found := form.search(message)) is not None:
+            left = int(found["limit"]) - int(found["prompt"])
+            return left if 0 < left < asked else None
+    if _NAMES_THE_LIMIT.search(message) and (most := _MOST.search(message)) is not None:
+        return int(most["most"]) if 0 < int(most["most"]) < asked else None
+    return None
+
+
+_MAY_BE_LEFT_OUT = (
+    "stream_options", "include_stop_str_in_output", "skip_special_tokens", "return_token_ids", "logprobs", "seed", "top_p",
+    "temperature", "stop",
+)  # fmt: skip
+_UNKNOWN = re.compile(
+    r"unrecognized|unsupported|not supported|does not support|unknown|unexpected|not permitted|extra (?:inputs|fields)"
+    r"|extra_forbidden|not allowed|invalid (?:parameter|argument|field|param)|no such|not a valid|cannot be used",
+    re.IGNORECASE,
+)
+
+
+def refused_fields(status: int, message: str, body: dict[str, Any]) -> list[str]:
+    """Fields of a request that a strict server does not know, and that it can do without."""
+    if status not in (400, 422) or _UNKNOWN.search(message) is None:
+        return []
+    return [name for name in _MAY_BE_LEFT_OUT if name in body and re.search(rf"\b{name}\b", message)]
+
+
+def wants_other_limit(status: int, message: str, body: dict[str, Any]) -> bool:
+    """Whether a server wants `max_completion_tokens` in place of `max_tokens`."""
+    names_both = "max_tokens" in body and "max_completion_tokens" in message
+    return status == 400 and names_both and _UNKNOWN.search(message) is not None
