@@ -53,7 +53,7 @@ class Answer:
 
     @property
     def was_cut(self) -> bool:
-        """By a limit on tokens."""
+        """Whether a limit on tokens ended it."""
         return self.finish in _CUT and not self.cut_by_us
 
     def add(self, choice: dict[str, Any], part: dict[str, Any]) -> list[str]:
