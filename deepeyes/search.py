@@ -17,6 +17,9 @@ from agent.search.providers.local import build_index
 from agent.search.recording import Recording
 from agent.settings import AgentSettings
 
+_NAMED = 20
+"""Pages that are left out, by name; of the others the number is said."""
+
 
 def index(source: Path, out: Path | None) -> None:
     """Build or go on building."""
@@ -26,7 +29,12 @@ def index(source: Path, out: Path | None) -> None:
     def progress(count: int) -> None:
         print(f"{count:,} documents, {time.monotonic() - started:.0f} s", file=sys.stderr)
 
-    count = build_index(source, target, on_progress=progress)
+    left_out: list[str] = []
+    count = build_index(source, target, on_progress=progress, skip=left_out.append)
+    for what in left_out[:_NAMED]:
+        print(f"left out: {what}", file=sys.stderr)
+    if left_out:
+        print(f"{len(left_out):,} pages were left out", file=sys.stderr)
     size = sum(file.stat().st_size for file in target.iterdir())
     print(f"{count:,} documents in {target} ({size / 1e6:,.1f} MB)")
 

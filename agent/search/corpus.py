@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import html
 import json
+import logging
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 from urllib.parse import quote
 from xml.etree import ElementTree
 
 from agent.search import WebResult
+from agent.search.wikitext import is_redirect, plain_wikitext
 
+_LOG = logging.getLogger(__name__)
+Skip = Callable[[str], None]
 Document = WebResult
 """Title, link, and the whole text in place of a snippet."""
 _HEADING = re.compile(r"^(#{1,2})\s+(.+?)\s*#*\s*$")
@@ -25,14 +29,20 @@ class CorpusError(ValueError):
     """What cannot be indexed; the message names file and line."""
 
 
-def read_corpus(source: Path) -> Iterator[Document]:
-    """Read JSON lines (`.jsonl`), Markdown (`.md`) or a MediaWiki dump (`.xml`), plain, `.gz` or `.bz2`; or a folder.
+def read_corpus(source: Path, skip: Skip | None = None) -> Iterator[Document]:
+    """Read JSON lines (`.jsonl`), a JSON list (`.json`), Markdown (`.md`), text (`.txt`) or a MediaWiki dump (`.xml`).
+
+    Plain, `.gz` or `.bz2`, or a folder of them.
 
     The order is the same every time: an interrupted build goes on where it stopped.
 
+    Args:
+        source: File or folder.
+        skip: Told of each page that cannot be read, with file and line; by default it is a warning in the log.
+
     Raises:
         FileNotFoundError: Nothing there.
-        CorpusError: Nothing readable, or a broken line.
+        CorpusError: Nothing readable, or a file that is cut off or damaged as a whole.
     """
     if not source.exists():
         raise FileNotFoundError(f"nothing to index at {source}")
@@ -44,10 +54,26 @@ def read_corpus(source: Path) -> Iterator[Document]:
     for path in readable:
         reader = _reader(path)
         assert reader is not None
-        yield from reader(path, root)
+        yield from _whole(path, reader(path, root, skip or _warn))
 
 
-def _reader(path: Path) -> Callable[[Path, Path], Iterator[Document]] | None:
+def _whole(path: Path, documents: Iterator[Document]) -> Iterator[Document]:
+    count = 0
+    try:
+        for document in documents:
+            count += 1
+            yield document
+    except (EOFError, OSError, zlib.error) as error:
+        raise CorpusError(
+            f"{path} is cut off or damaged behind {count:,} pages ({error}); get it again, and the build goes on from there"
+        ) from error
+
+
+def _warn(what: str) -> None:
+    _LOG.warning("left out: %s", what)
+
+
+def _reader(path: Path) -> Callable[[Path, Path, Skip], Iterator[Document]] | None:
     name = path.name.removesuffix(".gz").removesuffix(".bz2")
     return _READERS.get(Path(name).suffix)
 
@@ -58,25 +84,45 @@ def _open(path: Path) -> IO[bytes]:
     return bz2.open(path) if path.suffix == ".bz2" else path.open("rb")
 
 
-def _read_lines(path: Path, _: Path) -> Iterator[Document]:
+def _read_lines(path: Path, _: Path, skip: Skip) -> Iterator[Document]:
     with _open(path) as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
                 page = json.loads(line)
-                title, text = str(page["title"]), str(page["text"])
-                # `url` is what WikiExtractor and many dumps write.
-                link = str(page.get("link") or page.get("url") or "")
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise CorpusError(
-                    f"{path}:{number} is no page ({error!r}); expected a JSON object with `title`, `text` and, if "
-                    "there is one, `link`"
-                ) from error
-            yield Document(title=title, link=link, snippet=text)
+            except ValueError as error:
+                skip(f"{path}:{number} is no JSON: {error}")
+                continue
+            if (document := _page(page, f"{path}:{number}", skip)) is not None:
+                yield document
 
 
-def _read_markdown(path: Path, root: Path) -> Iterator[Document]:
+def _page(page: Any, where: str, skip: Skip) -> Document | None:
+    """A page of one of the usual forms: title and text, or all of it in `contents`, its title on the first line.
+
+    The second is that of Search-R1's corpora (PeterJinGo/wiki-18-corpus).
+    """
+    if not isinstance(page, dict):
+        skip(f"{where} is no object: {str(page)[:80]!r}")
+        return None
+    title, text = _field(page, "title"), _field(page, "text")
+    if not text and (contents := _field(page, "contents")):
+        first, _, rest = contents.partition("\n")
+        title, text = (title or first.strip().strip('"'), rest.strip()) if rest.strip() else (title, contents)
+    if not text:
+        skip(f"{where} has no text; expected `title` and `text`, or `contents`")
+        return None
+    # `url` is what WikiExtractor and many dumps write.
+    return Document(title=title, link=_field(page, "link") or _field(page, "url") or _field(page, "id"), snippet=text)
+
+
+def _field(page: dict[str, Any], name: str) -> str:
+    value = page.get(name)
+    return "" if value is None else str(value).strip()
+
+
+def _read_markdown(path: Path, root: Path, _: Skip) -> Iterator[Document]:
     """One document for each first or second level heading."""
     link = quote(path.relative_to(root).as_posix())
     top, title, body, fenced = path.stem, "", list[str](), False
@@ -103,7 +149,7 @@ def _read_markdown(path: Path, root: Path) -> Iterator[Document]:
     yield from section()
 
 
-def _read_wiki(path: Path, _: Path) -> Iterator[Document]:
+def _read_wiki(path: Path, _: Path, __: Skip) -> Iterator[Document]:
     """Articles of a `pages-articles` dump; redirects and other namespaces are left out."""
     base = ""
     with _open(path) as file:
@@ -128,26 +174,38 @@ def _article(page: ElementTree.Element, base: str) -> Document | None:
     found = {child.tag.rpartition("}")[2]: child for child in page.iter()}
     title = found["title"].text or "" if "title" in found else ""
     text = found["text"].text or "" if "text" in found else ""
-    if not title or not text or "redirect" in found or ("ns" in found and found["ns"].text != "0"):
+    if not title or not text or "redirect" in found or is_redirect(text) or ("ns" in found and found["ns"].text != "0"):
         return None
     link = f"{base}/{quote(title.replace(' ', '_'))}" if base else quote(title.replace(" ", "_"))
     return Document(title=title, link=link, snippet=plain_wikitext(text))
 
 
-def plain_wikitext(text: str) -> str:
-    """Readable text of wiki markup; good enough to be found and read, not to be rendered."""
-    text = re.sub(r"<!--.*?-->|<ref[^>]*/>|<ref.*?</ref>|<(math|gallery|timeline)\b.*?</\1>", "", text, flags=re.DOTALL)
-    for _ in range(6):  # templates and tables, from the inside out
-        shorter = re.sub(r"\{\{[^{}]*\}\}|\{\|[^{}]*\|\}", "", text)
-        if shorter == text:
-            break
-        text = shorter
-    text = re.sub(r"\[\[(?:File|Image|Category|Datei|Fichier|文件|分类)\s*:(?:[^\[\]]|\[\[[^\[\]]*\]\])*\]\]", "", text)
-    text = re.sub(r"\[\[(?:[^|\[\]]*\|)?([^\[\]|]*)\]\]", r"\1", text)
-    text = re.sub(r"\[https?://\S+ ([^\]]*)\]", r"\1", text)
-    text = re.sub(r"'{2,}|</?[a-zA-Z][^>]*>", "", text)
-    text = re.sub(r"^=+\s*(.*?)\s*=+\s*$", r"\1", text, flags=re.MULTILINE)
-    return re.sub(r"\n{3,}", "\n\n", html.unescape(text)).strip()
+def _read_array(path: Path, _: Path, skip: Skip) -> Iterator[Document]:
+    """A `.json` file with a list of pages; it is held in memory while it is read."""
+    with _open(path) as file:
+        try:
+            pages = json.load(file)
+        except ValueError as error:
+            raise CorpusError(f"{path} is no JSON: {error}") from error
+    if not isinstance(pages, list):
+        raise CorpusError(f"{path} holds a {type(pages).__name__}; expected a list of pages")
+    for number, page in enumerate(pages):
+        if (document := _page(page, f"{path}, page {number}", skip)) is not None:
+            yield document
 
 
-_READERS = {".jsonl": _read_lines, ".md": _read_markdown, ".xml": _read_wiki}
+def _read_text(path: Path, root: Path, _: Skip) -> Iterator[Document]:
+    """A `.txt` file as one page, named as the file is."""
+    with _open(path) as file:
+        text = file.read().decode("utf-8", "replace").strip()
+    if text:
+        yield Document(title=path.stem, link=quote(path.relative_to(root).as_posix()), snippet=text)
+
+
+_READERS = {
+    ".jsonl": _read_lines,
+    ".json": _read_array,
+    ".md": _read_markdown,
+    ".txt": _read_text,
+    ".xml": _read_wiki,
+}

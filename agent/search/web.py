@@ -153,8 +153,16 @@ class WebClient:
             text = text.replace(secret, "***")
         return text
 
-    async def json(self, method: str, url: str, *, headers: Mapping[str, str] | None = None, **request: Any) -> Any:
-        """Send a request until there is JSON.
+    async def json(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        check: Callable[[Any], None] | None = None,
+        **request: Any,
+    ) -> Any:
+        """Send a request until there is JSON; `check` raises TryLater for an answer that says it is none.
 
         Raises:
             ToolUnavailable: There was none in time; names status and advice.
@@ -165,9 +173,12 @@ class WebClient:
             response = await self.http.request(method, url, headers=dict(headers or {}), **request)
             if response.status_code == 200:
                 try:
-                    return response.json()
+                    answer = response.json()
                 except ValueError as error:
                     raise TryLater(f"the answer is no JSON: {response.text[:100]!r}") from error
+                if check is not None:
+                    check(answer)
+                return answer
             reason = f"HTTP {response.status_code}: {response.text[:200]!r}"
             if response.status_code in RETRIED:
                 raise TryLater(_advised(reason, response.status_code), retry_after_s=_retry_after_s(response))

@@ -1,7 +1,8 @@
 """The embedded default: a full-text index on disk or, for a small file, in memory. Needs no network, server or key.
 
 The index is tantivy's; SQLite's FTS5 was slower at questions of several words (benchmarks/local_search.py, docs/results.md).
-Words are stemmed as English; Chinese and Japanese are indexed by character.
+Words are stemmed as English, accents are folded; scripts without blanks between words, and Korean, are indexed by character.
+The same analyser reads pages and questions, so a word is found as it is written, in whatever script.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +18,18 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.search import Page, WebResult
-from agent.search.corpus import read_corpus
+from agent.search.corpus import Skip, read_corpus
 from agent.search.web import WebClient
 
 if TYPE_CHECKING:
     import tantivy
 
-VERSION = 1
+VERSION = 2
 _ABOUT = "deepeyes-index.json"
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
-_TOKENS = r"[\p{Han}\p{Hiragana}\p{Katakana}]|[\p{L}\p{M}\p{N}_&&[^\p{Han}\p{Hiragana}\p{Katakana}]]+"
+_BY_CHARACTER = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_TOKENS = rf"[{_BY_CHARACTER}]\p{{M}}*|[\p{{L}}\p{{M}}\p{{N}}_&&[^{_BY_CHARACTER}]]+"
+_VOWEL_SIGNS = re.compile("[\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06ed]")
+"""Of Hebrew and Arabic, and Arabic's stretching sign: most texts leave them out."""
 _TITLE_BOOST = 2.0
 _HEAP_BYTES = 128_000_000
 """Of each of the two writing threads together: what a commit may hold back in memory."""
@@ -64,11 +68,15 @@ class Provider:
     def _search(self, query: str, max_hits: int) -> list[WebResult]:
         import tantivy
 
-        # In lower case, words are never taken for the query language's operators.
-        words = _WORD.findall(query.lower())
+        words = _analyser().analyze(_searched(query))
         if not words:
             return []
-        parsed = self._index.parse_query(" ".join(words), ["title", "text"], field_boosts={"title": _TITLE_BOOST})
+        schema = self._index.schema
+        parts = []
+        for word in words:
+            title = tantivy.Query.boost_query(tantivy.Query.term_query(schema, "title", word), _TITLE_BOOST)
+            parts += [title, *(tantivy.Query.term_query(schema, name, word) for name in ("text", "unsigned"))]
+        parsed = tantivy.Query.boolean_query([(tantivy.Occur.Should, part) for part in parts])
         snippets = tantivy.SnippetGenerator.create(self._searcher, parsed, self._index.schema, "text")
         snippets.set_max_num_chars(self._settings.snippet_chars)
         results = []
@@ -95,7 +103,12 @@ class Provider:
 
 
 def build_index(
-    source: Path, target: Path, *, commit_every: int = 100_000, on_progress: Callable[[int], None] | None = None
+    source: Path,
+    target: Path,
+    *,
+    commit_every: int = 100_000,
+    on_progress: Callable[[int], None] | None = None,
+    skip: Skip | None = None,
 ) -> int:
     """Build an index, or go on with one that was interrupted; what was committed is not read twice.
 
@@ -104,6 +117,7 @@ def build_index(
         target: A folder; made if need be.
         commit_every: Documents after which an interruption loses nothing.
         on_progress: Called with the number of documents after each commit.
+        skip: Told of each page that is left out, with file and line.
 
     Returns:
         Number of documents.
@@ -128,7 +142,7 @@ def build_index(
     count = index.searcher().num_docs
     try:
         done = count
-        for number, document in enumerate(read_corpus(source)):
+        for number, document in enumerate(read_corpus(source, skip)):
             if number < done:
                 continue
             writer.add_document(_document(document))
@@ -183,18 +197,34 @@ def _make(path: Path | None) -> tantivy.Index:
     schema = tantivy.SchemaBuilder()
     schema.add_text_field("title", stored=True, tokenizer_name="words")
     schema.add_text_field("text", stored=True, tokenizer_name="words")
+    schema.add_text_field("unsigned", stored=False, tokenizer_name="words")
     schema.add_text_field("link", stored=True, tokenizer_name="raw")
     index = tantivy.Index(schema.build(), path=None if path is None else str(path))
-    words = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.regex(_TOKENS))
-    words = words.filter(tantivy.Filter.lowercase()).filter(tantivy.Filter.stemmer("english"))
-    index.register_tokenizer("words", words.build())
+    index.register_tokenizer("words", _analyser())
     return index
+
+
+def _analyser() -> tantivy.TextAnalyzer:
+    import tantivy
+
+    words = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.regex(_TOKENS))
+    # Folded before they are made small: a small dotted I would be two characters.
+    for kind in (tantivy.Filter.ascii_fold(), tantivy.Filter.lowercase(), tantivy.Filter.stemmer("english")):
+        words = words.filter(kind)
+    return words.build()
+
+
+def _searched(text: str) -> str:
+    """Text as it is compared: one spelling of each letter, and no vowel signs where most people write none."""
+    return _VOWEL_SIGNS.sub("", unicodedata.normalize("NFC", text))
 
 
 def _document(document: WebResult) -> tantivy.Document:
     import tantivy
 
-    return tantivy.Document(title=document.title, text=document.snippet, link=document.link)
+    title, text = (unicodedata.normalize("NFC", part) for part in (document.title, document.snippet))
+    unsigned = _searched(f"{title}\n{text}") if _VOWEL_SIGNS.search(title) or _VOWEL_SIGNS.search(text) else ""
+    return tantivy.Document(title=title, text=text, link=document.link, unsigned=unsigned)
 
 
 def _marked(snippet: tantivy.Snippet, mark: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.search import Page, WebResult
 from agent.search.pages import read_web_page
 from agent.search.results import web_results
-from agent.search.web import WebClient
+from agent.search.web import TryLater, WebClient
 
 
 class Settings(BaseModel):
@@ -35,10 +37,21 @@ class Provider:
         wanted = {"q": query, "format": "json", "language": settings.language}
         if settings.engines:
             wanted["engines"] = settings.engines
-        answer = await self._web.json("GET", f"{settings.base_url.rstrip('/')}/search", params=wanted)
+        url = f"{settings.base_url.rstrip('/')}/search"
+        answer = await self._web.json("GET", url, params=wanted, check=_some_engine_answered)
         names = {"title": "title", "link": "url", "snippet": "content", "date": "publishedDate"}
         return web_results("searxng", answer, ("results",), names, max_hits=max_hits)
 
     async def open_page(self, link: str) -> Page:
         """See `PageProvider`."""
         return await read_web_page(self._web, link)
+
+
+def _some_engine_answered(answer: Any) -> None:
+    """Raises:
+    TryLater: Nothing was found because the engines did not answer: that is no search without results.
+    """
+    silent = answer.get("unresponsive_engines") if isinstance(answer, dict) else None
+    if silent and not answer.get("results"):
+        reasons = ", ".join(": ".join(map(str, each)) if isinstance(each, list) else str(each) for each in silent[:5])
+        raise TryLater(f"no engine answered ({reasons})")

@@ -97,7 +97,7 @@ def test_markdown_is_one_document_a_section(tmp_path):
 
 def test_wiki_markup_becomes_text():
     text = "{| class=x\n| cell\n|}<!-- c -->''it'' [http://x y] <math>a</math>[[Category:Z]]&nbsp;<br/>end"
-    assert plain_wikitext(text).replace("\xa0", " ").split() == ["it", "y", "end"]
+    assert plain_wikitext(text).replace("\xa0", " ").split() == ["cell", "it", "y", "end"]
 
 
 def test_an_interrupted_build_goes_on_where_it_stopped(pages, tmp_path):
@@ -139,16 +139,89 @@ def test_a_build_that_is_killed_goes_on_without_losing_or_repeating_a_document(t
     assert provider._open_page("l19999").title == "t19999"
 
 
-def test_a_broken_line_is_named_and_what_came_before_is_kept(pages, tmp_path):
-    text = pages.read_text()
-    pages.write_text(text + "{oops\n")
-    with pytest.raises(CorpusError, match=r"pages\.jsonl:4 is no page"):
-        local.build_index(pages, tmp_path / "index")
-    pages.write_text(text + json.dumps(PAGES[0]))
-    assert local.build_index(pages, tmp_path / "index") == 4
+def test_a_page_that_cannot_be_read_is_left_out_by_name_and_the_others_are_indexed(pages, tmp_path):
+    bad = ["{oops", "[1]", '{"title": "no text"}', '{"title": null, "text": null}']
+    pages.write_text(pages.read_text() + "\n".join(bad) + "\n" + json.dumps(PAGES[0]))
+    left_out = []
+    assert local.build_index(pages, tmp_path / "index", skip=left_out.append) == 4
+    assert [what.split(" ")[0].rpartition(":")[2] for what in left_out] == ["4", "5", "6", "7"]
+    assert ask(tmp_path / "index")._searcher.num_docs == 4
+
+
+def test_a_file_that_is_damaged_as_a_whole_is_an_error_in_words(tmp_path):
     (tmp_path / "x.xml").write_text("<mediawiki><page>")
     with pytest.raises(CorpusError, match="no MediaWiki dump"):
         list(read_corpus(tmp_path / "x.xml"))
+    for name, pack in (("x.xml.gz", gzip.compress), ("y.xml.bz2", bz2.compress), ("z.jsonl.gz", gzip.compress)):
+        text = DUMP if ".xml" in name else "".join(json.dumps({"title": str(n), "text": str(n) * 99}) + "\n" for n in range(99))
+        (tmp_path / name).write_bytes(pack(text.encode())[:-30])
+        with pytest.raises(CorpusError, match="is cut off or damaged behind .* pages"):
+            list(read_corpus(tmp_path / name))
+
+
+def test_usual_forms_of_corpora_are_read(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"id": "7", "contents": '"Red panda"\nA small mammal.'}) + "\n")
+    (tmp_path / "b.json").write_text(json.dumps([{"title": None, "text": "x", "url": None}, {"title": "T", "text": "y", "link": "l"}]))
+    (tmp_path / "c.txt").write_text("plain")
+    found = [(page.title, page.link, page.snippet) for page in read_corpus(tmp_path)]
+    assert found == [("Red panda", "7", "A small mammal."), ("", "", "x"), ("T", "l", "y"), ("c", "c.txt", "plain")]
+
+
+async def test_a_field_without_a_value_is_no_word(tmp_path):
+    path = tmp_path / "pages.jsonl"
+    path.write_text(json.dumps({"title": None, "text": "x"}) + "\n")
+    assert await ask(path).search("None", max_hits=3) == []
+
+
+@pytest.mark.parametrize(
+    ("title", "query"),
+    [(title, title) for title in ("दिल्ली", "भारत की राजधानी", "กรุงเทพ", "ঢাকা", "முதல்", "İstanbul", "مُحَمَّد", "עִבְרִית", "ភ្នំពេញ", "Ελλάδα")]
+    + [
+        ("Müller Zürich", "muller zurich"), ("İstanbul", "istanbul"), ("Straße", "strasse"), ("مُحَمَّد", "محمد"), ("محمد", "مُحَمَّد"),
+        ("עִבְרִית", "עברית"), ("서울특별시는 대한민국의 수도이다", "서울의 수도"), ("Cafe\u0301", "Café"), ("Café", "CAFE\u0301"), ("AND", "and"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("built", [False, True])
+async def test_a_title_of_any_script_is_found_as_people_write_it(tmp_path, title, query, built):
+    path = tmp_path / "pages.jsonl"
+    others = [{"title": "Something else", "text": f"filler {n}", "link": str(n)} for n in range(5)]
+    path.write_text("".join(json.dumps(page) + "\n" for page in [*others, {"title": title, "text": "here", "link": "found"}]))
+    if built:
+        local.build_index(path, tmp_path / "index")
+        path = tmp_path / "index"
+    assert [hit.link for hit in await ask(path).search(query, max_hits=1)] == ["found"]
+
+
+def test_what_templates_and_tables_say_is_kept():
+    text = """{{Infobox settlement
+| name = Alabama
+| image_flag = flag.svg
+| population_total = {{formatnum:5024279}}
+| area_total_km2 = 135765<ref name="a">b</ref>
+| established_date = {{Start date|1819|12|14}}
+}}
+At {{convert|1300|mi|km}}, or {{cvt|5|to|10|km}}, {{lang|zh|阿拉巴马}}, {{val|1.5|u=kg}}, {{unknown|42}}.{{cite web|title=In 1999}}
+{| class="wikitable" style="x"
+! Year !! style="width:1em" | Pop.
+|-
+| 1800 || align=right | 1,250
+|}"""
+    found = plain_wikitext(text)
+    for said in (
+        "population total: 5024279", "area total km2: 135765", "established date: 1819-12-14", "1300 mi", "5 to 10 km", "阿拉巴马",
+        "1.5 kg", "42.", "Year | Pop.", "1800 | 1,250",
+    ):  # fmt: skip
+        assert said in found, said
+    for gone in ("flag.svg", "1999", "align", "width", "{", "}"):
+        assert gone not in found, gone
+
+
+@pytest.mark.parametrize("text", ["#REDIRECT [[Alabama]]", "#redirect[[A]]", "  #WEITERLEITUNG [[A]]", "#重定向 [[A]]", "#REDIRECT: [[A]]"])
+def test_a_page_that_only_leads_to_another_is_left_out(tmp_path, text):
+    (tmp_path / "d.xml").write_text(f"<mediawiki><page><title>T</title><revision><text>{text}</text></revision></page></mediawiki>")
+    assert list(read_corpus(tmp_path)) == []
+    (tmp_path / "d.xml").write_text("<mediawiki><page><title>T</title><revision><text>#[[A]] is one\n#[[B]]</text></revision></page></mediawiki>")
+    assert len(list(read_corpus(tmp_path))) == 1
 
 
 def test_what_is_no_index_is_refused_with_advice(pages, tmp_path):
@@ -170,6 +243,6 @@ def test_what_is_no_index_is_refused_with_advice(pages, tmp_path):
     with pytest.raises(CorpusError, match="nothing to index"):
         list(read_corpus(tmp_path / "folder"))
     about = tmp_path / "index/deepeyes-index.json"
-    about.write_text(about.read_text().replace('"version": 1', '"version": 9'))
+    about.write_text(about.read_text().replace('"version": 2', '"version": 9'))
     with pytest.raises(ValueError, match="version 9"):
         ask(tmp_path / "index")

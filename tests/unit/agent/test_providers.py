@@ -243,3 +243,44 @@ async def test_the_published_cache_keeps_titles_aligned_and_leaves_out_lost_imag
         open_search({"provider": "mmsearch_r1", "path": path})
     with pytest.raises(FileNotFoundError, match="no image-search cache"):
         open_search({"provider": "mmsearch_r1", "path": tmp_path / "none.json"})
+
+
+async def test_no_result_of_engines_that_did_not_answer_is_an_outage_and_is_not_recorded():
+    silent = {"results": [], "unresponsive_engines": [["google", "CAPTCHA"], ["brave", "too many requests"]]}
+    for answer, found in ((silent, None), ({"results": [], "unresponsive_engines": []}, []), ({"results": []}, [])):
+        transport = httpx.MockTransport(lambda _, answer=answer: httpx.Response(200, json=answer))
+        web = WebClient("searxng", WebSettings(attempts=2), transport=transport)
+        provider = load_plugin(PROVIDERS, "searxng")
+        asked = provider.Provider(provider.Settings(base_url="http://searx.test"), web).search("x", max_hits=3)
+        if found is None:
+            with pytest.raises(ToolUnavailable, match="no engine answered .google: CAPTCHA, brave: too many requests."):
+                await asked
+        else:
+            assert await asked == found
+        await web.aclose()
+
+
+@pytest.mark.parametrize(
+    ("status", "page", "outage"),
+    [
+        (202, "", True),
+        (403, "", True),
+        (429, "", True),
+        (200, "<html><div class='anomaly-modal__title'>Unfortunately, bots use DuckDuckGo too. No results</div></html>", True),
+        (200, "<html><body>Please wait</body></html>", True),
+        (200, "<html><div class='no-results'>No results found for <b>xqzv</b>.</div></html>", False),
+    ],
+)
+async def test_a_page_for_bots_is_no_search_without_results(monkeypatch, status, page, outage):
+    """The library is the real one; it says «No results found.» to each of them."""
+    http_client = pytest.importorskip("ddgs.http_client", reason="needs the package ddgs, of the extra search")
+    answer = type("Answer", (), {"status_code": status, "text": page})()
+    monkeypatch.setattr(http_client.HttpClient, "request", lambda self, *_, **__: answer)
+    web = WebClient("duckduckgo", WebSettings(attempts=1))
+    asked = duckduckgo.Provider(duckduckgo.Settings(), web).search("xqzv", max_hits=3)
+    if outage:
+        with pytest.raises(ToolUnavailable, match=f"no site says that there are none .HTTP {status}"):
+            await asked
+    else:
+        assert await asked == []
+    await web.aclose()
