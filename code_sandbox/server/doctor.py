@@ -12,6 +12,7 @@ import asyncio
 import sys
 
 from code_sandbox.command_line import end_with
+from code_sandbox.server import fonts
 from code_sandbox.server.serving import measure_here
 from code_sandbox.server.settings import ServerSettings, load_settings
 
@@ -40,6 +41,7 @@ def report(settings: ServerSettings) -> int:
         f"cells cannot: {', '.join(isolation.refused) or 'nothing'}",
         *(f"cells CAN:    {attempt}" for attempt in isolation.allowed),
         *(f"missing:      {layer}: {reason}" for layer, reason in isolation.missing.items()),
+        f"CJK font:     {font.name if (font := fonts.found()) is not None else fonts.ADVICE}",
     ]
     sys.stdout.writelines(f"{line}\n" for line in lines)
     return int(isolation.level == 0)

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from code_sandbox.server import fonts
+
 _INLINE = "module://matplotlib_inline.backend_inline"
 _SHOWN_INLINE = ("inline", "auto", "agg", _INLINE, "none")
 _INSTALL = re.compile(
@@ -66,6 +68,7 @@ def install(shell: Any) -> None:
     _run_commands_through_a_pipe(shell)
     _report_interrupts_in_a_line(shell)
     _show_figures_inline(shell)
+    fonts.use()
     from PIL import ImageShow
 
     # Before the programs that open a window.

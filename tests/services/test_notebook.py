@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from code_sandbox.client import SandboxClient
+from code_sandbox.server import fonts
 from tests.conftest import png
 
 pytestmark = pytest.mark.services
@@ -91,3 +92,34 @@ async def test_a_time_out_keeps_the_variables_in_every_library(session, code):
     result = await session.execute(code, timeout_s=1)
     assert (result.status, result.state_lost) == ("timeout", False)
     assert (await session.execute("kept")).result == "41"
+
+
+_GLYPHS = """
+import io, matplotlib.pyplot as plt, numpy
+from PIL import Image
+def drawn(text, **more):
+    figure = plt.figure(figsize=(1, 1), dpi=100)
+    figure.text(0.1, 0.3, text, fontsize=40, **more)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    plt.close(figure)
+    return numpy.asarray(Image.open(io.BytesIO(buffer.getvalue())).convert("L"))
+box = drawn("\\ue123")
+"""
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["", "plt.rcParams['font.sans-serif'] = ['SimHei']", "plt.rcParams['font.family'] = 'Microsoft YaHei'", "plt.rcdefaults()",
+     "plt.rcParams['font.sans-serif'] = ['SimHei', 'Arial']; plt.rcParams['axes.unicode_minus'] = False"],
+)  # fmt: skip
+async def test_chinese_text_in_a_figure_has_glyphs_of_its_own(session, setting):
+    if fonts.found() is None:
+        pytest.skip("needs a CJK font of this machine: apt-get install fonts-wqy-microhei")
+    assert "missing from font" in (await session.execute(_GLYPHS, timeout_s=60)).stderr
+    result = await session.execute(
+        setting + "\n[bool((drawn(one) != drawn(other)).any()) for one, other in ('中文', '日本', '한국')], "
+        "bool((drawn('中') == box).all())",
+        timeout_s=60,
+    )
+    assert (result.result, result.stderr) == ("([True, True, True], False)", "")
