@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 import socket
 import uuid
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from agent.records import Rollout, RolloutFacts, RolloutHead, parse_head, parse_
 
 _log = logging.getLogger(__name__)
 _TOLD_OF_A_FILE = 20
+_HASH = re.compile(r"[0-9a-f]{64}")
 _T = TypeVar("_T")
 
 
@@ -130,9 +132,13 @@ def _write_whole(path: Path, data: bytes) -> None:
 def image_path(directory: Path, sha256: str) -> Path:
     """Where an image of a recorded episode lies: beside the records, in the run's store, or as a preview.
 
+    A record may be somebody else's: what is no content hash names no image, and a link leads nowhere.
+
     Raises:
         FileNotFoundError: Nowhere.
     """
+    if _HASH.fullmatch(sha256) is None:
+        raise FileNotFoundError(f"{sha256[:100]!r} names no image; expected a sha256 in hexadecimal")
     places = (
         directory / "images" / sha256,
         _in_store(directory / "images", sha256),
@@ -140,7 +146,7 @@ def image_path(directory: Path, sha256: str) -> Path:
         directory / "previews" / sha256,
     )
     for path in places:
-        if path.is_file():
+        if path.is_file() and not path.is_symlink():
             return path
     raise FileNotFoundError(f"no image {sha256} for the episodes in {directory}; expected it in {places[0].parent}")
 

@@ -9,9 +9,11 @@ import csv
 import html
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from evaluation.analysis.analytics import ToolUse, analyse
 from evaluation.analysis.compare import Comparison, compare_runs
@@ -334,10 +336,20 @@ _COLUMNS = (
 )  # fmt: skip
 
 
+_NUMBER = re.compile(r"[+-]?[0-9][0-9.,]*(?:[eE][+-]?[0-9]+)?%?")
+
+
 def scores_csv(rows: Sequence[ScoreRow]) -> str:
     """One line an episode, for a spreadsheet."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(_COLUMNS)
-    writer.writerows([getattr(row, name) for name in _COLUMNS] for row in rows)
+    writer.writerows([_as_text(getattr(row, name)) for name in _COLUMNS] for row in rows)
     return buffer.getvalue()
+
+
+def _as_text(value: Any) -> Any:
+    """A cell that a spreadsheet takes for no formula: what a model wrote may begin as one, and would be worked out."""
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    return value if _NUMBER.fullmatch(value) else f"'{value}"

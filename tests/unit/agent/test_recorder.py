@@ -146,7 +146,7 @@ async def test_an_image_that_the_runs_store_has_is_not_written_again(tmp_path):
     assert sum(path.is_file() for path in store.rglob("*")) == 1
     assert image_path(tmp_path / "rollouts", image.sha256) == store / image.sha256[:2] / image.sha256
     with pytest.raises(FileNotFoundError, match="no image 00"):
-        image_path(tmp_path / "rollouts", "00")
+        image_path(tmp_path / "rollouts", "0" * 64)
 
 
 async def test_a_resumed_run_forgets_the_steps_that_it_makes_again(tmp_path):

@@ -1,4 +1,5 @@
 import asyncio
+import hashlib
 import json
 import tempfile
 from pathlib import Path
@@ -15,7 +16,7 @@ from agent.policy import Reply
 from agent.records import RolloutFacts
 from agent.settings import AgentSettings
 from agent.testing import EchoTool, ScriptedPolicy
-from agent.trajectory import TrajectoryWriter, read_rollouts, tokens
+from agent.trajectory import TrajectoryWriter, image_path, read_rollouts, tokens
 from tests.conftest import png
 
 FORMAT = format_of("qwen2_5_vl")
@@ -112,6 +113,20 @@ async def test_an_image_is_stored_once(tmp_path):
     for _ in range(3):
         writer.write(await an_episode())
     assert len(list((tmp_path / "images").iterdir())) == 1
+
+
+def test_a_record_of_somebody_else_reads_no_file_but_its_images(tmp_path):
+    secret = tmp_path / "private.png"
+    secret.write_bytes(png())
+    (tmp_path / "run/images").mkdir(parents=True)
+    named = hashlib.sha256(png()).hexdigest()
+    (tmp_path / "run/images" / named).symlink_to(secret)
+    for name in ("../../private.png", str(secret), "/dev/zero", named, named.upper(), f"{named}\n", "", "a\0"):
+        with pytest.raises(FileNotFoundError):
+            image_path(tmp_path / "run", name)
+    (tmp_path / "run/images" / named).unlink()
+    (tmp_path / "run/images" / named).write_bytes(png())
+    assert image_path(tmp_path / "run", named).read_bytes() == png()
 
 
 async def test_a_line_cut_by_a_kill_loses_only_itself(tmp_path):

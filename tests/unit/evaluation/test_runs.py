@@ -284,6 +284,17 @@ def test_a_report_is_one_file_with_provenance_warnings_and_lazy_images(tmp_path)
     assert rows[1]["correct"] == "False"
 
 
+@pytest.mark.parametrize(
+    ("said", "cell"),
+    [("=HYPERLINK(1)", "'=HYPERLINK(1)"), ("@SUM(1)", "'@SUM(1)"), ("+x", "'+x"), ("-5", "-5"), ("+1,000.5", "+1,000.5"), ("5", "5")],
+)
+def test_text_of_a_model_is_never_a_formula_of_a_spreadsheet(tmp_path, said, cell):
+    make_run(tmp_path / "run", lambda item, _: episode(said))
+    write_run_report(tmp_path / "run", tmp_path / "run/report.html")
+    rows = list(csv.DictReader((tmp_path / "run/scores.csv").read_text().splitlines()))
+    assert {row["prediction"] for row in rows} == {cell}
+
+
 def test_text_of_a_model_is_never_markup_of_the_report(tmp_path):
     evil = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"
     make_run(tmp_path / "run", lambda item, _: episode(evil, code=f"print('''{evil}''')"))
