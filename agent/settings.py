@@ -82,6 +82,8 @@ class AgentSettings(BaseModel):
     """Calls by name of the tool that may succeed in an episode; further ones are refused to the model."""
     python_timeout_s: float = Field(200.0, gt=0, le=MAX_TIMEOUT_S)
     """Of one cell. Published: 200 in training and in the demo, 60 in evaluation."""
+    show_last_value: bool = False
+    """Shows the text of a cell's last expression behind what it printed, as a notebook does. Published: off."""
     max_hits: int = Field(5, ge=1)
     """Results of one search."""
     page_chars: int = Field(6000, ge=100)

@@ -57,8 +57,14 @@ def _add_sandbox(commands: Commands[argparse.ArgumentParser]) -> None:
         ("doctor", "code_sandbox.server.doctor", "which isolation this machine allows, and what is missing"),
     ):
         _pass_on_to(actions, action, module, text, prog=f"deepeyes sandbox {action}")
-    bench = actions.add_parser("bench", help="what sessions and cells cost here; options of benchmarks/sandbox_sessions.py")
-    bench.add_argument("options", nargs=argparse.REMAINDER)
+    # No prefix and no help of its own: whatever stands behind it is the benchmark's, `--help` too.
+    bench = actions.add_parser(
+        "bench",
+        help="what sessions and cells cost here; options of benchmarks/sandbox_sessions.py",
+        prefix_chars="\0",
+        add_help=False,
+    )
+    bench.add_argument("options", nargs="*")
     bench.set_defaults(handler=_sandbox_bench)
     run = actions.add_parser("run", help="run one file of Python in a session")
     run.add_argument("file", type=Path, help="`-` for standard input")

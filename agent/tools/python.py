@@ -83,9 +83,11 @@ class PythonTool:
         if result.state_lost:
             stderr.append("All variables are lost; the images are loaded again.")
         images = [ImageFile(image.data) for image in result.images]
-        observation = render_code_observation(
-            stdout=result.stdout.rstrip("\n"), stderr="\n".join(part for part in stderr if part), images=images
-        )
+        stdout = [result.stdout.rstrip("\n")]
+        # Of something that is shown as an image, the text is only its name.
+        if self._settings.show_last_value and not (images and result.result.startswith("<")):
+            stdout.append(result.result)
+        observation = render_code_observation(stdout=_lines(stdout), stderr=_lines(stderr), images=images)
         # The clock of the server may stop a little short of the limit at which it stopped the program.
         program_s = max(result.execution_time_s, timeout_s if result.status == "timeout" else 0.0)
         return ToolResult(observation, error, program_s)
@@ -95,6 +97,10 @@ class PythonTool:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+
+def _lines(parts: list[str]) -> str:
+    return "\n".join(part for part in parts if part)
 
 
 def _outage(error: SandboxError) -> ToolUnavailable:

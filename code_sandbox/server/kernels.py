@@ -26,7 +26,7 @@ from jupyter_client.connect import write_connection_file
 
 from code_sandbox.errors import BadImage, KernelStartFailed
 from code_sandbox.server.cells import Cell, CellClock, CellOutput
-from code_sandbox.server.notebook import BoundedText, shown_text
+from code_sandbox.server.notebook import BoundedText, is_object, shown_text
 from code_sandbox.server.session_process import SessionProcess, make_directory
 from code_sandbox.server.view import INNER_DIRECTORY
 from code_sandbox.server.zygote_client import Zygote
@@ -37,12 +37,12 @@ _OPEN = """\
 import random as _r, numpy as _n
 from code_sandbox.pictures import opened as _o, upright_rgb as _u
 from code_sandbox.server.display import FIGURE_OPTIONS as _f, ImageEncoder as _e
-from code_sandbox.server.notebook import install as _i
+from code_sandbox.server.notebook import complete_streams as _c, install as _i, live_with_forks as _p
 _r.seed({seed}); _n.random.seed({seed} % 2**32)
 get_ipython().config.InlineBackend.print_figure_kwargs = _f
-_encoder = _e(); _encoder.install(get_ipython()); _i(get_ipython())
+_encoder = _e(); _encoder.install(get_ipython()); _i(get_ipython()); _c(); _p(get_ipython())
 {lines}
-del _r, _n, _o, _u, _f, _e, _i"""
+del _r, _n, _o, _u, _f, _e, _i, _c, _p"""
 _ENCODING = "_encoder.max_pixels, _encoder.mime = {max_pixels}, {mime!r}"
 
 
@@ -198,7 +198,8 @@ class JupyterKernel:
                 kept[content["name"]].write(content["text"])
             elif kind in ("display_data", "execute_result"):
                 data = content["data"]
-                if not _keep_image(output, data, cell.max_images) and kind == "display_data" and (text := shown_text(data)):
+                is_told = kind == "display_data" or is_object(data.get("text/plain", ""))
+                if not _keep_image(output, data, cell.max_images) and is_told and (text := shown_text(data)):
                     kept["stdout"].write(f"{text}\n")
                 if kind == "execute_result":
                     output.result = data.get("text/plain", "")[: cell.max_chars + 1]

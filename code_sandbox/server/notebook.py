@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import io
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from code_sandbox.server import fonts
 
 _INLINE = "module://matplotlib_inline.backend_inline"
+_PIXELS = ("png", "png2x", "retina", "jpg", "jpeg")
 _SHOWN_INLINE = ("inline", "auto", "agg", _INLINE, "none")
 _INSTALL = re.compile(
     r"\s*(?:\S*python\S*\s+-m\s+)?(?:uv\s+)?(?:pip[0-9.]*|conda|mamba|apt|apt-get)\s+(?:install|download)\b"
@@ -19,6 +22,7 @@ _INSTALL = re.compile(
 _NO_INSTALL = "nothing can be installed here: the sandbox has no network. NumPy, pandas, SciPy, scikit-image, OpenCV, "
 _NO_INSTALL += "SymPy, Pillow and Matplotlib are there"
 _CHUNK_BYTES = 1 << 16
+_NOT_SHOWN = "cannot be shown here; show text, a PIL image or a figure"
 _TEXTS = ("text/markdown", "text/latex", "text/html")
 
 
@@ -51,16 +55,97 @@ class BoundedText(io.TextIOBase):
         return "".join(self._head) + self._tail
 
 
+class CellStream(BoundedText):
+    """What a cell has as stdout or stderr: text is kept here, bytes too, and subprocesses get the descriptor behind it."""
+
+    errors = "replace"
+
+    def __init__(self, room: int, descriptor: int) -> None:
+        super().__init__(room)
+        self._descriptor = descriptor
+        self.buffer = _BytesAsText(self)
+
+    def fileno(self) -> int:
+        """The descriptor of the file that subprocesses and C code write to."""
+        return self._descriptor
+
+    def reconfigure(self, **_: Any) -> None:
+        """Nothing to do: the text never becomes bytes here."""
+
+
+class _BytesAsText(io.BufferedIOBase):
+    """The bytes side of a text stream; closing it, as a wrapper does that is thrown away, leaves the stream open."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Take all of it."""
+        self._stream.write(self._decoder.decode(bytes(data)))
+        return len(data)
+
+    def close(self) -> None:
+        """Stay open."""
+
+
 def shown_text(data: Mapping[str, Any]) -> str:
     """What `display` of something without pixels says: its text, or that it cannot be shown."""
     plain = str(data.get("text/plain", ""))
-    if plain and not plain.startswith("<IPython.core.display."):
-        return plain
+    drawn = ", ".join(mime for mime in data if mime.startswith("image/") or mime == "application/pdf")
+    if plain and not is_object(plain):
+        return f"{plain}\n[{drawn} {_NOT_SHOWN}]" if drawn else plain
     for mime in _TEXTS:
-        if mime in data:
+        # A player's or a frame's own markup says nothing.
+        if mime in data and not plain.startswith("<IPython.lib."):
             return str(data[mime])
     kinds = ", ".join(mime for mime in data if mime != "text/plain") or plain
-    return f"[{kinds} cannot be shown here; show text, a PIL image or a figure]" if kinds else ""
+    return f"[{kinds} {_NOT_SHOWN}]" if kinds else ""
+
+
+def is_object(text: str) -> bool:
+    """Whether the text of a value is only the name of something that would be looked at."""
+    return text.startswith(("<IPython.core.display.", "<IPython.lib.display."))
+
+
+def complete_streams() -> None:
+    """Give a kernel's streams what programs expect of a file, and let what cannot be encoded be a question mark."""
+    kind: Any = type(sys.stdout)
+    flush = kind._flush_buffers
+
+    # Not `write`: IPython replaces that of each stream in every cell.
+    def flush_encodable(stream: Any) -> Iterator[tuple[Any, str]]:
+        for parent, text in flush(stream):
+            yield parent, text.encode("utf-8", "replace").decode()
+
+    kind._flush_buffers = flush_encodable
+    kind.fileno = lambda stream: 2 if stream.name == "stderr" else 1
+    kind.reconfigure = lambda *_, **__: None
+    sys.stdout.buffer, sys.stderr.buffer = map(_BytesAsText, (sys.stdout, sys.stderr))  # type: ignore[misc, assignment]
+
+
+def live_with_forks(shell: Any) -> None:
+    """Let forked processes print where their descriptors lead, for they have copies of the streams that nobody reads.
+
+    One that comes to the end of the cell ends there: the answer is its parent's.
+    """
+    session = os.getpid()
+
+    def write_to_descriptors() -> None:
+        sys.stdout, sys.stderr = (
+            io.TextIOWrapper(io.FileIO(fd, "w", closefd=False), errors="replace", write_through=True) for fd in (1, 2)
+        )
+
+    def end(*_: object) -> None:
+        if os.getpid() != session:
+            os._exit(0)
+
+    os.register_at_fork(after_in_child=write_to_descriptors)
+    shell.events.register("post_run_cell", end)
 
 
 def install(shell: Any) -> None:
@@ -119,8 +204,9 @@ def _report_interrupts_in_a_line(shell: Any) -> None:
 def _show_figures_inline(shell: Any) -> None:
     """There is no screen: whatever backend is asked for, figures are shown, and a line says so."""
     import matplotlib.pyplot as pyplot
+    from IPython.core import pylabtools
 
-    switch, enable = pyplot.switch_backend, shell.enable_matplotlib
+    switch, enable, drawn = pyplot.switch_backend, shell.enable_matplotlib, pylabtools.print_figure
 
     def say(name: object) -> None:
         if str(name).lower() not in _SHOWN_INLINE:
@@ -135,5 +221,11 @@ def _show_figures_inline(shell: Any) -> None:
         say(gui)
         return enable("inline")
 
+    def print_figure(figure: Any, fmt: str = "png", *arguments: Any, **options: Any) -> Any:
+        if fmt not in _PIXELS:
+            options.pop("pil_kwargs", None)
+        return drawn(figure, fmt, *arguments, **options)
+
+    pylabtools.print_figure = print_figure
     pyplot.switch_backend = switch_backend
     shell.enable_matplotlib = enable_matplotlib

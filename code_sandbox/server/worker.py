@@ -43,7 +43,7 @@ from traitlets.config import Config
 from code_sandbox.pictures import BROKEN
 from code_sandbox.server.confinement import LENGTH
 from code_sandbox.server.display import FIGURE_OPTIONS, ImageEncoder, QuestionImage
-from code_sandbox.server.notebook import BoundedText, install, shown_text
+from code_sandbox.server.notebook import CellStream, install, is_object, live_with_forks, shown_text
 
 MAX_IMAGES = 64
 _MIMES = ("image/png", "image/jpeg")
@@ -95,7 +95,8 @@ class _Hook(DisplayHook):
 
     def write_format_data(self, format_dict: Mapping[str, Any], md_dict: Any = None) -> None:
         self.shell.collected.result = str(format_dict.get("text/plain", ""))
-        self.shell.collected.add(format_dict, self.shell.encoder)
+        if not self.shell.collected.add(format_dict, self.shell.encoder) and is_object(self.shell.collected.result):
+            print(shown_text(format_dict))
 
     def finish_displayhook(self) -> None:
         self._is_active = False
@@ -173,7 +174,7 @@ def run_cell(shell: CellShell, request: Mapping[str, Any], *, output: int | None
     collected = shell.collected = _Collected(request["max_images"], request["max_bytes"])
     shell.encoder.max_pixels, shell.encoder.mime = request["max_pixels"], request["mime"]
     # One character more than allowed is kept, so that the server sees that something was cut.
-    out, err = BoundedText(max_chars + 1), BoundedText(max_chars + 1)
+    out, err = (CellStream(max_chars + 1, descriptor) for descriptor in (1, 2))
     saved = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -218,6 +219,7 @@ def _open(shell: CellShell, request: Mapping[str, Any], descriptors: list[int]) 
         shell.push({f"image_{number}": QuestionImage(fd) for number, fd in enumerate(descriptors, start=1)})
     except BROKEN as error:
         return {"unreadable": str(error) or type(error).__name__}
+    live_with_forks(shell)
     # multiprocessing asks the main module for it.
     shell.user_module.__spec__ = None
     if "" not in sys.path:

@@ -36,6 +36,20 @@ async def session(any_sandbox_url):
         ("print('\\x1b[31mred\\x1b[0m')", "red"),
         ("image_1.save('/tmp/crop.png'); print(__import__('os').path.getsize('/tmp/crop.png') > 0)", "True"),
         ("import multiprocessing\np = multiprocessing.get_context('spawn').Process(target=len, args=('',)); p.start(); p.join(); print(p.exitcode)", "0"),
+        ("from IPython.display import SVG\nSVG('<svg xmlns=\"http://www.w3.org/2000/svg\"/>')", "image/svg+xml cannot be shown"),
+        ("image_1.save('a.gif')\nfrom IPython.display import Image\nImage('a.gif')", "image/gif cannot be shown"),
+        ("from IPython.display import Audio\nAudio(data=[0.0, 0.1], rate=8000)", "cannot be shown"),
+        ("import subprocess, sys\nsubprocess.run(['echo', 'hello'], stdout=sys.stdout); sys.stdout.fileno()", "hello"),
+        ("import sys, subprocess\nsubprocess.run('echo hello >&2', shell=True, stderr=sys.stderr)", "hello"),
+        ("import faulthandler, sys\nfaulthandler.enable(); print(sys.stdout.isatty())", "False"),
+        ("import sys\nsys.stdout.reconfigure(encoding='utf-8'); print('hello')", "hello"),
+        ("import io, sys\nsys.stdout.buffer.write('热'.encode()); print()\nsys.stdout.write('x')", "热"),
+        ("import gc, io, sys\nwrapped = io.TextIOWrapper(sys.stdout.buffer, encoding='utf-8'); print('hel', end='', file=wrapped, flush=True)\ndel wrapped; gc.collect(); print('lo')", "hello"),
+        ("print('a\\ud800b')", "a?b"),
+        ("import multiprocessing\np = multiprocessing.Process(target=print, args=('hello',)); p.start(); p.join()", "hello"),
+        ("import multiprocessing\nwith multiprocessing.Pool(2) as pool: pool.map(print, ['hello'])", "hello"),
+        ("import os\nif os.fork() == 0:\n    print('hello', end='')\n    os._exit(0)\n_ = os.wait()", "hello"),
+        ("%config InlineBackend.figure_formats = ['svg']\nimport matplotlib.pyplot as plt; plt.plot([1]); plt.show()", "image/svg+xml cannot be shown"),
         ("open('own.py', 'w').write('value = 41')\nimport own\nprint(own.value)", "41"),
     ],
 )  # fmt: skip
@@ -92,6 +106,21 @@ async def test_a_time_out_keeps_the_variables_in_every_library(session, code):
     result = await session.execute(code, timeout_s=1)
     assert (result.status, result.state_lost) == ("timeout", False)
     assert (await session.execute("kept")).result == "41"
+
+
+async def test_a_child_that_goes_on_behind_a_fork_ends_with_its_cell_and_the_session_lives(session):
+    await session.execute("kept = 41")
+    result = await session.execute("import os\npid = os.fork()\nprint('both', pid == 0)\nif pid: _ = os.waitpid(pid, 0)", timeout_s=20)
+    assert (result.status, result.stdout.count("both")) == ("ok", 2)
+    assert (await session.execute("kept + 1")).result == "42"
+
+
+@pytest.mark.parametrize("form", ["retina", "jpeg", "png"])
+async def test_figures_of_other_formats_are_shown(session, form):
+    result = await session.execute(
+        f"%config InlineBackend.figure_formats = [{form!r}]\nimport matplotlib.pyplot as plt; plt.plot([1]); plt.show()", timeout_s=30
+    )
+    assert (result.status, len(result.images), result.stderr) == ("ok", 1, "")
 
 
 _GLYPHS = """

@@ -79,6 +79,15 @@ def test_export_is_of_a_training_run_or_with_a_form_of_an_evaluation(capsys, tmp
     assert code
 
 
+def test_what_stands_behind_sandbox_bench_is_the_benchmarks(capfd):
+    for arguments, code, said in ((["--help"], 0, "--peer-url"), (["--rounds", "none"], 2, "invalid int value: 'none'")):
+        with pytest.raises(SystemExit) as ended:
+            main(["sandbox", "bench", *arguments])
+        assert ended.value.code == code
+        written = capfd.readouterr()
+        assert said in written.out + written.err
+
+
 def test_doctor_says_what_is_there_and_what_to_do(capsys):
     code, output = call(capsys, "doctor")
     assert code == 0

@@ -173,3 +173,28 @@ async def test_tool_output_of_any_size_is_cut_visibly():
     assert len(text) < 1100
     assert "characters were left out" in text
     assert text.endswith("</tool_response>")
+
+
+@pytest.mark.parametrize(
+    ("result", "published", "as_a_notebook"),
+    [
+        (ExecuteResult(status="ok", stdout="a\n", result="42"), "a", "a\n42"),
+        (ExecuteResult(status="ok", result="<image>"), "", "[image]"),
+        (ExecuteResult(status="ok", stdout="a", result=""), "a", "a"),
+        (
+            ExecuteResult(
+                status="ok",
+                result="<PIL.Image.Image image mode=RGB size=64x48>",
+                images=[CellImage(mime="image/png", data=png(), width_px=64, height_px=48)],
+            ),
+            "",
+            "",
+        ),
+    ],
+)
+async def test_the_value_of_the_last_expression_is_shown_on_request(result, published, as_a_notebook):
+    for show, stdout in ((False, published), (True, as_a_notebook)):
+        settings = AgentSettings(show_last_value=show)
+        tool = build_tools(["python"], make_context(sandbox=FakeSandbox([result]), settings=settings))["python"]
+        text = (await tool.run({"code": "x"})).observation.text
+        assert f"stdout:\n```\n{stdout}\n```" in text
