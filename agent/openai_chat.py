@@ -25,6 +25,7 @@ from agent.chat_answers import (
 from agent.chat_formats import without_reply_end
 from agent.errors import ContextFull, PolicyUnavailable
 from agent.messages import Message
+from agent.model_keys import NO_KEY
 from agent.policy import Reply
 from agent.protocol import STOP_STRINGS
 from serving.retries import RETRIED, pause_before_s
@@ -41,7 +42,7 @@ class ChatSettings(BaseModel):
     base_url: str
     """Such as http://127.0.0.1:18000/v1."""
     model: str
-    api_key: str = Field("EMPTY", repr=False)
+    api_key: str = Field(NO_KEY, repr=False)
     dialect: Literal["vllm", "openai"] = "vllm"
     """`vllm` asks for the stop string in the output and goes on with a reply that a primer began; `openai` does neither."""
     temperature: float = Field(0.0, ge=0)

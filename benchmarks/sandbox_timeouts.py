@@ -33,7 +33,7 @@ _LIBRARIES = {
     ),
     "PIL": (
         "from PIL import Image\ni = Image.new('RGB', (6000, 6000))\nwhile True: i = i.resize((6000, 6000), Image.LANCZOS)",
-        "from PIL import Image, ImageFilter as f\ni = Image.new('RGB', (3000, 3000))\nwhile True: i = i.filter(f.GaussianBlur(20))",
+        "from PIL import Image, ImageFilter as f\ni = Image.new('L', (3000, 99))\nwhile True: i.filter(f.GaussianBlur(20))",
         "from PIL import Image\ni = Image.new('RGB', (3000, 3000))\nwhile True: i = i.rotate(7)",
     ),
     "matplotlib": (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from agent.chat_formats import begins_replies, image_rule_for
 from agent.episode import Episode
 from agent.images import ImageFile, UnreadableImage
 from agent.messages import Message
+from agent.model_keys import model_key
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
 from agent.options import add_agent_options, given_settings, settings_of
 from agent.policy import Policy, Reply
@@ -103,7 +103,7 @@ async def chat(options: ChatOptions) -> int:
     server = ChatSettings(
         base_url=options.base_url,
         model=options.model or "",
-        api_key=os.environ.get("OPENAI_API_KEY", "").strip() or "EMPTY",
+        api_key=model_key([options.base_url]),
         dialect=options.dialect,
     )
     rule = image_rule_for(server.model, options.settings.image_max_pixels)
@@ -158,7 +158,7 @@ def parse(arguments: list[str] | None = None) -> ChatOptions:
     parser.add_argument("--image", type=Path, action="append", default=[])
     parser.add_argument("--model", help="name at the server; by default the first it lists")
     parser.add_argument(
-        "--base-url", default="http://127.0.0.1:8001/v1", help="any OpenAI-compatible server; key: OPENAI_API_KEY"
+        "--base-url", default="http://127.0.0.1:8001/v1", help="any OpenAI-compatible server; key: MODEL_API_KEY"
     )
     parser.add_argument(
         "--dialect", choices=("vllm", "openai"), default="vllm", help="`openai` for servers that are not vLLM"

@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from agent.chat_formats import begins_replies
+from agent.model_keys import model_key
 from agent.options import add_agent_options, add_option, given_settings, settings_of
 from agent.settings import AgentSettings, with_sources
 from agent.setup import primer_of
@@ -36,7 +36,7 @@ from evaluation.runs.ask import ModelServers, RunStopped, infer
 from evaluation.runs.files import RunMismatch
 from evaluation.runs.folder import finished, open_run, read_items
 from evaluation.runs.provenance import read_provenance
-from evaluation.runs.readiness import MODEL_KEY_VARIABLE, ModelAsked, NotReady, check_servers
+from evaluation.runs.readiness import ModelAsked, NotReady, check_servers
 from evaluation.runs.score import score
 from evaluation.runs.serve import serve
 from evaluation.runs.settings import EvaluationSettings
@@ -279,7 +279,7 @@ def infer_run(out: Path, settings: EvaluationSettings, asked: ModelOptions, *, s
         servers = ModelServers(
             base_urls=urls,
             served_name=served_name,
-            api_key=model_key(),
+            api_key=model_key(urls),
             dialect=asked.dialect,
             max_episodes=asked.max_episodes,
             patience_s=asked.patience_s,
@@ -293,18 +293,14 @@ def _say(line: str) -> None:
     sys.stderr.flush()
 
 
-def model_key() -> str:
-    """The key of the model's servers."""
-    return os.environ.get(MODEL_KEY_VARIABLE, "").strip() or "EMPTY"
-
-
 def ready(settings: EvaluationSettings, asked: ModelOptions, *, scored: bool = True) -> None:
     """Ask every server of a run whether it is there, before anything is asked of the model.
 
     Raises:
         NotReady: One is not, or is not what was asked for.
     """
-    model = ModelAsked(base_urls=asked.base_urls, name=settings.model, api_key=model_key()) if asked.base_urls else None
+    urls = asked.base_urls
+    model = ModelAsked(base_urls=urls, name=settings.model, api_key=model_key(urls)) if urls else None
     check_servers(settings.agent, model, asked.scoring.judge if scored else None, say=_say)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from agent.chat_formats import begins_replies, image_rule_for
 from agent.episode import Episode
 from agent.errors import ToolUnavailable
+from agent.model_keys import NO_KEY
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
 from agent.protocol import render_error_observation
 from agent.records import EpisodeKey
@@ -83,7 +84,7 @@ class ModelServers:
     """With `/v1`."""
     served_name: str
     """The model's name there."""
-    api_key: str = "EMPTY"
+    api_key: str = NO_KEY
     dialect: Literal["vllm", "openai"] = "vllm"
     """Of agent/openai_chat.py."""
     max_episodes: int = 32

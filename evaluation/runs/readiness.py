@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from agent.errors import EpisodeFailure
+from agent.model_keys import KEY, NO_KEY
 from agent.search.gateway import open_search
 from agent.settings import AgentSettings
 from code_sandbox.client import SandboxClient
@@ -23,7 +24,6 @@ from judge.client import Judge, JudgeMisconfigured, JudgeSettings
 from judge.connection import model_names, refusal_text, status_and_json
 from serving.urls import without_logins
 
-MODEL_KEY_VARIABLE = "OPENAI_API_KEY"
 _WAIT_S = 5.0
 _MOST_NAMES, _MOST_CHARS = 20, 200
 _log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class ModelAsked:
     base_urls: tuple[str, ...]
     """With `/v1`."""
     name: str
-    api_key: str = "EMPTY"
+    api_key: str = NO_KEY
 
 
 def check_servers(
@@ -149,7 +149,7 @@ async def _ask_models(model: ModelAsked) -> None:
     bad = next((number for number, char in enumerate(model.api_key) if not "!" <= char <= "~"), None)
     if bad is not None:
         raise NotReady(
-            f"{MODEL_KEY_VARIABLE} has {len(model.api_key)} characters, and number {bad + 1} is a blank, a line break or no "
+            f"{KEY} has {len(model.api_key)} characters, and number {bad + 1} is a blank, a line break or no "
             "ASCII, which no key holds: set it again, without what was copied beside it"
         )
     headers = {"Authorization": f"Bearer {model.api_key}"}
@@ -179,8 +179,8 @@ async def _ask_model(http: httpx.AsyncClient, url: str, model: ModelAsked) -> No
     if status >= 500:
         raise _Away(f"{shown} answered HTTP {status} ({said}); look at its log")
     if status in (401, 403):
-        which = "wants a key" if model.api_key == "EMPTY" else "does not take the key"
-        raise NotReady(f"{shown} {which} (HTTP {status}: {said}); set {MODEL_KEY_VARIABLE}")
+        which = "wants a key" if model.api_key == NO_KEY else "does not take the key"
+        raise NotReady(f"{shown} {which} (HTTP {status}: {said}); set {KEY}")
     if names:
         served = ", ".join(names[:_MOST_NAMES]) + (f" and {len(names) - _MOST_NAMES} more" if names[_MOST_NAMES:] else "")
         raise NotReady(f"{shown} serves {served}, not {model.name!r} (HTTP {status}: {said}); name one with --model")

@@ -6,6 +6,7 @@ import pytest
 from agent.errors import ContextFull, PolicyUnavailable
 from agent.images import ImageFile
 from agent.messages import Message
+from agent.model_keys import model_key
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
 from tests.conftest import png
 
@@ -93,6 +94,31 @@ async def test_faults_are_retried_and_then_are_an_outage(monkeypatch):
 async def test_a_prompt_that_is_too_long_is_the_context_being_full():
     with pytest.raises(ContextFull):
         await Server(httpx.Response(400, text="maximum context length is 512 tokens")).policy().reply(QUESTION)
+
+
+@pytest.mark.parametrize(
+    ("environment", "urls", "sent"),
+    [
+        ({"MODEL_API_KEY": "mine\n"}, ["http://other:1/v1"], "mine"),
+        ({"OPENAI_API_KEY": "theirs"}, ["http://other:1/v1"], "EMPTY"),
+        ({"OPENAI_API_KEY": "theirs\n"}, ["https://api.openai.com/v1"], "theirs"),
+        ({"OPENAI_API_KEY": "theirs"}, ["http://api.openai.com/v1"], "EMPTY"),
+        ({"OPENAI_API_KEY": "theirs"}, ["https://api.openai.com.evil.example/v1"], "EMPTY"),
+        ({"OPENAI_API_KEY": "theirs"}, ["https://api.openai.com@evil.example/v1"], "EMPTY"),
+        ({"OPENAI_API_KEY": "theirs"}, ["https://api.openai.com:8443/v1"], "EMPTY"),
+        ({"OPENAI_API_KEY": "theirs"}, ["https://api.openai.com/v1", "http://other:1/v1"], "EMPTY"),
+        ({"OPENAI_API_KEY": "theirs", "OPENAI_BASE_URL": "http://other:1/v1"}, ["http://other:1/v1/"], "theirs"),
+        ({"OPENAI_API_KEY": "theirs", "MODEL_API_KEY": "mine"}, ["https://api.openai.com/v1"], "mine"),
+        ({"OPENAI_API_KEY": "theirs"}, ["http://[broken"], "EMPTY"),
+        ({"OPENAI_API_KEY": "theirs"}, [], "EMPTY"),
+    ],
+)
+def test_a_key_goes_only_to_the_server_that_it_was_given_for(monkeypatch, environment, urls, sent):
+    for name in ("MODEL_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert model_key(urls) == sent
 
 
 def test_a_key_is_not_printed():

@@ -21,7 +21,7 @@ AWAY = "http://127.0.0.1:9"
 
 @pytest.fixture(autouse=True)
 def no_servers(monkeypatch):
-    for name in ("LLM_AS_A_JUDGE_BASE", "JUDGE_API_KEY", "OPENAI_API_KEY"):
+    for name in ("LLM_AS_A_JUDGE_BASE", "JUDGE_API_KEY", "MODEL_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CODE_SANDBOX_URL", AWAY)
 
@@ -88,11 +88,11 @@ def test_a_server_that_takes_a_request_and_never_answers_is_said(tmp_path, monke
     ],
 )
 def test_a_wrong_key_of_the_model_is_said_and_not_shown(tmp_path, monkeypatch, key, said):
-    monkeypatch.setenv("OPENAI_API_KEY", key)
+    monkeypatch.setenv("MODEL_API_KEY", key)
     with judge_server(Misbehaviour.WANTS_A_KEY, str, models=("m",)) as server:
         found = refused(tmp_path, "--base-url", server.url, "--mode", "think")
     assert said in found
-    assert "OPENAI_API_KEY" in found
+    assert "MODEL_API_KEY" in found
     assert not key or key not in found
 
 
