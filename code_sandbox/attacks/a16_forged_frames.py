@@ -45,6 +45,10 @@ _HOOKED = {
     "an image of 2**62": "message['images'] = [['image/png', 2**62]]",
     "an error 990 deep": "message['error'] = ['E', eval('[' * 90 + ']' * 90), '']; [message['error'].__setitem__(1, [message['error'][1]]) for _ in range(900)]",
     "bytes for text": "message['stdout'] = b'forged'",
+    "sixteen million empty lists": "message['images'] = [[]] * 16_000_000",
+    "three million images": "message['images'] = [['image/png', b'']] * 3_000_000",
+    "a hundred million characters": "message['stdout'] = '\\x1b[31m\\r' * 15_000_000",
+    "a picture of a million empty parts": "message['images'] = [['image/png', bytes.fromhex('89504e470d0a1a0a0000000d49484452') + bytes(17) + b'\\0\\0\\0\\0tEXt\\0\\0\\0\\0' * 1_000_000]] * 10",
     "nothing but the number": "[message.pop(name) for name in list(message) if name != 'nonce']",
 }
 """Changes to a real reply, which has the right number."""

@@ -14,7 +14,8 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ValidationError
 
 from code_sandbox.errors import BadRequest, BlobsMissing, CallerGone, ServerError, UnknownSession
-from code_sandbox.server.callers import Bodies, CallerCheck, has_too_many_values, unpacked
+from code_sandbox.server.callers import Bodies, CallerCheck, has_too_many_values
+from code_sandbox.server.packed import unpacked
 from code_sandbox.server.sessions import SessionManager
 from code_sandbox.server.settings import ServerSettings
 from code_sandbox.wire import (
@@ -33,6 +34,8 @@ from code_sandbox.wire import (
 _RETRY_AFTER_S = "1"
 _MAX_BODY_BYTES = 16 << 20
 _LARGE_BYTES = 64 << 10
+_MOST_NESTED, _LONGEST = 100, 1000
+"""Lists and maps of a request, and their entries; a session has 64 images, and nothing else is a list."""
 _WATCH_FOR_DISCONNECT_AFTER_S = 0.1
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -172,7 +175,7 @@ class _Reader:
 def _parse(body: bytes, packed: bool, model: type[_Model]) -> _Model:
     try:
         if packed:
-            return model.model_validate(unpacked(body))
+            return model.model_validate(unpacked(body, most_nested=_MOST_NESTED, longest=_LONGEST))
         if has_too_many_values(body):
             raise BadRequest("the body has more values than any request of ours")
         return model.model_validate_json(body)

@@ -13,10 +13,8 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Collection
-from typing import Any
 from urllib.parse import urlsplit
 
-import msgpack
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
@@ -34,7 +32,6 @@ _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0
 _TAKEN_IN_BYTES = 1 << 30
 _MANY = 20_000
 """Values of a request in JSON or msgpack. A session has 64 images, and nothing else is a list."""
-_MOST_NESTED = 100
 _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 
@@ -179,23 +176,3 @@ def has_too_many_values(body: bytes) -> bool:
     """Whether JSON would unpack to more values than any request of ours has. Linear in its length, and decodes nothing."""
     outside = _TEXT.sub(b"", body)
     return outside.count(b",") + outside.count(b"[") + outside.count(b"{") > _MANY
-
-
-def unpacked(body: bytes) -> Any:
-    """What a msgpack body holds.
-
-    Raises:
-        ValueError: It is none, or has more lists and maps than any request of ours.
-    """
-    nested = 0
-
-    def counted(value: Any) -> Any:
-        nonlocal nested
-        nested += 1
-        if nested > _MOST_NESTED:
-            raise ValueError(f"more than {_MOST_NESTED} lists and maps")
-        return value
-
-    return msgpack.unpackb(
-        body, max_array_len=_MANY, max_map_len=_MANY, max_ext_len=0, list_hook=counted, object_hook=counted
-    )

@@ -17,6 +17,7 @@ import msgpack
 from code_sandbox.errors import BadImage, KernelStartFailed
 from code_sandbox.server.cells import Cell, CellClock, CellOutput
 from code_sandbox.server.confinement import LENGTH
+from code_sandbox.server.packed import unpacked
 from code_sandbox.server.session_process import SessionProcess, make_directory
 from code_sandbox.server.zygote_client import Zygote
 
@@ -24,6 +25,11 @@ _CHUNK_BYTES = 1 << 16
 _MAX_REPLY_BYTES = 256 << 20
 _MAX_SHOWN_BYTES = 128 << 20
 """All images of a cell together. What is above is left out in the session, which says so."""
+_LARGE_BYTES = 1 << 20
+"""A reply of more is decoded beside the event loop."""
+_MOST_NESTED = 200
+"""Lists and maps of a reply, and entries of one: 64 images are pairs."""
+_NOTES_CHARS = 100_000
 _MOST_IMAGES = 1_000_000
 """That a cell can claim to have shown."""
 
@@ -116,7 +122,7 @@ class ForkedKernel:
             if not receiver.done():
                 output.state_lost = True
             else:
-                self._fill(output, receiver)
+                self._fill(output, receiver, cell.max_chars)
                 output.lost_by_us = isinstance(receiver.exception(), OSError) and await self.process.was_lost()
         finally:
             receiver.cancel()
@@ -155,7 +161,11 @@ class ForkedKernel:
         if length > _MAX_REPLY_BYTES:
             raise ValueError(f"a reply of {length:,} bytes")
         await self._read(length)
-        message = msgpack.unpackb(self._take(length))
+        body = self._take(length)
+        if length > _LARGE_BYTES:
+            message = await asyncio.to_thread(_unpacked, body)
+        else:
+            message = _unpacked(body)
         if not isinstance(message, dict):
             raise ValueError("a message that is no map")
         return message
@@ -163,7 +173,8 @@ class ForkedKernel:
     async def _read(self, count: int) -> None:
         loop = asyncio.get_running_loop()
         while len(self._received) < count:
-            part = await loop.sock_recv(self._connection, max(_CHUNK_BYTES, count - len(self._received)))
+            wanted = min(_LARGE_BYTES, max(_CHUNK_BYTES, count - len(self._received)))
+            part = await loop.sock_recv(self._connection, wanted)
             if not part:
                 raise ConnectionResetError("the session hung up")
             self._received += part
@@ -174,9 +185,9 @@ class ForkedKernel:
         return taken
 
     @staticmethod
-    def _fill(output: CellOutput, receiver: asyncio.Future[dict[str, Any]]) -> None:
+    def _fill(output: CellOutput, receiver: asyncio.Future[dict[str, Any]], max_chars: int) -> None:
         reply = None if receiver.exception() is not None else receiver.result()
-        if reply is None or not _is_of_the_right_form(reply):
+        if reply is None or not _is_of_the_right_form(reply, max_chars):
             # The socket closed in the middle of a cell: the process is gone. Or the cell wrote to it, and nothing that
             # comes from there means anything any more.
             if output.status != "timeout":
@@ -195,11 +206,18 @@ class ForkedKernel:
         await self.process.end()
 
 
-def _is_of_the_right_form(reply: dict[str, Any]) -> bool:
-    """Whether a reply has the fields that worker.py sends, of their types: looked at, and nothing converted."""
+def _unpacked(body: bytes) -> Any:
+    return unpacked(body, most_nested=_MOST_NESTED, longest=_MOST_NESTED)
+
+
+def _is_of_the_right_form(reply: dict[str, Any], max_chars: int) -> bool:
+    """Whether a reply has the fields that worker.py sends, of their types and sizes: looked at, and nothing converted."""
     error, images, more = reply.get("error"), reply.get("images"), reply.get("more_images")
+    texts = [reply.get(name) for name in ("stdout", "stderr", "result")]
+    # Both ends of what was printed, and what was written past Python; notes and their number.
+    longest = 4 * (max_chars + 1) + _NOTES_CHARS
     return (
-        all(isinstance(reply.get(name), str) for name in ("stdout", "stderr", "result"))
+        all(isinstance(text, str) and len(text) <= longest for text in texts)
         and reply.get("status") in ("ok", "error")
         and (error is None or _is_list_of(error, str, str, str))
         and isinstance(images, list)

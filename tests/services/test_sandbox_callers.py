@@ -12,6 +12,7 @@ from PIL import Image
 from code_sandbox.client import SandboxClient
 from code_sandbox.errors import SandboxRequestRefused
 from code_sandbox.server import callers
+from code_sandbox.server.packed import unpacked
 from serving.processes import sandbox_server
 from tests.conftest import png
 
@@ -57,7 +58,9 @@ def test_a_body_of_many_small_values_is_known_without_decoding_it():
     code = b'{"code": "x = [' + b"1, {}, [], " * 100_000 + b'\\" \\\\", "cell": 3}'
     assert not callers.has_too_many_values(code)
     with pytest.raises(ValueError, match="more than 100 lists and maps"):
-        callers.unpacked(b"\xdc\x03\xe8" + b"\x90" * 1000)
+        unpacked(b"\xdc\x03\xe8" + b"\x90" * 1000, most_nested=100, longest=1000)
+    with pytest.raises(ValueError, match="2000 exceeds max_array_len"):
+        unpacked(b"\xdc\x07\xd0" + bytes(2000), most_nested=100, longest=1000)
 
 
 async def test_half_a_request_is_not_waited_for_and_a_large_head_is_not_kept(server):

@@ -44,9 +44,11 @@ def test_a_long_traceback_keeps_its_end():
 @pytest.mark.parametrize(
     ("mime", "data", "note"),
     [
-        ("image/png", b"oops", "cannot identify image file"),
+        ("image/png", b"oops", "it is no image/png"),
         ("image/png", b"\x89PNG\r\n\x1a\n" + b"\0" * 30, "image was dropped"),
-        ("image/jpeg", png(), "cannot identify image file"),
+        ("image/jpeg", png(), "it is no image/jpeg"),
+        ("image/jpeg", b"\xff\xd8" + b"\xff\xe0\0\x02" * 900, "it is no image/jpeg"),
+        ("image/png", png()[:16] + bytes(8) + png()[24:], "it is no image/png"),
         ("image/svg+xml", b"<svg/>", "its type is"),
         ("image/png", png(60, 60), "it has 60x60 pixels; the limit is 3,000"),
         ("image/png", png() + b"x" * 5000, "bytes; the limit is 4,000"),
@@ -56,6 +58,21 @@ def test_an_image_that_is_none_is_dropped_with_a_note(mime, data, note):
     result = bounded(CellOutput(images=[(mime, data)]), ExecuteRequest(code="", max_pixels=3000), max_image_bytes=4000)
     assert result.images == []
     assert note in result.stderr
+
+
+@given(
+    st.sampled_from(["L", "RGB", "CMYK"]),
+    st.integers(1, 70),
+    st.integers(1, 70),
+    st.sampled_from([{}, {"progressive": True}, {"optimize": True}, {"exif": b"Exif\0\0" + bytes(3000)}, {"comment": b"x" * 60_000}]),
+)
+def test_the_size_of_an_image_is_read_as_pillow_reads_it(mode, width, height, options):
+    image = Image.new(mode, (width, height))
+    for mime, kind, more in (("image/jpeg", "JPEG", options), ("image/png", "PNG", {})):
+        buffer = io.BytesIO()
+        (image if kind == "JPEG" else image.convert("RGB")).save(buffer, kind, **more)
+        result = bounded(CellOutput(images=[(mime, buffer.getvalue())]), ExecuteRequest(code=""), max_image_bytes=1 << 20)
+        assert [(shown.width_px, shown.height_px) for shown in result.images] == [(width, height)]
 
 
 def test_a_digest_sees_every_part_but_neither_addresses_nor_time():
