@@ -115,7 +115,8 @@ async def test_of_ten_thousand_cells_among_random_kills_none_is_lost_silently(re
             await asyncio.gather(kill(), *(count_up(client, account, rng) for _ in range(WORKERS)))
         assert not first.is_running()
     assert account.cells >= CELLS
-    assert account.killed > 0
+    # A session that is killed from outside is made again: no cell is told that it ended itself.
+    assert account.killed == 0
     assert account.replayed > 0
     assert account.answered > 0.95 * CELLS
 
