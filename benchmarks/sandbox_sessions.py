@@ -88,7 +88,8 @@ class RawConnection:
     async def to_session(cls, url: str, session_id: str) -> RawConnection:
         """Connect."""
         host, port = url.removeprefix("http://").split(":")
-        head = f"POST /v1/sessions/{session_id}/execute HTTP/1.1\r\nHost: {host}\r\nContent-Length: "
+        head = f"POST /v1/sessions/{session_id}/execute HTTP/1.1\r\nHost: {host}\r\n"
+        head += "Content-Type: application/json\r\nContent-Length: "
         return cls(*await asyncio.open_connection(host, int(port)), head)
 
     async def send(self) -> None:

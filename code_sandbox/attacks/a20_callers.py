@@ -123,7 +123,8 @@ async def _slow(target: Target) -> str:
     writers = []
     for _ in range(_HELD_OPEN):
         _, writer = await asyncio.open_connection(parts.hostname, parts.port)
-        writer.write(b"POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{")
+        writer.write(b"POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
+        writer.write(b"Content-Length: 1000\r\n\r\n{")
         writers.append(writer)
     harm = await target.harm()
     for writer in writers:
