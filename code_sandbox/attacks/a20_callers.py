@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import gzip
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from urllib.parse import urlsplit
 
 import httpx
@@ -35,8 +35,8 @@ async def attempts(target: Target) -> AsyncIterator[AttackOutcome]:
         reply = await http.post(f"/v1/sessions/{own}/execute", json={"code": "1", "cell": 0})
         yield await outcome("a repeated request", reply.status_code, (409,))
         await http.delete(f"/v1/sessions/{own}")
-        reply = await http.post("/v1/sessions/x/execute", content=b"x" * (20 << 20))
-        yield await outcome("a body of 20 MB", reply.status_code, (413,))
+        status = await _status(http.post("/v1/sessions/x/execute", content=b"x" * (20 << 20)), hung_up=413)
+        yield await outcome("a body of 20 MB", status, (413,))
         bomb = gzip.compress(bytes(100 << 20))
         reply = await http.post("/v1/sessions/x/execute", content=bomb, headers={"content-encoding": "gzip"})
         yield await outcome("a gzip bomb", reply.status_code, (400, 404, 415, 422))
@@ -62,6 +62,14 @@ async def attempts(target: Target) -> AsyncIterator[AttackOutcome]:
             yield attempt
 
 
+async def _status(call: Awaitable[httpx.Response], *, hung_up: int) -> int:
+    """Of the answer; a server may hang up while it is still being sent what it has refused."""
+    try:
+        return (await call).status_code
+    except httpx.TransportError:
+        return hung_up
+
+
 async def _hostile_bytes(target: Target) -> AsyncIterator[AttackOutcome]:
     """Small requests that are large once they are decoded, and numbers that are none."""
     name = __name__.rsplit(".", 1)[1]
@@ -85,12 +93,8 @@ async def _hostile_bytes(target: Target) -> AsyncIterator[AttackOutcome]:
                 for name in ("timeout_s", "queue_timeout_s", "max_pixels", "max_images", "max_chars", "cell")
             }
             yield await outcome(f"{what} for every number", max(statuses), (404, 422))
-        try:
-            reply = await http.get("/health", headers={f"x-{number}": "y" * 60_000 for number in range(50)})
-            status = reply.status_code
-        except httpx.TransportError:
-            # It hung up while they were sent.
-            status = 431
+        headers = {f"x-{number}": "y" * 60_000 for number in range(50)}
+        status = await _status(http.get("/health", headers=headers), hung_up=431)
         yield await outcome("3 MB of headers", status, (400, 431))
 
 
