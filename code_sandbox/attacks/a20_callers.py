@@ -63,7 +63,7 @@ async def attempts(target: Target) -> AsyncIterator[AttackOutcome]:
 
 
 async def _status(call: Awaitable[httpx.Response], *, hung_up: int) -> int:
-    """Of the answer; a server may hang up while it is still being sent what it has refused."""
+    """The status of an answer; a server may hang up while it is still being sent what it has refused."""
     try:
         return (await call).status_code
     except httpx.TransportError:
