@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.errors import EpisodeFailure
+from agent.errors import EpisodeFailure, ToolError
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(handler(options) or 0)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (OSError, ValueError, LookupError, RuntimeError, EpisodeFailure) as error:
+    except (OSError, ValueError, LookupError, RuntimeError, EpisodeFailure, ToolError) as error:
         sys.exit(f"deepeyes {options.command}: {error}")
 
 

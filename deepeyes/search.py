@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from agent.errors import ToolError
 from agent.protocol import render_search_observation
 from agent.recipes import parse_override
 from agent.search.gateway import open_search
+from agent.search.limits import limit_of
 from agent.search.providers.local import build_index
 from agent.search.recording import Recording
 from agent.settings import AgentSettings
@@ -40,7 +42,11 @@ def index(source: Path, out: Path | None) -> None:
 
 
 async def query(text: str, provider: str, index: Path | None, settings: Sequence[str], max_hits: int | None) -> None:
-    """Ask, and print the observation."""
+    """Ask, and print the observation.
+
+    Raises:
+        ToolError: The query is longer than the provider takes; a model would read the message.
+    """
     block: dict[str, Any] = {"provider": provider} | dict(parse_override(setting) for setting in settings)
     if index is not None:
         block["path"] = index
@@ -48,6 +54,8 @@ async def query(text: str, provider: str, index: Path | None, settings: Sequence
     if search is None:
         raise ValueError("mode=off asks nobody")
     try:
+        if problem := limit_of(block).problem(text):
+            raise ToolError(problem)
         results = await search.search(text, max_hits=max_hits or AgentSettings().max_hits)
         calls, usd = await search.spent()
     finally:

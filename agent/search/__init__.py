@@ -2,6 +2,7 @@
 
 __init__.py     what a provider is
 providers/      one file a source, with `Settings` and `Provider`
+limits.py       how long a query may be
 gateway.py      what tools talk to: modes (live, record, replay, off), one request for equal questions, counters
 web.py          asking other people's servers: rate, retries, deadline, budget
 recording.py    a recorded run, one SQLite file

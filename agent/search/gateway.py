@@ -19,10 +19,10 @@ from agent.images import ImageFile
 from agent.loading import load_plugin
 from agent.search import ImageHit, Page, WebResult
 from agent.search.cache import SharedCache
+from agent.search.limits import PROVIDERS
 from agent.search.recording import AskedQuestion, CorruptEntry, Recording, Response
 from agent.search.web import Ledger, WebClient, WebSettings
 
-PROVIDERS = "agent.search.providers"
 Mode = Literal["live", "record", "replay", "off"]
 T = TypeVar("T")
 _log = logging.getLogger(__name__)

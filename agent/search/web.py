@@ -11,7 +11,8 @@ from typing import Any, Protocol, TypeVar
 import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.errors import BudgetExhausted, ToolUnavailable
+from agent.errors import BudgetExhausted, ToolError, ToolUnavailable
+from agent.search.limits import refuses_length
 from agent.search.page_reader import PageReader
 from serving.retries import RETRIED, pause_before_s
 
@@ -167,6 +168,7 @@ class WebClient:
         Raises:
             ToolUnavailable: There was none in time; names status and advice.
             BudgetExhausted: Calls or money are spent.
+            ToolError: The server says that the query is too long for it: only the model can shorten it.
         """
 
         async def once() -> Any:
@@ -179,6 +181,8 @@ class WebClient:
                 if check is not None:
                     check(answer)
                 return answer
+            if refuses_length(response.status_code, response.text[:2000]):
+                raise ToolError("the search refused `query` as too long; ask again with the few words that matter most")
             reason = f"HTTP {response.status_code}: {response.text[:200]!r}"
             if response.status_code in RETRIED:
                 raise TryLater(_advised(reason, response.status_code), retry_after_s=_retry_after_s(response))

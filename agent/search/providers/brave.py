@@ -6,12 +6,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent.search import Page, WebResult
 from agent.search.keys import api_key
+from agent.search.limits import QueryLimit
 from agent.search.pages import read_web_page
 from agent.search.results import web_results
 from agent.search.web import WebClient
 
 PRICE_USD = 0.005
 """$5 a thousand, 2025."""
+QUERY_LIMIT = QueryLimit(chars=400, words=50)
+"""Source: https://api-dashboard.search.brave.com/api-reference/web/search/get, parameter `q`."""
 _MOST = 20
 """Results that the API gives at once."""
 

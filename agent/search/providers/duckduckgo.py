@@ -11,11 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent.errors import ToolUnavailable
 from agent.search import Page, WebResult
+from agent.search.limits import QueryLimit
 from agent.search.pages import read_web_page
 from agent.search.results import web_results
 from agent.search.web import TryLater, WebClient
 
 Ask = Callable[..., list[dict[str, Any]]]
+QUERY_LIMIT = QueryLimit(chars=500)
+"""Source: duckduckgo/duckduckgo#86 («internally we limit to 500») and serpapi/public-roadmap#3278."""
 
 
 class Settings(BaseModel):

@@ -6,12 +6,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent.search import Page, WebResult
 from agent.search.keys import api_key
+from agent.search.limits import QueryLimit
 from agent.search.pages import read_web_page
 from agent.search.results import web_results
 from agent.search.web import WebClient
 
 PRICE_USD = 0.001
 """50,000 queries for $50: serper.dev's smallest plan, 2025."""
+QUERY_LIMIT = QueryLimit(chars=2048)
+"""Google's, whose results these are; serper.dev documents none of its own. Of a query's words Google reads the first 32 and
+leaves out the rest without refusing it (serpapi/public-roadmap#2029).
+Source: 2,048 is the longest query string of Google's own interfaces (Google Web API, «Search limitations»)."""
 
 
 class Settings(BaseModel):

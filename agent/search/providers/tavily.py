@@ -8,12 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent.search import Page, WebResult
 from agent.search.keys import api_key
+from agent.search.limits import QueryLimit
 from agent.search.pages import read_web_page
 from agent.search.results import web_results
 from agent.search.web import WebClient
 
 PRICE_USD = 0.008
 """One credit, pay as you go, 2025; `advanced` takes two."""
+QUERY_LIMIT = QueryLimit(chars=400)
+"""Source: the server's own answer, «Max query length is 400 characters», in CherryHQ/cherry-studio#2201."""
 
 
 class Settings(BaseModel):

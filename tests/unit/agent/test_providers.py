@@ -13,13 +13,16 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from agent.errors import ToolUnavailable
+from agent.errors import ToolError, ToolUnavailable
 from agent.images import ImageFile
 from agent.loading import load_plugin, plugin_names
 from agent.search import WebResult
-from agent.search.gateway import PROVIDERS, open_search
+from agent.search.gateway import open_search
+from agent.search.limits import PROVIDERS, limit_of
 from agent.search.providers import duckduckgo, local_images
 from agent.search.web import WebClient, WebSettings
+from agent.settings import AgentSettings
+from agent.tools import ToolContext, build_tools, describe_tools
 from tests.conftest import png
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -284,3 +287,71 @@ async def test_a_page_for_bots_is_no_search_without_results(monkeypatch, status,
     else:
         assert await asked == []
     await web.aclose()
+
+
+# What a research agent asked Tavily, which counts otherwise than we do and answered HTTP 400: murtaza-nasir/maestro#41.
+ASKED_IN_PUBLIC = (
+    "Which benchmark reports and market analyses from leading industry sources (e.g., SPEC, PassMark, TechInsights, PCMag) detail memory "
+    "bandwidth, memory capacity, cache hierarchy, and PCIe lane count as critical criteria for motherboard and memory selection, and what "
+    "recommended thresholds or configuration guidelines do they provide for future accelerator add‑on compatibility? Industry Publications"
+)
+LIMITS = {
+    "brave": "400 characters and 50 words", "tavily": "400 characters", "duckduckgo": "500 characters", "serper": "2,048 characters",
+    "searxng": "500 characters", "local": "500 characters",
+}  # fmt: skip
+
+
+def search_tool(name, settings, search):
+    block = {"provider": name, **settings[name]}
+    return build_tools(["search"], ToolContext(search=search, settings=AgentSettings(search=block)))["search"]
+
+
+@pytest.mark.parametrize("name", LIMITS)
+async def test_a_query_that_the_source_does_not_take_is_the_models_mistake_and_is_not_sent(name, settings):
+    limit = limit_of({"provider": name})
+    assert str(limit) == LIMITS[name]
+    search, server = open_provider(name, settings)
+    tool = search_tool(name, settings, search)
+    for query in ("x" * (limit.chars + 1), ("熊猫" * limit.chars)[: limit.chars + 1], "a " * ((limit.words or limit.chars) + 1)):
+        with pytest.raises(ToolError, match=f"at most {limit}. Nothing was searched: ask again with") as error:
+            await tool.run({"query": query})
+        assert f"{len(query.strip()):,} characters" in str(error.value)
+    assert server.requests == []
+    assert search.counters == {}
+    longest = "x" * limit.chars
+    await tool.run({"query": f"  {longest}  "})
+    assert search.counters["asked"] == 1
+
+
+@pytest.mark.parametrize(("name", "refused"), [("brave", True), ("duckduckgo", False), ("serper", False)])
+async def test_a_query_that_was_asked_in_public_is_refused_where_it_has_too_many_words(name, refused, settings):
+    search, server = open_provider(name, settings)
+    asked = search_tool(name, settings, search).run({"query": ASKED_IN_PUBLIC})
+    if refused:
+        with pytest.raises(ToolError, match=f"has {len(ASKED_IN_PUBLIC)} characters and {len(ASKED_IN_PUBLIC.split())} words"):
+            await asked
+        assert server.requests == []
+    else:
+        assert (await asked).error == ""
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_prompt_names_the_limit_where_the_source_documents_one(name):
+    line = describe_tools(["search"], AgentSettings(search={"provider": name}))
+    documented = name not in ("searxng", "local")
+    assert (f"one string of at most {LIMITS[name]}. " in line) == documented
+    assert ("`query` is one string. " in line) != documented
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "text"),
+    [
+        ("tavily", 400, '{"detail":{"error":"Query is too long. Max query length is 400 characters."}}'),  # CherryHQ/cherry-studio#2201
+        ("searxng", 414, "<html><head><title>414 Request-URI Too Large</title></head></html>"),  # searxng/searxng#3516
+    ],
+)
+async def test_a_server_that_finds_a_query_too_long_has_no_outage(name, status, text, settings):
+    search, server = open_provider(name, settings, httpx.Response(status, text=text))
+    with pytest.raises(ToolError, match="as too long; ask again with"):
+        await search_tool(name, settings, search).run({"query": ASKED_IN_PUBLIC})
+    assert len(server.requests) == 1
