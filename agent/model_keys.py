@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from code_sandbox.redaction import clean_key
+
 KEY = "MODEL_API_KEY"
 NO_KEY = "EMPTY"
 """What servers without a key are sent; vLLM's documentation writes it so."""
@@ -20,12 +22,14 @@ def model_key(base_urls: Sequence[str]) -> str:
 
     Args:
         base_urls: All that will be asked; a key that is not for each of them is sent to none.
+
+    Raises:
+        ValueError: It cannot be sent; the key is not shown.
     """
-    # A key that was read from a file often ends with its line.
-    if key := os.environ.get("MODEL_API_KEY", "").strip():
+    if key := clean_key(os.environ.get("MODEL_API_KEY", ""), KEY):
         return key
     known = {_origin(url) for url in (_OPENAI, os.environ.get("OPENAI_BASE_URL", "")) if url}
-    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    key = clean_key(os.environ.get("OPENAI_API_KEY", ""), "OPENAI_API_KEY")
     return key if key and base_urls and all(_origin(url) in known for url in base_urls) else NO_KEY
 
 

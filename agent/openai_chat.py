@@ -28,6 +28,7 @@ from agent.messages import Message
 from agent.model_keys import NO_KEY
 from agent.policy import Reply
 from agent.protocol import STOP_STRINGS
+from code_sandbox.redaction import checked_url, redacted, secrets_of
 from serving.retries import RETRIED, pause_before_s
 
 _LOG = logging.getLogger(__name__)
@@ -61,10 +62,23 @@ class ChatSettings(BaseModel):
 
 
 class ChatClient:
-    """Connection to one server, shared by the episodes of a run."""
+    """Connection to one server, shared by the episodes of a run.
 
-    def __init__(self, settings: ChatSettings, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    Args:
+        settings: How it is asked.
+        transport: Spreads requests over several servers, or is a test's.
+        others: Addresses of those servers: what stands in them is shown to nobody, either.
+
+    Raises:
+        ValueError: The address is none.
+    """
+
+    def __init__(
+        self, settings: ChatSettings, *, transport: httpx.AsyncBaseTransport | None = None, others: Sequence[str] = ()
+    ) -> None:
         self.settings = settings
+        key = () if settings.api_key == NO_KEY else (settings.api_key,)
+        self._secrets = (*key, *secrets_of(checked_url(settings.base_url, "a model server"), *others))
         self._http = httpx.AsyncClient(
             transport=transport,
             timeout=httpx.Timeout(settings.timeout_s, connect=10.0),
@@ -79,6 +93,10 @@ class ChatClient:
         """Close the connections."""
         await self._http.aclose()
 
+    def _tidy(self, text: str) -> str:
+        """Words about the server, or of it, without its key and its address's password."""
+        return redacted(text, *self._secrets)
+
     async def models(self) -> list[str]:
         """Names of the models that the server has, without those that embed, rank or listen.
 
@@ -91,10 +109,11 @@ class ChatClient:
             response.raise_for_status()
             names = [str(model["id"]) for model in response.json()["data"]]
         except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
-            raise PolicyUnavailable(f"{url} lists no models ({type(error).__name__}: {error}); is the server up?") from error
+            why = f"{type(error).__name__}: {error}"
+            raise PolicyUnavailable(self._tidy(f"{url} lists no models ({why}); is the server up?")) from error
         writing = [name for name in names if not _WRITES_NOTHING.search(name)]
         if not writing:
-            raise PolicyUnavailable(f"{url} lists {', '.join(names) or 'no model'}; load one that writes text")
+            raise PolicyUnavailable(self._tidy(f"{url} lists {', '.join(names) or 'no model'}; load one that writes text"))
         return writing
 
     async def complete(self, body: dict[str, Any], on_text: OnText | None = None) -> Answer:
@@ -125,22 +144,22 @@ class ChatClient:
             except (httpx.TransportError, NoAnswer) as error:
                 last = f"{type(error).__name__}: {error}" if isinstance(error, httpx.TransportError) else str(error)
                 if isinstance(error, NoAnswer) and is_too_long(400, last):
-                    raise ContextFull(last) from error
+                    raise ContextFull(self._tidy(last)) from error
                 if shown.anything:
-                    raise PolicyUnavailable(f"the model server's stream broke off ({last})") from error
+                    raise PolicyUnavailable(self._tidy(f"the model server's stream broke off ({last})")) from error
                 if isinstance(error, NoAnswer) and not error.again:
                     break
                 continue
-            last = f"HTTP {response.status_code}: {response.text[:300]}"
+            last = f"HTTP {response.status_code}: {self._tidy(response.text)[:300]}"
             if (changed := self._changed(body, response.status_code, response.text)) is not None:
                 body, attempt = changed, attempt - 1
                 continue
             if is_too_long(response.status_code, response.text):
-                raise ContextFull(response.text[:300])
+                raise ContextFull(self._tidy(response.text)[:300])
             if response.status_code not in RETRIED:
                 break
         raise PolicyUnavailable(
-            f"{url} gave no answer ({last}); is the server up, and does it serve {self.settings.model!r}?"
+            self._tidy(f"{url} gave no answer ({last}); is the server up, and does it serve {self.settings.model!r}?")
         )
 
     def _as_it_is_taken(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -164,7 +183,7 @@ class ChatClient:
         if not fields:
             return None
         self._left_out |= set(fields)
-        _LOG.warning("%s does not take %s; it is asked without", self.settings.base_url, ", ".join(fields))
+        _LOG.warning("%s does not take %s; it is asked without", self._tidy(self.settings.base_url), ", ".join(fields))
         return self._as_it_is_taken(body)
 
 

@@ -24,6 +24,7 @@ from agent.episode import Episode, StopReason
 from agent.episode_rows import NewerRecord, UnreadableRecord, ended_as, episode_from_row, message_to_row, turn_to_row
 from agent.images import ImageFile
 from agent.protocol import ToolCall
+from code_sandbox.redaction import redacted
 
 VERSION = 3
 _T = TypeVar("_T")
@@ -148,7 +149,7 @@ def head_of(rollout: Rollout) -> RolloutHead:
         episode_id=episode.episode_id,
         stop_reason=episode.stop_reason,
         answer=episode.answer,
-        failure=episode.failure,
+        failure=redacted(episode.failure),
         started_at=round(episode.started_at, 3),
         wall_s=round(episode.wall_s, 4),
         num_turns=len(episode.turns),

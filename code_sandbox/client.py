@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from code_sandbox.errors import SandboxError, SandboxRequestRefused, SandboxUnavailable, SessionLost
 from code_sandbox.pools import Pools
+from code_sandbox.redaction import checked_url, clean_key, redacted, secrets_of
 from code_sandbox.wire import (
     DEFAULT_MAX_CHARS,
     DEFAULT_MAX_PIXELS,
@@ -38,6 +39,8 @@ _CLOSE_WAIT_S = 2.0
 """A server that cannot be reached has most likely taken its sessions with it, and a lease ends what it has not."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 _LOCAL = ("127.0.0.1", "localhost", "::1")
+_MOST_CHARS = 2000
+"""Of what a server says, in an error."""
 _HEADERS = {"Content-Type": MSGPACK, "Accept": MSGPACK}
 
 
@@ -58,7 +61,8 @@ class _Server:
 
     def __init__(self, url: str, transport: httpx.AsyncBaseTransport | None, token: str) -> None:
         self.url = url
-        parts = urlsplit(url)
+        self._secrets = (token, *secrets_of(url))
+        parts = urlsplit(checked_url(url, "a sandbox"))
         if parts.scheme == "unix":
             self.is_local = True
             self._base = "http://sandbox"
@@ -67,12 +71,18 @@ class _Server:
             self.is_local = parts.hostname in _LOCAL
             self._base = url
         else:
-            raise ValueError(f"sandbox URL {url!r}; expected something like http://127.0.0.1:8000 or unix:/run/sandbox.sock")
+            raise ValueError(
+                f"sandbox URL {redacted(url)!r}; expected something like http://127.0.0.1:8000 or unix:/run/sandbox.sock"
+            )
         headers = _HEADERS | ({"Authorization": f"Bearer {token}"} if token else {})
         self._http = httpx.AsyncClient(transport=transport or Pools(), headers=headers, trust_env=False)
 
     async def aclose(self) -> None:
         await self._http.aclose()
+
+    def tidy(self, text: str) -> str:
+        """Words about this server, or of it, without its token and its address's password."""
+        return redacted(text, *self._secrets)
 
     async def send(
         self, method: str, path: str, body: bytes | None, *, timeout_s: float, repeatable: bool
@@ -87,24 +97,24 @@ class _Server:
         try:
             response = await self._http.request(method, self._base + path, content=body, timeout=timeout_s)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise _Later(f"{self.url}: cannot connect: {error}") from error
+            raise _Later(self.tidy(f"{self.url}: cannot connect: {error}")) from error
         except httpx.TransportError as error:
-            message = f"{self.url}: {error or type(error).__name__}"
+            message = self.tidy(f"{self.url}: {error or type(error).__name__}")
             if repeatable:
                 raise _Later(message) from error
             raise SandboxUnavailable(f"{message}; whether the cell ran is not known") from error
         if response.status_code < 300:
             return response
         fields = _fields(response)
-        message = str(fields.get("message", response.text[:300]))
+        message = self.tidy(str(fields.get("message", response.text)))[:_MOST_CHARS]
         if fields.get("error") == "MissingBlobs":
             raise _Missing(MissingBlobs.model_validate(fields).missing)
         if response.status_code in (429, 503):
-            raise _Later(f"{self.url}: {message}")
+            raise _Later(self.tidy(f"{self.url}: {message}"))
         if response.status_code in (404, 409, 410):
             raise SessionLost(message)
         kind = SandboxRequestRefused if response.status_code < 500 else SandboxUnavailable
-        raise kind(f"{self.url} answered {response.status_code}: {message}")
+        raise kind(self.tidy(f"{self.url} answered {response.status_code}: {message}"))
 
 
 class SandboxClient:
@@ -131,9 +141,8 @@ class SandboxClient:
         urls = base_urls.split(",") if isinstance(base_urls, str) else list(base_urls)
         self.base_urls = tuple(url.strip().rstrip("/") for url in urls if url.strip())
         if not self.base_urls:
-            raise ValueError(f"no sandbox URL in {base_urls!r}; expected something like http://127.0.0.1:8000")
-        if token is None:
-            token = os.environ.get("CODE_SANDBOX_TOKEN", "").strip()
+            raise ValueError(f"no sandbox URL in {redacted(base_urls)!r}; expected something like http://127.0.0.1:8000")
+        token = clean_key(os.environ.get("CODE_SANDBOX_TOKEN", "") if token is None else token, "CODE_SANDBOX_TOKEN")
         self._servers = [_Server(url, transport, token) for url in self.base_urls]
         self._wait_s = wait_s
         self._in_flight = asyncio.Semaphore(max_in_flight)
@@ -187,7 +196,8 @@ class SandboxClient:
                 states.append(Health.model_validate_json(response.content))
             except (_Later, ValueError) as error:
                 raise SandboxUnavailable(
-                    f"no sandbox at {server.url} ({error}); start one with `deepeyes sandbox serve` or set CODE_SANDBOX_URL"
+                    f"no sandbox at {server.tidy(server.url)} ({error}); start one with `deepeyes sandbox serve` or set "
+                    "CODE_SANDBOX_URL"
                 ) from error
         return states
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.recipes import RecipeError, find_recipe, parse_override, read_yaml
+from code_sandbox.redaction import names_secret
 
 RECIPES = Path(__file__).parent / "recipes"
 _REQUIRED = ("model_name_or_path", "template", "output_dir", "cutoff_len", "image_max_pixels")
@@ -67,6 +68,8 @@ def _problems(settings: dict[str, Any]) -> Iterator[str]:
     for key in _REQUIRED:
         if settings.get(key) in (None, ""):
             yield f"lacks llamafactory.{key}; set it there or as `{key}=...`"
+    for key in filter(names_secret, settings):
+        yield f"sets llamafactory.{key}: a secret does not stand in a recipe, which is recorded; export HF_TOKEN instead"
     for key in ("output_dir", "model_name_or_path"):
         if any(char.isspace() for char in str(settings.get(key, ""))):
             yield f"has llamafactory.{key} {settings[key]!r}; LLaMA-Factory splits its command at spaces"

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from agent.recipes import load_yaml
+from code_sandbox.redaction import redacted
 from cold_start.checkpoints import checkpoints, is_finished
 from cold_start.files import write_atomically
 
@@ -56,7 +57,7 @@ def differences(output_dir: Path, settings: Mapping[str, Any], facts: RunFacts |
     recorded = _recorded_settings(output_dir)
     if recorded is None:
         return [f"{output_dir / RECIPE_FILE} cannot be read, so nobody knows what the checkpoints there were trained with"]
-    found = []
+    found, settings = [], redacted(dict(settings))
     for key in sorted((recorded.keys() | settings.keys()) - _FREE_KEYS):
         before, now = recorded.get(key, _UNSET), settings.get(key, _UNSET)
         if key == "model_name_or_path" and _is_own_checkpoint(before, output_dir):
@@ -80,7 +81,7 @@ def differences(output_dir: Path, settings: Mapping[str, Any], facts: RunFacts |
 
 def record(output_dir: Path, settings: Mapping[str, Any], facts: RunFacts) -> None:
     """Write down what this run is."""
-    write_atomically(output_dir / RECIPE_FILE, [yaml.safe_dump(dict(settings), sort_keys=False)])
+    write_atomically(output_dir / RECIPE_FILE, [yaml.safe_dump(redacted(dict(settings)), sort_keys=False)])
     write_atomically(output_dir / _RUN_FILE, [json.dumps(asdict(facts), indent=1)])
 
 

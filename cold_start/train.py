@@ -17,6 +17,7 @@ import yaml
 
 from agent.checks import Check
 from agent.recipes import RecipeError
+from code_sandbox.redaction import redacted
 from cold_start.checkpoints import is_finished, latest_checkpoint, set_aside_incomplete
 from cold_start.checks import Report, check_recipe, finished_as_asked, trained_on
 from cold_start.files import write_atomically
@@ -70,15 +71,15 @@ def main(arguments: list[str] | None = None) -> None:
             return
         report = check_recipe(recipe, output_dir, os.environ, accept_changes=options.accept_changes)
     except (RecipeError, OSError) as error:
-        sys.exit(f"cold start: {error}")
+        sys.exit(redacted(f"cold start: {error}"))
     except ImportError as error:
         sys.exit(f"cold start: LLaMA-Factory cannot be imported ({error}); see requirements/README.md")
     if options.show_recipe:
-        print(yaml.safe_dump(resolve(recipe, output_dir), sort_keys=False))
+        print(yaml.safe_dump(redacted(resolve(recipe, output_dir)), sort_keys=False))
     if options.dry_run:
-        print("\n".join(_line(check) for check in report.checks))
+        print(redacted("\n".join(_line(check) for check in report.checks)))
     if report.failures:
-        failures = "" if options.dry_run else "\n".join(_line(check) for check in report.failures) + "\n"
+        failures = "" if options.dry_run else redacted("\n".join(_line(check) for check in report.failures)) + "\n"
         counts = f"{len(report.failures)} of {len(report.checks)} checks failed"
         sys.stdout.flush()
         sys.exit(f"{failures}cold start: not ready, {counts}; nothing was started")
@@ -90,7 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
         try:
             _start(recipe, output_dir, report)
         except (RecipeError, OSError) as error:
-            sys.exit(f"cold start: {error}")
+            sys.exit(redacted(f"cold start: {error}"))
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

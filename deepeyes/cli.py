@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.errors import EpisodeFailure, ToolError
+from code_sandbox.redaction import redacted
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -28,7 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except (OSError, ValueError, LookupError, RuntimeError, EpisodeFailure, ToolError) as error:
-        sys.exit(f"deepeyes {options.command}: {error}")
+        sys.exit(redacted(f"deepeyes {options.command}: {error}"))
 
 
 Commands = argparse._SubParsersAction

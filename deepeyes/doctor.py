@@ -16,6 +16,8 @@ import psutil
 from rich.console import Console
 from rich.markup import escape
 
+from code_sandbox.redaction import checked_url, redacted, secrets_of
+
 _PACKAGES = {
     "agent": ("httpx", "pillow", "pydantic", "pyyaml"),
     "sandbox": ("fastapi", "uvicorn", "redis", "jupyter_client", "ipykernel", "matplotlib", "numpy"),
@@ -58,19 +60,21 @@ def _machine() -> str:
 
 def _redis() -> str:
     url = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0")
-    address = urlparse(url)
     try:
+        address = urlparse(checked_url(url, "a Redis"))
         with socket.create_connection((address.hostname or "127.0.0.1", address.port or 6379), 2.0) as connection:
             connection.sendall(b"PING\r\n")
             answer = connection.recv(64)
+    except ValueError as error:
+        raise _Missing(f"{error}; set REDIS_URL") from error
     except OSError as error:
-        raise _Missing(f"{url} does not answer ({error}); start `redis-server` or set REDIS_URL") from error
-    return f"{url} answers {answer.decode(errors='replace').strip()}"
+        raise _Missing(f"{redacted(url)} does not answer ({error}); start `redis-server` or set REDIS_URL") from error
+    return redacted(f"{url} answers {answer.decode(errors='replace').strip()}", *secrets_of(url))
 
 
 def _sandbox() -> str:
     from code_sandbox.client import SandboxClient
-    from code_sandbox.errors import SandboxUnavailable
+    from code_sandbox.errors import SandboxError
 
     async def ask() -> str:
         async with SandboxClient(os.environ.get("CODE_SANDBOX_URL", "http://127.0.0.1:8000")) as client:
@@ -83,12 +87,12 @@ def _sandbox() -> str:
 
     try:
         return asyncio.run(ask())
-    except SandboxUnavailable as error:
+    except (SandboxError, ValueError) as error:
         raise _Missing(str(error)) from error
 
 
 def _judge(model: str) -> str:
-    from judge.client import Judge, JudgeSettings
+    from judge.client import Judge, JudgeMisconfigured, JudgeSettings
     from serving.urls import split_urls
 
     urls = split_urls(os.environ.get("LLM_AS_A_JUDGE_BASE"))
@@ -106,9 +110,9 @@ def _judge(model: str) -> str:
 
     try:
         asyncio.run(ask())
-    except (ConnectionError, ValueError) as error:
+    except (ConnectionError, JudgeMisconfigured, ValueError) as error:
         raise _Missing(f"{error}; `deepeyes judge doctor` looks closer") from error
-    return f"answers at {', '.join(url.rpartition('@')[2] for url in urls)}; `deepeyes judge doctor` says whether it is fit"
+    return f"answers at {', '.join(map(redacted, urls))}; `deepeyes judge doctor` says whether it is fit"
 
 
 def _accelerator() -> str:
@@ -141,10 +145,9 @@ def report(*, judge_model: str = "judge") -> int:
     ]
     for name, check, essential in checks:
         try:
-            console.print(f"[green]ok  [/]  {name:24} {escape(check())}")
+            console.print(f"[green]ok  [/]  {name:24} {escape(redacted(check()))}")
         except _Missing as problem:
             installed = installed and not essential
-            console.print(
-                f"[{'red' if essential else 'yellow'}]{'FAIL' if essential else 'miss'}[/]  {name:24} {escape(str(problem))}"
-            )
+            mark = "[red]FAIL[/]" if essential else "[yellow]miss[/]"
+            console.print(f"{mark}  {name:24} {escape(redacted(str(problem)))}")
     return 0 if installed else 1

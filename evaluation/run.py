@@ -28,6 +28,7 @@ from agent.model_keys import model_key
 from agent.options import add_agent_options, add_option, given_settings, settings_of
 from agent.settings import AgentSettings, with_sources
 from agent.setup import primer_of
+from code_sandbox.redaction import redacted
 from evaluation.benchmarks import benchmarks, load_benchmark
 from evaluation.errors import BenchmarkError
 from evaluation.exchange.imports import import_predictions
@@ -183,7 +184,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         summary = run(parse(arguments))
     except ERRORS as error:
-        sys.exit(f"evaluation: {error}")
+        sys.exit(redacted(f"evaluation: {error}"))
     if summary is None:
         return
     print(json.dumps({name: getattr(summary, name) for name in _BRIEF}, indent=1))

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import sys
 
+from code_sandbox.redaction import redacted
 from judge import agreement, doctor
 from judge.client import Judge, JudgeSettings, load_judge_prompt
 from judge.options import add_judge_options, judge_settings
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m judge") -
         load_judge_prompt(options.prompt)
         verdict = asyncio.run(_ask(judge_settings(options, prompt=options.prompt), options))
     except (OSError, RuntimeError, ValueError, LookupError) as error:
-        sys.exit(f"{prog}: {error}")
+        sys.exit(redacted(f"{prog}: {error}"))
     except KeyboardInterrupt:
         sys.exit(130)
     sys.stdout.write(f"{verdict.outcome.value} (by {verdict.decided_by}) {verdict.reason}".rstrip() + "\n")

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from code_sandbox.redaction import redacted
 from judge.client import Judge, JudgeMisconfigured, JudgeSettings
 from judge.connection import judge_key
 from judge.options import add_judge_options, judge_settings
@@ -172,7 +173,7 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m judge.agr
     try:
         _compare(options, pairs)
     except (ConnectionError, JudgeMisconfigured, LookupError) as error:
-        sys.exit(f"judge agreement: {error}")
+        sys.exit(redacted(f"judge agreement: {error}"))
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -13,6 +13,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from code_sandbox.redaction import checked_url, redacted, secrets_of
+
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
@@ -87,6 +89,7 @@ class RedisCache:
     def __init__(self, url: str) -> None:
         from redis.asyncio import Redis
 
+        self._secrets = secrets_of(checked_url(url, "a Redis"))
         self._redis: Redis = Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=2.0)
 
     async def get(self, key: str) -> dict[str, Any] | None:
@@ -96,7 +99,7 @@ class RedisCache:
         try:
             found = await self._redis.get(f"deepeyes:verdict:{key}")
         except (RedisError, OSError) as error:
-            _log.warning("the verdict cache was passed over: Redis: %s", error)
+            _log.warning("the verdict cache was passed over: Redis: %s", redacted(str(error), *self._secrets))
             return None
         return None if found is None else _parsed(found)
 
@@ -107,7 +110,7 @@ class RedisCache:
         try:
             await self._redis.set(f"deepeyes:verdict:{key}", json.dumps(value), ex=_TTL_S)
         except (RedisError, OSError) as error:
-            _log.warning("a verdict was not kept: Redis: %s", error)
+            _log.warning("a verdict was not kept: Redis: %s", redacted(str(error), *self._secrets))
 
     async def aclose(self) -> None:
         """Close the connections."""

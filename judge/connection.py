@@ -11,6 +11,8 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 import httpx
 
+from code_sandbox.redaction import clean_key, redacted, secrets_of
+
 KEY_VARIABLE = "JUDGE_API_KEY"
 _PING_S = 5.0
 _LONGEST_WAIT_S = 60.0
@@ -38,13 +40,7 @@ def judge_key(key: str | None = None, *, variable: str = KEY_VARIABLE) -> str:
     Raises:
         ValueError: It cannot be sent: a line break or another character that no header may hold. The key is not shown.
     """
-    found = (os.environ.get("JUDGE_API_KEY", "") if key is None else key).strip()
-    bad = next((number for number, char in enumerate(found) if not "!" <= char <= "~"), None)
-    if bad is not None:
-        raise ValueError(
-            f"the judge's key ({variable}) has {len(found)} characters, and number {bad + 1} is a blank, a line break or no "
-            "ASCII, which no key holds: set it again, without what was copied beside it"
-        )
+    found = clean_key(os.environ.get("JUDGE_API_KEY", "") if key is None else key, f"the judge's key ({variable})")
     return "" if found == "EMPTY" else found
 
 
@@ -87,6 +83,7 @@ class Connection:
         self._key = judge_key(key) if urls else ""
         self._model = model
         self._timeout_s = timeout_s
+        self._secrets = (self._key, *secrets_of(*urls))
         parts = [_split(url) for url in urls]
         self.urls = tuple(_without_login(part) for part in parts)
         """Without logins and the last stroke."""
@@ -129,14 +126,11 @@ class Connection:
 
     def tidy(self, text: str) -> str:
         """Text of a server without the key and without passwords."""
-        for secret in (self._key, *(login[1] for login in self._logins.values() if login is not None)):
-            if secret:
-                text = text.replace(secret, "…")
-        return text
+        return redacted(text, *self._secrets)
 
     def refusal(self, url: str, status: int, text: str) -> JudgeMisconfigured:
         """What a status that no retry mends means, with what to do."""
-        said = self.tidy(refusal_text(text)[:300])
+        said = self.tidy(refusal_text(text))[:300]
         return JudgeMisconfigured(
             f"the judge at {self.shown(url)} answered HTTP {status}: {said}; {self._advice(status, text)}check judge.model "
             f"({self._model!r}), {KEY_VARIABLE} and LLM_AS_A_JUDGE_BASE; `deepeyes judge doctor` looks closer"
@@ -287,7 +281,7 @@ def _split(url: str) -> SplitResult:
     except ValueError:
         usable = False
     if not usable:
-        shown = url.rpartition("@")[2]
+        shown = redacted(url)
         raise ValueError(
             f"{shown!r} is no address of a judge; expected such as http://10.0.0.5:18901/v1 (LLM_AS_A_JUDGE_BASE, "
             "judge.base_urls)"

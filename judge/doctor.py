@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from code_sandbox.redaction import redacted
 from judge.client import Judge, JudgeMisconfigured, JudgeSettings
 from judge.manners import FIELDS, SPELLINGS, Manners, Spelling
 from judge.options import add_judge_options, judge_settings
@@ -159,7 +160,7 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m judge.doc
         with _quiet():
             found = asyncio.run(examine(settings))
     except (ConnectionError, RuntimeError, ValueError) as error:
-        sys.exit(f"judge doctor: {error}")
+        sys.exit(redacted(f"judge doctor: {error}"))
     except KeyboardInterrupt:
         sys.exit(130)
     for verdict, (question, gold, answer, wanted) in zip(found.verdicts, QUESTIONS, strict=True):

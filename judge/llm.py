@@ -294,7 +294,7 @@ class Llm:
         if reply.cut and with_room:
             question.room = min(4 * question.room, _MOST_ROOM_FACTOR * self.settings.max_reply_tokens)
         why = reply.problem or "not of the form that was asked for"
-        problem = f"an unreadable reply of {manners.url}, {why}: {self.connection.tidy(reply.raw[:100])!r}"
+        problem = f"an unreadable reply of {manners.url}, {why}: {self.connection.tidy(reply.raw)[:100]!r}"
         return _Attempt(Asked(value=None, reply=reply.raw, num_tokens=reply.num_tokens, problem=problem))
 
     def _refused(
@@ -312,7 +312,7 @@ class Llm:
             if room > _LEAST_ROOM:
                 question.room = max(_LEAST_ROOM, room // 4)
                 raise _AskOtherwise
-            problem = f"the question is too long for the judge at {manners.url}: {self.connection.tidy(text[:300])}"
+            problem = f"the question is too long for the judge at {manners.url}: {self.connection.tidy(text)[:300]}"
             return _Attempt(Asked(value=None, problem=problem), final=True)
         if status in (400, 422) and (manners.lessons != lessons or manners.learn_from_refusal(body, refusal_text(text))):
             raise _AskOtherwise

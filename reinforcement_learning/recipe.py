@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from agent.recipes import RecipeError, explain, find_recipe, parse_override, read_yaml
 from agent.setup import from_environment
+from code_sandbox.redaction import names_secret
 from reinforcement_learning.settings import RolloutSettings
 from serving.urls import split_urls
 
@@ -31,11 +32,18 @@ class RunSettings(BaseModel):
     directory: str
     """Checkpoints, metrics and rollouts go here; an existing run there is resumed."""
     env: dict[str, str] = Field(default_factory=dict)
-    """Environment of every process of the run; no secrets."""
+    """Environment of every process of the run; no secrets: recipes are recorded, and logged to wandb."""
     image_roots: tuple[str, ...] = ()
     """Folders in which relative image paths of rows are looked for, after the folder of the parquet file."""
     on_bad_rows: Literal["drop", "stop"] = "drop"
     """What is done about rows that cannot be trained on: leave them out, listed in `dropped.jsonl`, or refuse to start."""
+
+    @field_validator("env")
+    @classmethod
+    def _no_secrets(cls, env: dict[str, str]) -> dict[str, str]:
+        if found := [name for name in env if names_secret(name)]:
+            raise ValueError(f"a secret does not stand in a recipe: export {', '.join(found)} on every node instead")
+        return env
 
 
 class Recipe(BaseModel):

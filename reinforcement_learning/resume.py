@@ -20,10 +20,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from code_sandbox.redaction import redacted
 from reinforcement_learning.checkpoints import Checkpoint, Checkpoints
 from reinforcement_learning.fingerprints import data_changes_since, fingerprints, model_changes_since
 from reinforcement_learning.recipe import Recipe
-from serving.urls import without_logins
 
 METRICS_FILE = "metrics.jsonl"
 RECIPE_FILE = "recipe.resolved.yaml"
@@ -212,7 +212,7 @@ def begin(start: Start, recipe: Recipe) -> list[str]:
     forget_metrics_after(directory / METRICS_FILE, start.step, start.checkpoint.metrics if start.checkpoint else {})
     for name, text in fingerprints(directory, start.data_files, recipe.run.model).items():
         _write(directory / name, text)
-    _write(directory / RECIPE_FILE, yaml.safe_dump(without_logins(recipe.model_dump(mode="json")), sort_keys=False))
+    _write(directory / RECIPE_FILE, yaml.safe_dump(redacted(recipe.model_dump(mode="json")), sort_keys=False))
     return told
 
 
@@ -282,7 +282,7 @@ def _recipe_changes(directory: Path, recipe: Recipe, verl_default: Callable[[str
         # With the defaults of keys that came later.
         stored = Recipe.model_validate(stored).model_dump(mode="json")
     # Older runs wrote passwords down; a password that changes is no change of the run.
-    old, new = (_flat(without_logins(values)) for values in (stored, recipe.model_dump(mode="json")))
+    old, new = (_flat(redacted(values)) for values in (stored, recipe.model_dump(mode="json")))
     if all(values.get("agent.judge.strict_rules") for values in (old, new)):
         # Rules decide everything; whether an LLM is asked as well changes the record only.
         old.pop(_LOG_ONLY, None)

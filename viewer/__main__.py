@@ -11,6 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from code_sandbox.redaction import redacted
 from viewer.app import serve
 from viewer.static_page import write_episodes_page
 
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m viewer") 
     except KeyboardInterrupt:
         sys.exit(130)
     except (OSError, ValueError, LookupError, RuntimeError) as error:
-        sys.exit(f"{prog}: {error}")
+        sys.exit(redacted(f"{prog}: {error}"))
     sys.exit(0)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import ToolUnavailable
 from agent.search.recording import AskedQuestion, Response
+from code_sandbox.redaction import checked_url, redacted, secrets_of
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -41,6 +42,7 @@ class SharedCache:
     def __init__(self, url: str, *, run: str, ttl_s: float) -> None:
         from redis.asyncio import Redis
 
+        self._secrets = secrets_of(checked_url(url, "a Redis"))
         self._redis: Redis = Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=2.0)
         self._account = f"{_PREFIX}spent:{run}"
         self._ttl_ms = int(ttl_s * 1000)
@@ -89,7 +91,8 @@ class SharedCache:
         try:
             return await request
         except self._errors() as error:
-            raise ToolUnavailable(f"the account of this run's searches is out of reach: Redis: {error}") from error
+            said = redacted(str(error), *self._secrets)
+            raise ToolUnavailable(f"the account of this run's searches is out of reach: Redis: {said}") from error
 
     @staticmethod
     def _errors() -> tuple[type[Exception], ...]:
@@ -99,5 +102,5 @@ class SharedCache:
 
     def _say_away(self, error: Exception) -> None:
         if not self._away:
-            _log.warning("search goes on without the shared cache: Redis: %s", error)
+            _log.warning("search goes on without the shared cache: Redis: %s", redacted(str(error), *self._secrets))
         self._away = True

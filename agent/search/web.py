@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent.errors import BudgetExhausted, ToolError, ToolUnavailable
 from agent.search.limits import refuses_length
 from agent.search.page_reader import PageReader
+from code_sandbox.redaction import redacted, secrets_of
 from serving.retries import RETRIED, pause_before_s
 
 T = TypeVar("T")
@@ -125,7 +126,7 @@ class WebClient:
         self._ledger = ledger or LocalLedger()
         self._slots = asyncio.Semaphore(settings.max_in_flight)
         self._next_at = 0.0
-        self._secrets: list[str] = []
+        self._secrets: set[str] = set()
         self.pages = PageReader()
         """Takes the text out of what was fetched."""
         self.http = httpx.AsyncClient(
@@ -146,13 +147,11 @@ class WebClient:
 
     def keep_secret(self, secret: str) -> None:
         """Cut a key out of everything that is said of this source."""
-        self._secrets.append(secret)
+        self._secrets.add(secret)
 
     def scrub(self, text: str) -> str:
-        """The text without keys."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+        """The text without keys and passwords."""
+        return redacted(text, *self._secrets)
 
     async def json(
         self,
@@ -170,6 +169,7 @@ class WebClient:
             BudgetExhausted: Calls or money are spent.
             ToolError: The server says that the query is too long for it: only the model can shorten it.
         """
+        self._secrets.update(secrets_of(url))
 
         async def once() -> Any:
             response = await self.http.request(method, url, headers=dict(headers or {}), **request)
@@ -177,13 +177,13 @@ class WebClient:
                 try:
                     answer = response.json()
                 except ValueError as error:
-                    raise TryLater(f"the answer is no JSON: {response.text[:100]!r}") from error
+                    raise TryLater(f"the answer is no JSON: {self.scrub(response.text)[:100]!r}") from error
                 if check is not None:
                     check(answer)
                 return answer
             if refuses_length(response.status_code, response.text[:2000]):
                 raise ToolError("the search refused `query` as too long; ask again with the few words that matter most")
-            reason = f"HTTP {response.status_code}: {response.text[:200]!r}"
+            reason = f"HTTP {response.status_code}: {self.scrub(response.text)[:200]!r}"
             if response.status_code in RETRIED:
                 raise TryLater(_advised(reason, response.status_code), retry_after_s=_retry_after_s(response))
             raise ToolUnavailable(self.scrub(f"{self.source}: {_advised(reason, response.status_code)}"))

@@ -17,6 +17,7 @@ from pathlib import Path
 import uvicorn
 
 from code_sandbox.errors import KernelStartFailed
+from code_sandbox.redaction import clean_key
 from code_sandbox.server import probes
 from code_sandbox.server.app import create_app
 from code_sandbox.server.callers import GuardedProtocol
@@ -125,7 +126,7 @@ def serve(settings: ServerSettings) -> None:
         ValueError: The address is beyond loopback, and there is no token.
         KernelStartFailed: Sessions cannot be started, or are less isolated than required.
     """
-    token = os.environ.get("CODE_SANDBOX_TOKEN", "").strip()
+    token = clean_key(os.environ.get("CODE_SANDBOX_TOKEN", ""), "CODE_SANDBOX_TOKEN")
     if settings.beyond_loopback and not token:
         raise ValueError(
             f"host is {settings.host!r}, which others can reach: set CODE_SANDBOX_TOKEN to a secret that clients must send, "

@@ -23,6 +23,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from code_sandbox.errors import StoreUnavailable
+from code_sandbox.redaction import checked_url, redacted, secrets_of
 from code_sandbox.wire import DEFAULT_MAX_CHARS, MAX_IMAGES
 
 _PREFIX = "deepeyes:sandbox"
@@ -127,22 +128,17 @@ def _server_key(instance: str) -> str:
     return f"{_PREFIX}:server:{instance}"
 
 
-def _without_password(url: str) -> str:
-    """The address as it may be shown; an error reaches callers and logs."""
-    scheme, found, rest = url.partition("://")
-    return f"{scheme}://***@{rest.rpartition('@')[2]}" if found and "@" in rest else url
-
-
 class SessionStore:
     """Who holds which session, until when, and what it has run."""
 
     def __init__(self, redis_url: str) -> None:
-        self._url = _without_password(redis_url)
+        self._url, self._secrets = redacted(checked_url(redis_url, "a Redis")), secrets_of(redis_url)
         self._redis: Redis = Redis.from_url(redis_url, decode_responses=True, socket_timeout=2.0, socket_connect_timeout=2.0)
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
+        said = redacted(str(error), *self._secrets)
         return StoreUnavailable(
-            f"no Redis at {self._url} ({error}); start one with `redis-server --port 6379` or set REDIS_URL"
+            f"no Redis at {self._url} ({said}); start one with `redis-server --port 6379` or set REDIS_URL"
         )
 
     async def ping(self) -> None:

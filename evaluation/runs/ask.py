@@ -116,7 +116,7 @@ class _Asker:
         self._settings, self._writer = settings, TrajectoryWriter(directory)
         fleet = Fleet(servers.base_urls, max_in_flight=servers.max_episodes, inner=Pools(), patience_s=servers.patience_s)
         self._fleet, self._urls = fleet, servers.base_urls
-        self._client, self.stop = ChatClient(chat, transport=fleet), _Stop(fleet)
+        self._client, self.stop = ChatClient(chat, transport=fleet, others=servers.base_urls), _Stop(fleet)
         rule = image_rule_for(settings.model, settings.image_max_pixels)
         can_prime = chat.can_prime and not begins_replies(settings.model)
         self.setup = open_setup(settings.agent, image_rule=rule, can_prime=can_prime)

@@ -19,10 +19,10 @@ from agent.search.gateway import open_search
 from agent.settings import AgentSettings
 from code_sandbox.client import SandboxClient
 from code_sandbox.errors import SandboxError, SandboxUnavailable
+from code_sandbox.redaction import checked_url, redacted, secrets_of
 from code_sandbox.wire import Health
 from judge.client import Judge, JudgeMisconfigured, JudgeSettings
 from judge.connection import model_names, refusal_text, status_and_json
-from serving.urls import without_logins
 
 _WAIT_S = 5.0
 _MOST_NAMES, _MOST_CHARS = 20, 200
@@ -93,7 +93,7 @@ def _needs(agent: AgentSettings, tool: str) -> bool:
 
 
 def _shown(urls: Sequence[str]) -> str:
-    return ", ".join(map(without_logins, urls))
+    return ", ".join(map(redacted, urls))
 
 
 async def _any_of(urls: Sequence[str], ask: Callable[[str], Coroutine[Any, Any, None]]) -> None:
@@ -124,7 +124,7 @@ async def _ask_sandboxes(urls: Sequence[str]) -> None:
         except SandboxError as error:
             raise _Away(f"{error}. Without code: --mode think") from error
         if states[url].redis != "ok":
-            raise NotReady(f"the sandbox at {url} has lost its Redis and takes no new sessions; restart Redis")
+            raise NotReady(f"the sandbox at {_shown((url,))} has lost its Redis and takes no new sessions; restart Redis")
 
     await _any_of(urls, ask)
     try:
@@ -146,12 +146,8 @@ async def _ask_sandboxes(urls: Sequence[str]) -> None:
 
 async def _ask_models(model: ModelAsked) -> None:
     """A server takes the key, and has the model."""
-    bad = next((number for number, char in enumerate(model.api_key) if not "!" <= char <= "~"), None)
-    if bad is not None:
-        raise NotReady(
-            f"{KEY} has {len(model.api_key)} characters, and number {bad + 1} is a blank, a line break or no "
-            "ASCII, which no key holds: set it again, without what was copied beside it"
-        )
+    for url in model.base_urls:
+        checked_url(url, "a model server")
     headers = {"Authorization": f"Bearer {model.api_key}"}
     async with httpx.AsyncClient(headers=headers, timeout=_WAIT_S, trust_env=False) as http:
         await _any_of(model.base_urls, lambda url: _ask_model(http, url.rstrip("/"), model))
@@ -159,6 +155,7 @@ async def _ask_models(model: ModelAsked) -> None:
 
 async def _ask_model(http: httpx.AsyncClient, url: str, model: ModelAsked) -> None:
     shown = f"the model server at {_shown((url,))}"
+    secrets = (*(() if model.api_key == NO_KEY else (model.api_key,)), *secrets_of(url))
     try:
         status, answer = status_and_json(listed := await http.get(f"{url}/models"))
         names = model_names(answer)
@@ -171,9 +168,9 @@ async def _ask_model(http: httpx.AsyncClient, url: str, model: ModelAsked) -> No
     except httpx.ReadTimeout as error:
         raise _Away(f"{shown} took the request and did not answer within {_WAIT_S:g} s; is it still loading?") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        why = str(error) or type(error).__name__
+        why = redacted(str(error), *secrets) or type(error).__name__
         raise _Away(f"{shown} does not answer ({why}); start it, or correct --base-url") from error
-    said = " ".join(refusal_text(listed.text)[:_MOST_CHARS].split()).replace(model.api_key, "…")
+    said = " ".join(redacted(refusal_text(listed.text), *secrets)[:_MOST_CHARS].split())
     if status == 429 or (status == 200 and isinstance(answer, dict) and answer.get("choices")):
         return
     if status >= 500:
@@ -182,7 +179,9 @@ async def _ask_model(http: httpx.AsyncClient, url: str, model: ModelAsked) -> No
         which = "wants a key" if model.api_key == NO_KEY else "does not take the key"
         raise NotReady(f"{shown} {which} (HTTP {status}: {said}); set {KEY}")
     if names:
-        served = ", ".join(names[:_MOST_NAMES]) + (f" and {len(names) - _MOST_NAMES} more" if names[_MOST_NAMES:] else "")
+        served = ", ".join(redacted(names[:_MOST_NAMES], *secrets)) + (
+            f" and {len(names) - _MOST_NAMES} more" if names[_MOST_NAMES:] else ""
+        )
         raise NotReady(f"{shown} serves {served}, not {model.name!r} (HTTP {status}: {said}); name one with --model")
     raise NotReady(
         f"{shown} is no OpenAI-compatible API (HTTP {status}: {said}); correct --base-url, which usually ends in /v1"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from agent.records import EpisodeKey
 from agent.scheduling import for_each
+from code_sandbox.redaction import redacted
 from evaluation.benchmarks import load_benchmark
 from evaluation.runs.files import RunMismatch
 from evaluation.runs.folder import Latest, prediction_of, read_items
@@ -89,9 +90,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         found = asyncio.run(_asked(options.run, judge_settings(options), options.sample, options.seed))
     except ExceptionGroup as group:
-        sys.exit(f"rejudge: {group.exceptions[0]}")
+        sys.exit(redacted(f"rejudge: {group.exceptions[0]}"))
     except (RunMismatch, JudgeMisconfigured, OSError, ValueError) as error:
-        sys.exit(f"rejudge: {error}")
+        sys.exit(redacted(f"rejudge: {error}"))
     for name, agreement in found.items():
         flips = ", ".join(f"{way} {count}" for way, count in sorted(agreement.flips.items())) or "none"
         share = "-" if agreement.agreement is None else f"{agreement.agreement:.1%}"

@@ -10,6 +10,7 @@ from pydantic import Field
 from agent.prompts import Prompt
 from agent.settings import AgentSettings
 from agent.setup import prompt_of
+from code_sandbox.redaction import redacted
 
 Mode = Literal["agent", "agent-no-search", "agent-blind", "direct", "think"]
 _FREE = frozenset({"benchmark", "data", "model", "mode", "samples", "seed", "predictions", "limit"})
@@ -86,9 +87,9 @@ class EvaluationSettings(AgentSettings):
 
     @property
     def recorded(self) -> Mapping[str, object]:
-        """Settings by name that a result depends on, as JSON."""
+        """Settings by name that a result depends on, as JSON; passwords in the addresses of search are not written down."""
         known = set(_OF_IMPORTED) if self.imported else None
-        return self.model_dump(mode="json", include=known, exclude=set(self.PLACES))
+        return redacted(self.model_dump(mode="json", include=known, exclude=set(self.PLACES)))
 
     @property
     def compared(self) -> Mapping[str, object]:

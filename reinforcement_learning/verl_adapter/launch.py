@@ -19,9 +19,11 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 from verl.utils.device import auto_set_device
 
+from code_sandbox.redaction import redacted
 from reinforcement_learning.failed_groups import RunEnded
 from reinforcement_learning.verl_adapter import cluster
 from reinforcement_learning.verl_adapter.image_store import STORE_VARIABLE
+from reinforcement_learning.verl_adapter.services import SETTINGS_VARIABLE
 
 
 class UnknownVerlKey(ValueError):
@@ -92,11 +94,13 @@ class EpisodeTaskRunner(TaskRunnerV1.__ray_metadata__.modified_class):  # type: 
     """verl's task runner in a process that knows our trainer."""
 
     def run(self, config: DictConfig) -> None:
-        """Train."""
+        """Train; what is printed and logged of the configuration holds no secrets, and Ray has what it needs by now."""
         from reinforcement_learning.verl_adapter import trainer, vllm_server
 
         vllm_server.register()
         trainer.take_place()
+        ray_kwargs = redacted(OmegaConf.to_container(config.ray_kwargs))
+        OmegaConf.update(config, "ray_kwargs", ray_kwargs, merge=False)
         super().run(config)
 
 
@@ -123,7 +127,8 @@ def train(config: DictConfig, *, run_directory: Path, agent_settings: Mapping[st
         RunEnded: The run cannot go on; the message says why.
     """
     settings_path = run_directory / "agent_settings.json"
-    settings_path.write_text(json.dumps(dict(agent_settings), indent=1), encoding="utf-8")
+    shown = redacted(dict(agent_settings))
+    settings_path.write_text(json.dumps(shown, indent=1), encoding="utf-8")
     loop_path = run_directory / "agent_loop.yaml"
     loop = {
         "name": "deepeyes",
@@ -135,6 +140,8 @@ def train(config: DictConfig, *, run_directory: Path, agent_settings: Mapping[st
     agent.agent_loop_config_path, agent.default_agent_loop = str(loop_path), "deepeyes"
     route_groups(config, run_directory)
     env = {**env, STORE_VARIABLE: str(run_directory / "images")}
+    if shown != agent_settings:  # passwords in addresses: workers need them, and files of a run are passed on to others
+        env |= {SETTINGS_VARIABLE: json.dumps(dict(agent_settings))}
     # A head started elsewhere hands none of our environment to its workers; the runtime environment does.
     OmegaConf.update(config, "ray_kwargs.ray_init.runtime_env.env_vars", cluster.worker_environment(env), force_add=True)
     if cluster.ray_address() is not None:

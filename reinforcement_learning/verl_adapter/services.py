@@ -17,6 +17,8 @@ from judge.client import Judge
 from reinforcement_learning.outages import SandboxGate, ScoringGate
 from reinforcement_learning.settings import RolloutSettings
 
+SETTINGS_VARIABLE = "DEEPEYES_AGENT_SETTINGS"
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -37,8 +39,9 @@ def announce(text: str) -> None:
 
 @functools.cache
 def read_settings(settings_path: str) -> RolloutSettings:
-    """What the launcher wrote for the workers."""
-    return RolloutSettings.model_validate(json.loads(Path(settings_path).read_text(encoding="utf-8")))
+    """What the launcher wrote for the workers, or handed them where there are passwords among it."""
+    text = os.environ.get("DEEPEYES_AGENT_SETTINGS") or Path(settings_path).read_text(encoding="utf-8")
+    return RolloutSettings.model_validate(json.loads(text))
 
 
 @functools.cache

@@ -166,7 +166,7 @@ async def test_a_refusal_is_not_repeated_and_says_what_to_do(name, settings, sta
     with pytest.raises(ToolUnavailable, match=advice) as error:
         await search.search("q", max_hits=5)
     assert str(status) in str(error.value)
-    assert (KEY in str(error.value)) == (name not in KEYS)
+    assert KEY not in str(error.value)
     assert len(server.requests) == 1
 
 

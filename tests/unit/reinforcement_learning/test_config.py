@@ -94,3 +94,45 @@ def test_a_cpu_recipe_joins_a_cluster_without_the_arguments_that_size_a_local_on
     command = [sys.executable, "-W", "ignore", "-c", JOIN, str(tmp_path)]
     result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=110, check=False)
     assert "JOINS" in result.stdout, result.stderr[-2000:]
+
+
+SECRETS = """
+import json, os, sys
+from pathlib import Path
+from omegaconf import OmegaConf
+from reinforcement_learning.recipe import load_recipe
+from reinforcement_learning.verl_adapter import launch
+from reinforcement_learning.verl_adapter.services import SETTINGS_VARIABLE, read_settings
+secret, directory = "http://user:hunter2-and-3@127.0.0.1:9", Path(sys.argv[1])
+recipe = load_recipe("tiny_cpu", [f"agent.sandbox_urls=[{secret}]"])
+given = []
+launch.run_ppo = lambda config, task_runner_class: given.append(config)
+config = launch.compose_config(recipe.verl, recipe.verl_extra)
+agent = recipe.agent.model_dump(mode="json")
+launch.train(config, run_directory=directory, agent_settings=agent, env={"HTTPS_PROXY": secret})
+(config,) = given
+env = config.ray_kwargs.ray_init.runtime_env.env_vars
+assert env.HTTPS_PROXY == secret
+os.environ[SETTINGS_VARIABLE] = env[SETTINGS_VARIABLE]
+assert read_settings(str(directory / "agent_settings.json")).sandbox_urls == (secret,)
+runner = launch.EpisodeTaskRunner.__ray_metadata__.modified_class
+logged = []
+runner.__mro__[1].run = lambda self, config: logged.append(str(OmegaConf.to_container(config, resolve=True)))
+runner.run(object.__new__(runner), config)
+assert len(logged) == 1 and "HTTPS_PROXY" in logged[0], logged
+assert "hunter2" not in logged[0], logged[0]
+files = [path for path in directory.rglob("*") if path.is_file()]
+assert len(files) >= 2 and not [path for path in files if "hunter2" in path.read_text()], files
+print("HIDDEN")
+"""
+
+
+def test_what_verl_prints_and_logs_and_what_a_run_writes_holds_no_secret(tmp_path):
+    env = os.environ | {
+        "VERL_PLATFORM": "cpu",
+        "VERL_USE_EXTERNAL_MODULES": "reinforcement_learning.verl_adapter.plugin",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-W", "ignore", "-c", SECRETS, str(tmp_path)]
+    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=110, check=False)
+    assert "HIDDEN" in result.stdout, result.stderr[-2000:]

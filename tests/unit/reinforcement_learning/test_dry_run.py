@@ -359,3 +359,21 @@ def test_a_judge_that_answers_is_asked_a_question_and_its_answer_is_shown(toy, t
     with model_server(lambda messages: "CORRECT") as url:
         found = inspect(toy, tmp_path, "agent.judge.strict_rules=false", f"agent.judge.base_urls=['{url}']")
     assert "it says 'CORRECT'" in message(found, "judge")
+
+
+def test_a_dry_run_shows_no_secret_of_its_recipe_and_a_recipe_takes_none(toy, tmp_path, capsys):
+    places = (
+        "agent.tools=[python]",
+        "agent.sandbox_urls=[http://user:hunter2-and-3@127.0.0.1:9]",
+        "agent.sandbox_wait_s=0",
+        "agent.judge.base_urls=[http://user:hunter2-and-3@127.0.0.1:9/v1]",
+        "agent.judge.cache=redis://:hunter2-and-3@127.0.0.1:9/0",
+        "agent.search={provider: searxng, base_url: 'http://127.0.0.1:9/?token=hunter2-and-3', shared_cache: 'redis://:hunter2-and-3@h'}",
+        "run.env={HTTPS_PROXY: 'http://user:hunter2-and-3@127.0.0.1:9'}",
+    )
+    code, said = run(capsys, "--dry-run", "--show-recipe", *arguments(toy, tmp_path, *places))
+    assert "hunter2" not in f"{code}{said}"
+    assert "http://***@127.0.0.1:9" in said
+    code, said = run(capsys, "--dry-run", *arguments(toy, tmp_path, "run.env={WANDB_API_KEY: hunter2-and-3}"))
+    assert "a secret does not stand in a recipe: export WANDB_API_KEY on every node instead" in code
+    assert "hunter2" not in f"{code}{said}"
