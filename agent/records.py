@@ -23,6 +23,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from agent.episode import Episode, StopReason
 from agent.episode_rows import NewerRecord, UnreadableRecord, ended_as, episode_from_row, message_to_row, turn_to_row
 from agent.images import ImageFile
+from agent.lines import MOST_VALUES, too_many_values
 from agent.protocol import ToolCall
 from code_sandbox.redaction import redacted
 
@@ -271,16 +272,18 @@ def _without_half_pairs(text: bytes) -> bytes:
         return text
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def _row(line: bytes) -> dict[str, Any]:
     """A line of any version, parsed."""
+    if too_many_values(line):
+        raise UnreadableRecord(f"it holds more than {MOST_VALUES:,} values")
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnreadableRecord(f"no JSON: {error}") from error
     version = row.get("version") if isinstance(row, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
@@ -298,7 +301,7 @@ def _shaped(read: Callable[[], _T]) -> _T:
         return read()
     except UnreadableRecord:
         raise
-    except (KeyError, TypeError, AttributeError, ValueError, zlib.error) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError, zlib.error) as error:
         raise UnreadableRecord(f"{type(error).__name__}: {error}") from error
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import ConfigDict, TypeAdapter
 
 from agent.episode_rows import NewerRecord, UnreadableRecord
+from agent.lines import bounded_lines
 from agent.records import EpisodeKey, validated
 from agent.trajectory import say_unreadable
 
@@ -49,11 +50,14 @@ def read_episode_scores(path: Path) -> Iterator[EpisodeScore]:
         NewerRecord: A newer version wrote it.
     """
     with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
+        for number, line in enumerate(bounded_lines(lines), start=1):
+            if line.text is None:
+                say_unreadable(path, number, line.problem)
+                continue
+            if not line.text.strip():
                 continue
             try:
-                row = validated(_SCORE, line)
+                row = validated(_SCORE, line.text)
             except UnreadableRecord as error:
                 say_unreadable(path, number, str(error))
                 continue

@@ -21,15 +21,18 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from agent.episode import Episode
 from agent.episode_rows import NewerRecord, UnreadableRecord
 from agent.images import ImageFile, UnreadableImage, preview
+from agent.lines import Line, bounded_lines
 from agent.messages import Message
 from agent.records import Rollout, RolloutFacts, RolloutHead, parse_head, parse_rollout, to_line
 
 _log = logging.getLogger(__name__)
+MOST_IMAGE_BYTES = 64 << 20
+"""Of an image of a record, which may be somebody else's."""
 _TOLD_OF_A_FILE = 20
 _HASH = re.compile(r"[0-9a-f]{64}")
 _T = TypeVar("_T")
@@ -168,12 +171,12 @@ def forget_after(directory: Path, step: int) -> int:
     forgotten = 0
     for path in record_files(directory):
         kept, gone = path.with_name(f"{path.name}.kept"), 0
-        with path.open("rb") as lines, kept.open("wb") as file:
-            for line in lines:
-                if _step_of(line, path) > step:
+        with path.open("rb") as lines, path.open("rb") as again, kept.open("wb") as file:
+            for line in bounded_lines(lines):
+                if line.text is not None and _step_of(line.text, path) > step:
                     gone += 1
                 else:
-                    file.write(line)
+                    _copy(again, line, file)
             file.flush()
             os.fsync(file.fileno())
         if gone:
@@ -182,6 +185,18 @@ def forget_after(directory: Path, step: int) -> int:
             kept.unlink()
         forgotten += gone
     return forgotten
+
+
+def _copy(source: IO[bytes], line: Line, target: IO[bytes]) -> None:
+    """Copy a line, also one that is too long to be read."""
+    if line.text is not None:
+        target.write(line.text)
+        return
+    source.seek(line.start)
+    left = line.length
+    while left and (block := source.read(min(left, 1 << 20))):
+        target.write(block)
+        left -= len(block)
 
 
 def _step_of(line: bytes, path: Path) -> float:
@@ -210,9 +225,13 @@ class RecordedImage(ImageFile):
 
         Raises:
             FileNotFoundError: It is not there any more.
+            UnreadableImage: The file is larger than an image of a record is.
         """
         directory: Path = object.__getattribute__(self, "_directory")
-        return image_path(directory, self.sha256).read_bytes()
+        path = image_path(directory, self.sha256)
+        if (size := path.stat().st_size) > MOST_IMAGE_BYTES:
+            raise UnreadableImage(f"{path} has {size:,} bytes; at most {MOST_IMAGE_BYTES:,} are read")
+        return path.read_bytes()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ImageFile) and self.data == other.data
@@ -241,11 +260,13 @@ class RecordReader:
 
     Attributes:
         unreadable: How many lines were left out so far, a last line that was cut off not among them.
+        passed: Offset of what follows the last whole line that was read or left out.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.unreadable = 0
+        self.passed = 0
 
     def heads(self, start: int = 0) -> Iterator[tuple[Place, RolloutHead]]:
         """Each whole line's place and head.
@@ -281,7 +302,10 @@ class RecordReader:
         """
         with self.path.open("rb") as lines:
             lines.seek(offset)
-            return self._parse(lines.readline())
+            line = next(bounded_lines(lines), None)
+        if line is None or line.text is None:
+            raise UnreadableRecord("the file ends before it" if line is None else line.problem)
+        return self._parse(line.text)
 
     def leave_out(self, place: Place, error: UnreadableRecord) -> None:
         """Say and count a line that cannot be read."""
@@ -292,10 +316,15 @@ class RecordReader:
     def _lines(self, start: int) -> Iterator[tuple[Place, bytes]]:
         with self.path.open("rb") as lines:
             lines.seek(start)
-            for line in lines:
-                if line.strip():
-                    yield Place(self.path, start, len(line)), line
-                start += len(line)
+            self.passed = start
+            for line in bounded_lines(lines):
+                place = Place(self.path, line.start, line.length)
+                if line.text is None and line.whole:
+                    self.leave_out(place, UnreadableRecord(line.problem))
+                elif line.text is not None and line.text.strip():
+                    yield place, line.text
+                if line.whole:
+                    self.passed = line.end
 
     def _read(self, place: Place, line: bytes, parse: Callable[[bytes], _T]) -> _T | None:
         try:

@@ -12,6 +12,8 @@ from agent.messages import IMAGE_PLACEHOLDER, escape
 from agent.protocol import Malformed, parse_action
 
 _ROLES = ("system", "user", "assistant")
+_MOST_CHARS = 4_000_000
+"""Of one message, far beyond any context; the tokenizer would take minutes and gigabytes for it."""
 # LLaMA-Factory counts these in text and wants a film or a sound for each; we have none.
 _OTHER_MEDIA = ("<video>", "<audio>")
 _SPECIAL_TOKEN = re.compile(r"<\|[^|<>\s]+\|>")
@@ -64,6 +66,8 @@ def _shape_problems(messages: list[Any]) -> Iterator[str]:
             yield f"message {number} has no text `content`"
         elif message.get("role") not in _ROLES:
             yield f"message {number} has role {message.get('role')!r}; LLaMA-Factory drops what is not {', '.join(_ROLES)}"
+        elif len(message["content"]) > _MOST_CHARS:
+            yield f"message {number} has {len(message['content']):,} characters; at most {_MOST_CHARS:,} are looked at"
         elif not _is_unicode(message["content"]):
             yield f"message {number} holds half a surrogate pair, which no tokenizer takes"
 

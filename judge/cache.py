@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 _TTL_S = 90 * 86400
+_MOST_BYTES = 1 << 20
+"""Of a verdict with the reply that it was read in; a larger one is none of ours."""
 _log = logging.getLogger(__name__)
 
 
@@ -51,6 +53,8 @@ class SqliteCache:
         self._lock = threading.Lock()
         self._db = sqlite3.connect(path, check_same_thread=False, timeout=10.0, isolation_level=None)
         try:
+            # The file may be somebody else's: SQLite refuses a larger value before it reads it.
+            self._db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_BYTES)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute("CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID")
@@ -65,7 +69,7 @@ class SqliteCache:
                 row = self._db.execute("SELECT value FROM verdicts WHERE key = ?", (key,)).fetchone()
             return None if row is None else _parsed(row[0])
         except sqlite3.Error as error:
-            _log.warning("the verdict cache was passed over: %s", error)
+            _log.warning("the verdict cache was passed over (%.16s): %s", key, error)
             return None
 
     async def put(self, key: str, value: dict[str, Any]) -> None:
@@ -97,11 +101,14 @@ class RedisCache:
         from redis.exceptions import RedisError
 
         try:
-            found = await self._redis.get(f"deepeyes:verdict:{key}")
+            found = await self._redis.getrange(f"deepeyes:verdict:{key}", 0, _MOST_BYTES)
         except (RedisError, OSError) as error:
             _log.warning("the verdict cache was passed over: Redis: %s", redacted(str(error), *self._secrets))
             return None
-        return None if found is None else _parsed(found)
+        if len(found) > _MOST_BYTES:
+            _log.warning("the verdict cache was passed over (%.16s): the entry is too large", key)
+            return None
+        return _parsed(found)
 
     async def put(self, key: str, value: dict[str, Any]) -> None:
         """Keep a verdict."""
@@ -120,6 +127,6 @@ class RedisCache:
 def _parsed(text: str | bytes) -> dict[str, Any] | None:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

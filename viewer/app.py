@@ -15,7 +15,7 @@ from pygments.formatters import HtmlFormatter
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from agent.images import ImageFile, UnreadableImage
-from agent.trajectory import image_path
+from agent.trajectory import MOST_IMAGE_BYTES, image_path
 from viewer.episode import describe, find_tokenizer
 from viewer.index import EpisodeIndex, EpisodePage, ListedEpisode, find_records
 
@@ -103,6 +103,8 @@ def _files(runs: Sequence[EpisodeIndex]) -> APIRouter:
             path = image_path(directory, sha256)
         except FileNotFoundError as error:
             raise HTTPException(404, "no such image") from error
+        if path.stat().st_size > MOST_IMAGE_BYTES:
+            raise HTTPException(415, f"the image has more than {MOST_IMAGE_BYTES:,} bytes")
         try:
             mime = ImageFile(path.read_bytes()).mime
         except UnreadableImage as error:
@@ -118,7 +120,8 @@ def _lists(runs: Sequence[EpisodeIndex], names: Sequence[str]) -> APIRouter:
     @router.get("/runs")
     def list_runs() -> list[dict[str, Any]]:
         return [
-            {"name": name, "episodes": run.refresh(), "facets": run.facets()} for name, run in zip(names, runs, strict=True)
+            {"name": name, "episodes": run.refresh(), "unreadable": run.unreadable, "facets": run.facets()}
+            for name, run in zip(names, runs, strict=True)
         ]
 
     @router.get("/runs/{number}/episodes")

@@ -23,6 +23,9 @@ from viewer.pieces import Piece, pieces
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+_MOST_COLOURED_CHARS = 200_000
+"""Of code, which takes a second; more is shown without colours."""
+_MOST_RECIPE_BYTES = 1 << 20
 _REWARD_PARTS = ("reward", "score", "correct", "format", "decided_by", "gold")
 
 
@@ -43,7 +46,10 @@ def find_tokenizer(directory: Path, given: Path | None) -> Tokenizer | None:
         return Tokenizer.from_file(str(path))
     for parent in (directory, *directory.resolve().parents[:2]):
         try:
-            model = Path(yaml.safe_load((parent / "recipe.resolved.yaml").read_text(encoding="utf-8"))["run"]["model"])
+            recipe = parent / "recipe.resolved.yaml"
+            if recipe.stat().st_size > _MOST_RECIPE_BYTES:
+                continue
+            model = Path(yaml.safe_load(recipe.read_text(encoding="utf-8"))["run"]["model"])
             return Tokenizer.from_file(str(model / "tokenizer.json"))
         except Exception:  # noqa: S112, BLE001 - a guess that fails is no tokenizer; the library raises bare Exception
             continue
@@ -93,7 +99,7 @@ def _turn(turn: Turn) -> dict[str, Any]:
 
 
 def _html(piece: Piece) -> str:
-    if piece.kind == "code":
+    if piece.kind == "code" and len(piece.text) <= _MOST_COLOURED_CHARS:
         return str(highlight(piece.text, PythonLexer(), HtmlFormatter(nowrap=True)))  # it escapes
     return html.escape(piece.text.strip())
 

@@ -21,11 +21,11 @@ from agent.records import Rollout, RolloutHead
 from agent.scores import read_episode_scores
 from agent.trajectory import Place, RecordReader, record_files
 
-VERSION = 3
+VERSION = 4
 FACETS = ("step", "category", "stop_reason", "tool")
 _SCHEMA = """
 CREATE TABLE meta (version INTEGER);
-CREATE TABLE files (id INTEGER PRIMARY KEY, name TEXT UNIQUE, size INTEGER, head TEXT);
+CREATE TABLE files (id INTEGER PRIMARY KEY, name TEXT UNIQUE, size INTEGER, head TEXT, unreadable INTEGER);
 CREATE TABLE episodes (
   id INTEGER PRIMARY KEY, file INTEGER, offset INTEGER, item_id TEXT, sample INTEGER, step INTEGER, category TEXT,
   stop_reason TEXT, reward REAL, score REAL, answer TEXT, gold TEXT, turns INTEGER, tool_calls INTEGER,
@@ -169,7 +169,7 @@ class EpisodeIndex:
         if found is None:
             if not _head(path):
                 return  # its first line is still being written
-            insert = "INSERT INTO files VALUES (NULL, ?, 0, ?)"
+            insert = "INSERT INTO files VALUES (NULL, ?, 0, ?, 0)"
             found = self._db.execute(insert, (path.name, _head(path))).lastrowid, 0
         number, position = found
         if path.stat().st_size > position:
@@ -198,7 +198,8 @@ class EpisodeIndex:
 
     def _read(self, path: Path, file: int, position: int) -> None:
         self._db.execute("BEGIN IMMEDIATE")
-        for number, (place, head) in enumerate(RecordReader(path).heads(position), start=1):
+        reader = RecordReader(path)
+        for number, (place, head) in enumerate(reader.heads(position), start=1):
             self._add(place, head, file)
             self._scored_at = 0  # a score may be of this one
             position = place.end
@@ -206,8 +207,18 @@ class EpisodeIndex:
                 self._db.execute("UPDATE files SET size = ? WHERE id = ?", (position, file))
                 self._db.execute("COMMIT")
                 self._db.execute("BEGIN IMMEDIATE")
-        self._db.execute("UPDATE files SET size = ? WHERE id = ?", (position, file))
+        # What cannot be read is passed for good, and the last line only when it is whole.
+        position = max(position, reader.passed)
+        grown = "UPDATE files SET size = ?, unreadable = unreadable + ? WHERE id = ?"
+        self._db.execute(grown, (position, reader.unreadable, file))
         self._db.execute("COMMIT")
+
+    @property
+    def unreadable(self) -> int:
+        """Lines that were left out; the log has their names."""
+        with self._lock:
+            (count,) = self._db.execute("SELECT coalesce(sum(unreadable), 0) FROM files").fetchone()
+        return int(count)
 
     def _add(self, place: Place, head: RolloutHead, file: int) -> None:
         facts = head.facts

@@ -242,7 +242,7 @@ async function show() {
   const { path, query } = place();
   try {
     runs = await ask("api/runs");
-    const links = runs.map((run, index) => make("a", { href: `#/?run=${index}`, textContent: `${run.name} (${run.episodes.toLocaleString("en")})`,
+    const links = runs.map((run, index) => make("a", { href: `#/?run=${index}`, textContent: `${run.name} (${run.episodes.toLocaleString("en")}${run.unreadable ? `, ${run.unreadable.toLocaleString("en")} unreadable` : ""})`,
       className: path === "/" && Number(query.get("run") || 0) === index ? "on" : "" }));
     if (runs.length === 2) links.push(make("a", { href: "#/compare", textContent: "side by side", className: path === "/compare" ? "on" : "" }));
     document.getElementById("runs").replaceChildren(...links);

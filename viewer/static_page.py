@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from agent.episode import Episode, Turn
-from agent.images import ImageFile
+from agent.images import ImageFile, UnreadableImage
 from agent.messages import Message
 from agent.protocol import PYTHON, ToolCall
 from agent.records import Rollout
-from agent.trajectory import read_rollouts
+from agent.trajectory import RecordReader, record_files
 from viewer.pieces import Piece, pieces
 
 _STYLE = """
@@ -139,7 +139,14 @@ ShowImage = Callable[[ImageFile], str]
 
 
 def embedded(image: ImageFile) -> str:
-    """An image with its bytes inside the page."""
+    """An image with its bytes inside the page; one that is not there, or is none, in words."""
+    try:
+        return _inside(image)
+    except (OSError, UnreadableImage) as error:
+        return f'<span class="tag bad">an image cannot be shown: {html.escape(str(error))}</span>'
+
+
+def _inside(image: ImageFile) -> str:
     return f'<img class="shown" src="{image.data_uri()}" alt="image of {image.size[0]}x{image.size[1]} px">'
 
 
@@ -215,7 +222,14 @@ def write_episodes_page(directory: Path, path: Path, *, limit: int) -> int:
     Raises:
         FileNotFoundError: Nothing was recorded there.
     """
-    cards = [rollout_card(rollout) for rollout in itertools.islice(read_rollouts(directory), limit)]
-    body = f"<h1>Episodes</h1><p class='soft'>{len(cards)} episodes of {html.escape(str(directory))}.</p>{''.join(cards)}"
+    readers = [RecordReader(path) for path in record_files(directory)]
+    if not readers:
+        raise FileNotFoundError(f"no episodes in {directory}; expected episodes.jsonl or episodes-*.jsonl there")
+    rollouts = itertools.chain.from_iterable(reader.rollouts() for reader in readers)
+    cards = [rollout_card(rollout) for rollout in itertools.islice(rollouts, limit)]
+    left_out = sum(reader.unreadable for reader in readers)
+    told = f", {left_out} lines cannot be read and are left out" if left_out else ""
+    told = f"{len(cards)} episodes of {html.escape(str(directory))}{told}."
+    body = f"<h1>Episodes</h1><p class='soft'>{told}</p>{''.join(cards)}"
     path.write_text(page("Episodes", body), encoding="utf-8")
     return len(cards)

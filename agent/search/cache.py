@@ -12,6 +12,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import ToolUnavailable
+from agent.lines import too_many_values
 from agent.search.recording import AskedQuestion, Response
 from code_sandbox.redaction import checked_url, redacted, secrets_of
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 _PREFIX = "deepeyes:search:"
+_MOST_BYTES = 32 << 20
+"""Of an answer with its images; a larger one is never held whole."""
 _SPEND = """
 local calls = tonumber(redis.call('HGET', KEYS[1], 'calls') or '0') + tonumber(ARGV[1])
 local usd = tonumber(redis.call('HGET', KEYS[1], 'usd') or '0') + tonumber(ARGV[2])
@@ -55,17 +58,21 @@ class SharedCache:
     async def get(self, question: AskedQuestion) -> Response | None:
         """A shared answer; a broken one counts as none."""
         try:
-            found = await self._redis.get(_PREFIX + question.key)
+            found = await self._redis.getrange(_PREFIX + question.key, 0, _MOST_BYTES)
             self._away = False
         except self._errors() as error:
             self._say_away(error)
             return None
-        if found is None:
+        if not found:
+            return None
+        assert isinstance(found, bytes)
+        if len(found) > _MOST_BYTES or too_many_values(found):
+            _log.warning("the shared answer to %.100r is too large and is passed over", question.query)
             return None
         try:
             saved = json.loads(found)
             return Response(saved["content"], {name: base64.b64decode(data) for name, data in saved["blobs"].items()})
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return None
 
     async def put(self, question: AskedQuestion, response: Response) -> None:

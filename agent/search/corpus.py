@@ -14,6 +14,7 @@ from typing import IO, Any, cast
 from urllib.parse import quote
 from xml.etree import ElementTree
 
+from agent.lines import MOST_VALUES, bounded_lines, too_many_values
 from agent.search import WebResult
 from agent.search.wikitext import is_redirect, plain_wikitext
 
@@ -86,12 +87,15 @@ def _open(path: Path) -> IO[bytes]:
 
 def _read_lines(path: Path, _: Path, skip: Skip) -> Iterator[Document]:
     with _open(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
+        for number, line in enumerate(bounded_lines(lines), start=1):
+            if line.text is None or too_many_values(line.text):
+                skip(f"{path}:{number}: {line.problem if line.text is None else f'more than {MOST_VALUES:,} values'}")
+                continue
+            if not line.text.strip():
                 continue
             try:
-                page = json.loads(line)
-            except ValueError as error:
+                page = json.loads(line.text)
+            except (ValueError, RecursionError) as error:
                 skip(f"{path}:{number} is no JSON: {error}")
                 continue
             if (document := _page(page, f"{path}:{number}", skip)) is not None:

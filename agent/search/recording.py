@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
 import sqlite3
 import threading
 import time
@@ -18,7 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent.lines import MOST_VALUES, too_many_values
+
 VERSION = 1
+MOST_BYTES = 16 << 20
+"""Of an answer or an image."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS entries (
@@ -27,6 +32,7 @@ CREATE TABLE IF NOT EXISTS blobs (sha256 TEXT PRIMARY KEY, data BLOB);
 CREATE TABLE IF NOT EXISTS spending (id INTEGER PRIMARY KEY CHECK (id = 0), calls INTEGER, usd REAL);
 INSERT OR IGNORE INTO spending VALUES (0, 0, 0.0);
 """
+_log = logging.getLogger(__name__)
 _COLUMNS = ("key", "provider", "kind", "query", "options", "response", "checksum", "recorded_at")
 _ADD = "INSERT OR REPLACE INTO entries VALUES (:key, :provider, :kind, :query, :options, :response, :checksum, :recorded_at)"
 
@@ -36,7 +42,7 @@ class RecordingError(ValueError):
 
 
 class CorruptEntry(Exception):
-    """An entry does not hold what was written."""
+    """An entry does not hold what was written, or more than is read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +81,9 @@ class Recording:
         path: Made if `writable`.
         writable: False opens an existing file and never changes it.
 
+    Attributes:
+        damaged: Entries that `export` and `merge` have left out so far.
+
     Raises:
         FileNotFoundError: Nothing to replay there.
         RecordingError: No recording, or one of another version.
@@ -89,6 +98,9 @@ class Recording:
         uri = f"file:{path.resolve()}?mode={'rwc' if writable else 'ro'}"
         self._lock = threading.Lock()
         self._db = sqlite3.connect(uri, uri=True, check_same_thread=False, timeout=30.0, isolation_level=None)
+        # A recording may be somebody else's: SQLite refuses a larger value before it reads it.
+        self._db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BYTES)
+        self.damaged = 0
         try:
             self._open(writable)
         except sqlite3.DatabaseError as error:
@@ -122,30 +134,48 @@ class Recording:
         Raises:
             CorruptEntry: It is not what was written.
         """
-        with self._lock:
-            row = self._db.execute("SELECT response, checksum FROM entries WHERE key = ?", (question.key,)).fetchone()
-            if row is None:
-                return None
-            text, checksum = row
-            if _checksum(text) != checksum:
-                raise CorruptEntry(f"the entry of {question.query!r} in {self.path} is damaged")
+        try:
+            with self._lock:
+                row = self._db.execute("SELECT response, checksum FROM entries WHERE key = ?", (question.key,)).fetchone()
+                return None if row is None else self._response(*row)
+        except (sqlite3.DataError, CorruptEntry) as error:
+            raise CorruptEntry(f"the entry of {question.query!r} in {self.path} cannot be read: {error}") from error
+
+    def _response(self, text: Any, checksum: Any) -> Response:
+        """What an entry holds.
+
+        Raises:
+            CorruptEntry: It is not what was written.
+            sqlite3.DataError: An image is larger than is read.
+        """
+        if not isinstance(text, str) or _checksum(text) != checksum:
+            raise CorruptEntry("it is damaged")
+        if too_many_values(text.encode()):
+            raise CorruptEntry(f"it holds more than {MOST_VALUES:,} values")
+        blobs = {}
+        try:
             saved = json.loads(text)
-            blobs = {}
-            for name in saved["blobs"]:
-                found = self._db.execute("SELECT data FROM blobs WHERE sha256 = ?", (name,)).fetchone()
-                if found is None or hashlib.sha256(found[0]).hexdigest() != name:
-                    raise CorruptEntry(f"an image of the entry of {question.query!r} in {self.path} is damaged")
-                blobs[name] = found[0]
-        return Response(saved["content"], blobs)
+            content, names = saved["content"], list(saved["blobs"])
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise CorruptEntry(f"it is none ({type(error).__name__}: {error})") from error
+        for name in names:
+            found = self._db.execute("SELECT data FROM blobs WHERE sha256 = ?", (name,)).fetchone()
+            if found is None or hashlib.sha256(found[0]).hexdigest() != name:
+                raise CorruptEntry("an image of it is damaged")
+            blobs[name] = found[0]
+        return Response(content, blobs)
 
     def put(self, question: AskedQuestion, response: Response) -> None:
-        """Write an answer; an older one to the same question is replaced."""
+        """Write an answer; an older one to the same question is replaced. One that is too large is said and not kept."""
         text = json.dumps({"content": response.content, "blobs": list(response.blobs)}, ensure_ascii=False)
         row = {
             "key": question.key, "provider": question.provider, "kind": question.kind, "query": question.query,
             "options": json.dumps(dict(question.options), sort_keys=True), "response": text, "checksum": _checksum(text),
             "recorded_at": time.time(),
         }  # fmt: skip
+        if max(map(len, (text.encode(), *response.blobs.values()))) > MOST_BYTES // 2:  # a row is bounded as a whole, too
+            _log.warning("the answer to %.100r is too large for %s and is not recorded", question.query, self.path)
+            return
         self._write([row], response.blobs)
 
     def _write(self, rows: list[dict[str, Any]], blobs: Mapping[str, bytes]) -> None:
@@ -198,28 +228,30 @@ class Recording:
 
     def export(self) -> Iterator[dict[str, Any]]:
         """Every entry as plain JSON, images in base64, ordered by key."""
-        for row, blobs in self._rows():
+        for row, response in self._rows():
             yield {
                 **{name: row[name] for name in ("provider", "kind", "query", "recorded_at")},
                 "options": json.loads(row["options"]),
-                "content": json.loads(row["response"])["content"],
-                "images": {name: base64.b64encode(data).decode() for name, data in blobs.items()},
+                "content": response.content,
+                "images": {name: base64.b64encode(data).decode() for name, data in response.blobs.items()},
             }
 
-    def _rows(self) -> Iterator[tuple[dict[str, Any], dict[str, bytes]]]:
-        """Every undamaged entry with its images, ordered by key."""
+    def _rows(self) -> Iterator[tuple[dict[str, Any], Response]]:
+        """Every undamaged entry with what it holds, ordered by key; the others are said by name, and counted."""
         with self._lock:
             keys = [row[0] for row in self._db.execute("SELECT key FROM entries ORDER BY key")]
         for key in keys:
-            with self._lock:
-                found = self._db.execute("SELECT * FROM entries WHERE key = ?", (key,)).fetchone()
-                row = dict(zip(_COLUMNS, found, strict=True))
-                if _checksum(row["response"]) != row["checksum"]:
-                    continue
-                wanted = json.loads(row["response"])["blobs"]
-                select = "SELECT data FROM blobs WHERE sha256 = ?"
-                blobs = {name: data for name in wanted for (data,) in self._db.execute(select, (name,))}
-            yield row, blobs
+            try:
+                with self._lock:
+                    found = self._db.execute("SELECT * FROM entries WHERE key = ?", (key,)).fetchone()
+                    row = dict(zip(_COLUMNS, found, strict=True))
+                    json.loads(row["options"])
+                    response = self._response(row["response"], row["checksum"])
+            except (sqlite3.DataError, CorruptEntry, ValueError, TypeError, RecursionError) as error:
+                self.damaged += 1
+                _log.warning("entry %.64s of %s is left out: %s", key, self.path, error)
+                continue
+            yield row, response
 
     def merge(self, other: Recording) -> tuple[int, int]:
         """Take over what another recording has and this one has not.
@@ -228,11 +260,11 @@ class Recording:
             (entries added, entries kept that differ from the other's).
         """
         added = differing = 0
-        for row, blobs in other._rows():
+        for row, response in other._rows():
             with self._lock:
                 mine = self._db.execute("SELECT response FROM entries WHERE key = ?", (row["key"],)).fetchone()
             if mine is None:
-                self._write([row], blobs)
+                self._write([row], response.blobs)
                 added += 1
             else:
                 differing += mine[0] != row["response"]
