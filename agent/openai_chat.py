@@ -28,7 +28,7 @@ from agent.messages import Message
 from agent.model_keys import NO_KEY
 from agent.policy import Reply
 from agent.protocol import STOP_STRINGS
-from code_sandbox.redaction import checked_url, redacted, secrets_of
+from code_sandbox.redaction import checked_url, redact_requests_log, redacted, secrets_of
 from serving.retries import RETRIED, pause_before_s
 
 _LOG = logging.getLogger(__name__)
@@ -79,6 +79,7 @@ class ChatClient:
         self.settings = settings
         key = () if settings.api_key == NO_KEY else (settings.api_key,)
         self._secrets = (*key, *secrets_of(checked_url(settings.base_url, "a model server"), *others))
+        redact_requests_log()
         self._http = httpx.AsyncClient(
             transport=transport,
             timeout=httpx.Timeout(settings.timeout_s, connect=10.0),

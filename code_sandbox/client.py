@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from code_sandbox.errors import SandboxError, SandboxRequestRefused, SandboxUnavailable, SessionLost
 from code_sandbox.pools import Pools
-from code_sandbox.redaction import checked_url, clean_key, redacted, secrets_of
+from code_sandbox.redaction import checked_url, clean_key, redact_requests_log, redacted, secrets_of
 from code_sandbox.wire import (
     DEFAULT_MAX_CHARS,
     DEFAULT_MAX_PIXELS,
@@ -75,6 +75,7 @@ class _Server:
                 f"sandbox URL {redacted(url)!r}; expected something like http://127.0.0.1:8000 or unix:/run/sandbox.sock"
             )
         headers = _HEADERS | ({"Authorization": f"Bearer {token}"} if token else {})
+        redact_requests_log()
         self._http = httpx.AsyncClient(transport=transport or Pools(), headers=headers, trust_env=False)
 
     async def aclose(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import os
 import re
 from collections.abc import Iterable
@@ -117,6 +118,19 @@ def checked_url(url: str, what: str) -> str:
             f"{redacted(url)!r} is no address of {what}; in a password, / ? # and @ are written %2F, %3F, %23 and %40"
         ) from None
     return url
+
+
+class _Redacting(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redacted(record.getMessage()), ()
+        return True
+
+
+def redact_requests_log() -> None:
+    """Take secrets out of what httpx logs of each request, where somebody has turned that on: the whole address."""
+    log = logging.getLogger("httpx")
+    if not any(isinstance(one, _Redacting) for one in log.filters):
+        log.addFilter(_Redacting())
 
 
 def _of_the_environment() -> Iterable[str]:

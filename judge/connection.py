@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 import httpx
 
-from code_sandbox.redaction import clean_key, redacted, secrets_of
+from code_sandbox.redaction import clean_key, redact_requests_log, redacted, secrets_of
 
 KEY_VARIABLE = "JUDGE_API_KEY"
 _PING_S = 5.0
@@ -88,6 +88,7 @@ class Connection:
         self.urls = tuple(_without_login(part) for part in parts)
         """Without logins and the last stroke."""
         self._logins = {url: _login(part) for url, part in zip(self.urls, parts, strict=True)}
+        redact_requests_log()
         self._http = httpx.AsyncClient(
             transport=transport,
             timeout=httpx.Timeout(timeout_s, connect=_PING_S),

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent.errors import BudgetExhausted, ToolError, ToolUnavailable
 from agent.search.limits import refuses_length
 from agent.search.page_reader import PageReader
-from code_sandbox.redaction import redacted, secrets_of
+from code_sandbox.redaction import redact_requests_log, redacted, secrets_of
 from serving.retries import RETRIED, pause_before_s
 
 T = TypeVar("T")
@@ -129,6 +129,7 @@ class WebClient:
         self._secrets: set[str] = set()
         self.pages = PageReader()
         """Takes the text out of what was fetched."""
+        redact_requests_log()
         self.http = httpx.AsyncClient(
             transport=transport,
             timeout=settings.timeout_s,

@@ -19,7 +19,7 @@ from agent.search.gateway import open_search
 from agent.settings import AgentSettings
 from code_sandbox.client import SandboxClient
 from code_sandbox.errors import SandboxError, SandboxUnavailable
-from code_sandbox.redaction import checked_url, redacted, secrets_of
+from code_sandbox.redaction import checked_url, redact_requests_log, redacted, secrets_of
 from code_sandbox.wire import Health
 from judge.client import Judge, JudgeMisconfigured, JudgeSettings
 from judge.connection import model_names, refusal_text, status_and_json
@@ -148,6 +148,7 @@ async def _ask_models(model: ModelAsked) -> None:
     """A server takes the key, and has the model."""
     for url in model.base_urls:
         checked_url(url, "a model server")
+    redact_requests_log()
     headers = {"Authorization": f"Bearer {model.api_key}"}
     async with httpx.AsyncClient(headers=headers, timeout=_WAIT_S, trust_env=False) as http:
         await _any_of(model.base_urls, lambda url: _ask_model(http, url.rstrip("/"), model))
