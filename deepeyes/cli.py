@@ -205,6 +205,7 @@ def _add_view(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 _PASSED_ON = {
+    "curate": ("curation.run", "make training data out of questions: filters, samples, trajectories, a card"),
     "chat": ("deepeyes.chat", "ask a served model one question, with the sandbox and, if named, search"),
     "plan": ("deepeyes.plan", "memory, disk, sandbox and judge that a training recipe will need"),
     "eval": ("evaluation.run", "evaluate a model on a benchmark"),
@@ -246,7 +247,7 @@ def _pass_on(options: argparse.Namespace) -> None:
     module = options.module
     if options.command == "export" and any(word.partition("=")[0] == "--to" for word in options.rest):
         module = "evaluation.exchange.export"
-    named = {"prog": options.prog} if options.prog else {}
+    named = {"prog": options.prog} if options.prog else {"prog": "deepeyes curate"} if options.command == "curate" else {}
     importlib.import_module(module).main(options.rest, **named)
 
 

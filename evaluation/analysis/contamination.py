@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.images import ImageFile, UnreadableImage
+from agent.image_hashes import image_hash
 from evaluation.benchmarks import load_benchmark
 from evaluation.errors import BenchmarkError
 from evaluation.tables.rows import image_reader, read_rows
@@ -55,24 +55,17 @@ class ComparedText:
     images: tuple[bytes, ...]
 
 
-def image_hash(data: bytes) -> int | None:
-    """64 bits of a perceptual hash; None for what is no image, or for an image of one colour, which is like any other."""
-    import imagehash
-
-    try:
-        grey = ImageFile(data).pil().convert("L")
-    except UnreadableImage:
-        return None
-    low, high = grey.getextrema()
-    return None if low == high else int(str(imagehash.phash(grey)), 16)
+def words(text: str) -> list[str]:
+    """Its words, lower case."""
+    return _WORD.findall(text.lower())
 
 
 def runs_of_words(text: str) -> frozenset[tuple[str, ...]]:
     """Runs of five words, lower case; of a shorter text the whole."""
-    words = _WORD.findall(text.lower())
-    if len(words) <= _RUN_WORDS:
-        return frozenset([tuple(words)]) if words else frozenset()
-    return frozenset(tuple(words[i : i + _RUN_WORDS]) for i in range(len(words) - _RUN_WORDS + 1))
+    found = words(text)
+    if len(found) <= _RUN_WORDS:
+        return frozenset([tuple(found)]) if found else frozenset()
+    return frozenset(tuple(found[i : i + _RUN_WORDS]) for i in range(len(found) - _RUN_WORDS + 1))
 
 
 def check(

@@ -26,6 +26,7 @@ ROOMS = (
     "data",
     "serving",
     "viewer",
+    "curation",
     "deepeyes",
 )
 MODULES = [name for name in FILES if name.endswith(".py") and name.split("/")[0] in ROOMS]
@@ -73,7 +74,7 @@ def test_every_deepeyes_command_a_document_names_is_understood(name):
     from deepeyes.cli import main
 
     for command, action in re.findall(
-        r"deepeyes (doctor|sandbox|search|judge|data|chat|view|plan|eval|leaderboard|compare|rejudge|export|contamination)(?: ([a-z]+)\b)?",
+        r"deepeyes (doctor|sandbox|search|judge|data|chat|view|plan|eval|leaderboard|compare|rejudge|export|contamination|curate)(?: ([a-z]+)\b)?",
         (ROOT / name).read_text(),
     ):
         words = (

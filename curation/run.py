@@ -1,0 +1,65 @@
+"""Run a curation, or show what it did.
+
+    deepeyes curate run FILE.yaml [--workers 4]
+    deepeyes curate report FILE.yaml|FOLDER [--out report.html]
+
+`run` goes on where it was, however it ended, and skips what is done; started several times at once the processes share what
+is left to ask. curation/README.md has the steps and their settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from curation.errors import CurationError, CurationStopped
+from curation.report import write_report
+from curation.settings import read_curation
+from curation.work import run_steps
+
+
+def main(arguments: list[str] | None = None, *, prog: str = "python -m curation.run") -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="run|report")
+    run = actions.add_parser("run", help="run the steps that are not done yet")
+    run.add_argument("file", type=Path)
+    run.add_argument(
+        "--workers",
+        type=int,
+        default=min(8, os.cpu_count() or 1),
+        metavar="N",
+        help="processes that decode images (%(default)s)",
+    )
+    report = actions.add_parser("report", help="write a page of what each step kept and dropped")
+    report.add_argument("run", type=Path, help="the run's folder, or the YAML file")
+    report.add_argument("--out", type=Path, help="by default report.html in the run's folder")
+    report.add_argument("--examples", type=int, default=3, help="shown of each reason (%(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        if options.action == "run":
+            _run(options)
+        else:
+            folder = options.run if options.run.is_dir() else read_curation(options.run).directory
+            path = write_report(folder, options.out, examples=options.examples)
+            sys.stdout.write(f"{path}\n")
+    except CurationStopped as error:
+        sys.exit(f"deepeyes curate: stopped: {error}. What was done is kept; the same command goes on")
+    except (CurationError, OSError) as error:
+        sys.exit(f"deepeyes curate: {error}")
+
+
+def _run(options: argparse.Namespace) -> None:
+    curation = read_curation(options.file)
+    if options.workers < 1:
+        raise CurationError(f"--workers is {options.workers}; expected at least 1")
+    asyncio.run(run_steps(curation, workers=options.workers, say=lambda line: print(line, flush=True)))
+    write_report(curation.directory, None)
+    print(f"{curation.directory / 'report.html'} shows what each step kept and dropped")
+
+
+if __name__ == "__main__":
+    main()
