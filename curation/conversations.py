@@ -10,13 +10,13 @@ from agent.episode import Episode
 from agent.image_library import ImageLibrary
 from agent.messages import Message
 from agent.trajectory import RecordReader, record_files
-from curation.rows import Row
+from curation.rows import CuratedRow
 
 TRAJECTORIES = "trajectories"
 """The fact that holds what `synthesise` kept of a row: a list of {step, episode_id, teacher}."""
 
 
-def conversations(rows: Sequence[Row], run: Path, library: ImageLibrary) -> list[dict[str, Any]]:
+def conversations(rows: Sequence[CuratedRow], run: Path, library: ImageLibrary) -> list[dict[str, Any]]:
     """A conversation of each trajectory that was kept, in the order of the rows."""
     wanted = {(one["step"], one["episode_id"]): (row, one) for row in rows for one in row.facts.get(TRAJECTORIES, ())}
     found: dict[tuple[str, str], dict[str, Any]] = {}
@@ -30,7 +30,7 @@ def conversations(rows: Sequence[Row], run: Path, library: ImageLibrary) -> list
     return [found[name] for name in wanted if name in found]
 
 
-def conversation(episode: Episode, row: Row, facts: dict[str, Any], library: ImageLibrary) -> dict[str, Any]:
+def conversation(episode: Episode, row: CuratedRow, facts: dict[str, Any], library: ImageLibrary) -> dict[str, Any]:
     """One conversation.
 
     Args:

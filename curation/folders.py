@@ -24,18 +24,18 @@ from types import ModuleType
 from typing import Any
 
 from curation.errors import CurationError
-from curation.rows import Row, digest_rows, read_rows, write_rows, write_text
+from curation.rows import CuratedRow, digest_rows, read_rows, write_rows, write_text
 
 OPEN = "open: "
 """How the reason of a row begins that nobody could decide."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class StepOutcome:
     """What a step made of its rows."""
 
-    kept: Sequence[Row]
-    dropped: Sequence[tuple[Row, str]] = ()
+    kept: Sequence[CuratedRow]
+    dropped: Sequence[tuple[CuratedRow, str]] = ()
     waiting: int = 0
     """Answers that an outage held back; the step asks for them again when the run is repeated."""
     notes: dict[str, Any] = field(default_factory=dict)
@@ -84,15 +84,15 @@ class StepFolder:
         found = self.summary()
         return found is not None and found["key"] == key and not found["waiting"]
 
-    def kept(self) -> list[Row]:
+    def kept(self) -> list[CuratedRow]:
         """Rows that went on."""
         return [row for row, _ in read_rows(self.path / "kept.parquet")]
 
-    def dropped(self) -> list[tuple[Row, str]]:
+    def dropped(self) -> list[tuple[CuratedRow, str]]:
         """Rows that did not, each with its reason."""
         return read_rows(self.path / "dropped.parquet")
 
-    def write(self, key: dict[str, Any], outcome: Outcome, *, seconds: float, num_in: int) -> None:
+    def write(self, key: dict[str, Any], outcome: StepOutcome, *, seconds: float, num_in: int) -> None:
         """Replace what the folder holds; its key goes first and comes last, so that a kill leaves no lie.
 
         Raises:

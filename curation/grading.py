@@ -8,7 +8,7 @@ from agent.episode import Episode, StopReason, Turn
 from agent.messages import Message
 from agent.policy import Reply
 from agent.protocol import FinalAnswer
-from curation.rows import Row
+from curation.rows import CuratedRow
 from judge.client import Judge
 from judge.verdict import Outcome
 from reinforcement_learning.rewards import RewardItem, RewardWeights, UndecidedAnswer, load_reward
@@ -26,7 +26,7 @@ class Graded:
     outage: bool = False
 
 
-async def graded(row: Row, episode: Episode, judge: Judge) -> Graded:
+async def graded(row: CuratedRow, episode: Episode, judge: Judge) -> Graded:
     """Grade an episode that did not fail."""
     item = RewardItem(data_source=row.data_source, question=row.question, gold=row.gold, item_id=row.key, extra=row.extra)
     try:

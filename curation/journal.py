@@ -19,7 +19,7 @@ from typing import Any
 _RANGE = 1 << 62
 
 
-class Journal:
+class AnswerJournal:
     """The answers of one step.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Any
 
 from agent.prompts import load_prompt
 from curation.folders import StepFolder
-from curation.rows import Row
+from curation.rows import CuratedRow
 from curation.settings import Curation
 from curation.spending import spent_by_model
 from curation.work import Work
@@ -20,7 +20,9 @@ from judge.client import load_judge_prompt
 _VERSIONS = ("deepeyes", "datasketch", "ImageHash", "pyarrow", "pillow", "huggingface_hub")
 
 
-def manifest_of(work: Work, *, rl: Sequence[Row], talks: Sequence[dict[str, Any]], files: Iterable[Path]) -> dict[str, Any]:
+def manifest_of(
+    work: Work, *, rl: Sequence[CuratedRow], talks: Sequence[dict[str, Any]], files: Iterable[Path]
+) -> dict[str, Any]:
     """All that the card and a later reader need."""
     curation = work.curation
     names = {name for row in work.rows for name in row.images}

@@ -34,9 +34,7 @@ class NearTexts:
         """A text's MinHash: over its words and pairs of words, so that short questions have enough to compare."""
         found = words(text)
         made = self._make(num_perm=_PERMUTATIONS, seed=1)
-        made.update_batch(
-            [" ".join(run).encode("utf-8", "replace") for run in [*zip(found), *itertools.pairwise(found)]]
-        )
+        made.update_batch([" ".join(run).encode("utf-8", "replace") for run in [*zip(found), *itertools.pairwise(found)]])
         return made
 
     def likeness(self, one: Any, number: int) -> float:

@@ -12,7 +12,7 @@ from agent.image_library import ImageLibrary
 from agent.images import ImageFile, UnreadableImage, preview
 from curation.errors import CurationError
 from curation.folders import StepFolder, kind_of
-from curation.rows import Row, write_text
+from curation.rows import CuratedRow, write_text
 from viewer.static_page import bar_chart, embedded, page, table
 
 _PREVIEW_PIXELS = 40_000
@@ -81,7 +81,7 @@ def _step(folder: StepFolder, found: dict[str, Any], library: ImageLibrary, exam
     )
     if found["notes"]:
         body += f'<p class="soft">{html.escape(json.dumps(found["notes"], ensure_ascii=False)[:1000])}</p>'
-    by_reason: dict[str, list[tuple[Row, str]]] = defaultdict(list)
+    by_reason: dict[str, list[tuple[CuratedRow, str]]] = defaultdict(list)
     for row, reason in folder.dropped():
         by_reason[kind_of(reason)].append((row, reason))
     if found["dropped_by"]:
@@ -95,7 +95,7 @@ def _step(folder: StepFolder, found: dict[str, Any], library: ImageLibrary, exam
     return body + f'<h3 class="good">kept</h3><div class="grid">{"".join(_card(row, "", library) for row in kept)}</div>'
 
 
-def _card(row: Row, reason: str, library: ImageLibrary) -> str:
+def _card(row: CuratedRow, reason: str, library: ImageLibrary) -> str:
     shown = "".join(_image(name, library) for name in row.images[:4])
     facts = {name: value for name, value in row.facts.items() if not isinstance(value, list | dict)}
     parts = [

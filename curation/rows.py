@@ -17,7 +17,7 @@ ROW_GROUP = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class CuratedRow:
     """One question."""
 
     key: str
@@ -68,9 +68,9 @@ class Row:
         return self.store_record() | {"key": self.key, "part": self.part, "facts_json": facts, "reason": reason}
 
 
-def row_of(record: Mapping[str, Any]) -> Row:
+def row_of(record: Mapping[str, Any]) -> CuratedRow:
     """Reads what `record` wrote."""
-    return Row(
+    return CuratedRow(
         key=record["key"],
         data_source=record["data_source"],
         prompt=tuple(record["prompt"]),
@@ -92,7 +92,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
-def digest_rows(rows: Iterable[Row]) -> str:
+def digest_rows(rows: Iterable[CuratedRow]) -> str:
     """Sha256 of rows in their order."""
     found = hashlib.sha256()
     for row in rows:
@@ -138,7 +138,7 @@ def write_rows(path: Path, records: Sequence[Mapping[str, Any]], *, of_step: boo
         raise no_room(path, error) from error
 
 
-def read_rows(path: Path) -> list[tuple[Row, str]]:
+def read_rows(path: Path) -> list[tuple[CuratedRow, str]]:
     """Rows of a step's folder, each with its reason.
 
     Raises:

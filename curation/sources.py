@@ -11,8 +11,8 @@ from agent.image_library import ImageLibrary
 from agent.images import ImageFile, UnreadableImage
 from agent.recipes import RecipeError
 from curation.errors import CurationError
-from curation.folders import Outcome
-from curation.rows import Row
+from curation.folders import StepOutcome
+from curation.rows import CuratedRow
 from curation.settings import SourceSettings
 from reinforcement_learning.row_errors import RowError
 from reinforcement_learning.row_files import file_checksum, find_files, read_groups
@@ -41,14 +41,14 @@ def sources_key(sources: Sequence[SourceSettings]) -> list[Any]:
     ]
 
 
-def read_sources(sources: Sequence[SourceSettings], library: ImageLibrary) -> Outcome:
+def read_sources(sources: Sequence[SourceSettings], library: ImageLibrary) -> StepOutcome:
     """All rows; one that cannot be read is dropped with the reason.
 
     Raises:
         CurationError: A source is missing, broken, or holds no row that can be used.
     """
-    kept: list[Row] = []
-    dropped: list[tuple[Row, str]] = []
+    kept: list[CuratedRow] = []
+    dropped: list[tuple[CuratedRow, str]] = []
     for source in sources:
         before, seen = len(kept), len(dropped)
         for row, reason in _rows(source, library):
@@ -63,10 +63,10 @@ def read_sources(sources: Sequence[SourceSettings], library: ImageLibrary) -> Ou
                 else "it is empty"
             )
             raise CurationError(f"source {source.name!r}, {source.path}, has no row that can be used; {why}")
-    return Outcome(kept=kept, dropped=dropped)
+    return StepOutcome(kept=kept, dropped=dropped)
 
 
-def _rows(source: SourceSettings, library: ImageLibrary) -> Iterator[tuple[Row, str]]:
+def _rows(source: SourceSettings, library: ImageLibrary) -> Iterator[tuple[CuratedRow, str]]:
     options = RowOptions()
     files = files_of(source)
     for index, file in enumerate(files):
@@ -89,8 +89,8 @@ def _rows(source: SourceSettings, library: ImageLibrary) -> Iterator[tuple[Row, 
             raise CurationError(f"source {source.name!r}: {error}") from error
 
 
-def _blank(source: SourceSettings, key: str, raw: dict[str, Any]) -> Row:
-    return Row(
+def _blank(source: SourceSettings, key: str, raw: dict[str, Any]) -> CuratedRow:
+    return CuratedRow(
         key=key,
         data_source=source.data_source or str(raw.get("data_source") or ""),
         prompt=(),
@@ -104,7 +104,7 @@ def _blank(source: SourceSettings, key: str, raw: dict[str, Any]) -> Row:
     )
 
 
-def _filled(blank: Row, content: RowContent, source: SourceSettings, library: ImageLibrary) -> Row:
+def _filled(blank: CuratedRow, content: RowContent, source: SourceSettings, library: ImageLibrary) -> CuratedRow:
     sizes = tuple(ImageFile(data).size for data in content.images)
     return replace(
         blank,

@@ -13,8 +13,8 @@ from typing import Any
 from agent.image_library import ImageLibrary
 from agent.loading import load_plugin
 from curation.errors import CurationError
-from curation.folders import Outcome, StepFolder, code_of
-from curation.rows import Row, digest_rows, write_text
+from curation.folders import StepFolder, StepOutcome, code_of
+from curation.rows import CuratedRow, digest_rows, write_text
 from curation.settings import STEPS, Curation, Step
 from curation.sources import read_sources, sources_key
 from curation.spending import spent_by_model
@@ -26,7 +26,7 @@ class Work:
 
     curation: Curation
     step: Step
-    rows: Sequence[Row]
+    rows: Sequence[CuratedRow]
     library: ImageLibrary
     workers: int
     """Processes that decode images."""
@@ -104,7 +104,7 @@ async def _run_step(work: Work, folder: StepFolder) -> None:
         if folder.finished(key):
             return
         started = time.monotonic()
-        outcome: Outcome = await module.apply(work)
+        outcome: StepOutcome = await module.apply(work)
         folder.write(key, outcome, seconds=time.monotonic() - started, num_in=len(work.rows))
 
 

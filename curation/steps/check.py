@@ -6,9 +6,9 @@ import asyncio
 
 from pydantic import Field
 
-from curation.folders import Outcome
+from curation.folders import StepOutcome
 from curation.images import fault, of_each
-from curation.rows import Row
+from curation.rows import CuratedRow
 from curation.settings import Strict
 from curation.work import Work
 from reinforcement_learning.rewards import load_reward
@@ -29,7 +29,7 @@ SETTINGS = CheckSettings
 CODE = ("curation.images",)
 
 
-async def apply(work: Work) -> Outcome:
+async def apply(work: Work) -> StepOutcome:
     """Keep what is whole."""
     names = (name for row in work.rows for name in row.images)
     faults = await asyncio.to_thread(of_each, names, work.library, fault, workers=work.workers)
@@ -39,10 +39,10 @@ async def apply(work: Work) -> Outcome:
             dropped.append((row, reason))
         else:
             kept.append(row)
-    return Outcome(kept=kept, dropped=dropped, notes={"images": len(faults)})
+    return StepOutcome(kept=kept, dropped=dropped, notes={"images": len(faults)})
 
 
-def _reason(row: Row, settings: CheckSettings, faults: dict[str, str]) -> str:
+def _reason(row: CuratedRow, settings: CheckSettings, faults: dict[str, str]) -> str:
     for number, (name, size) in enumerate(zip(row.images, row.image_sizes, strict=True), start=1):
         if faults[name]:
             return f"image is broken: number {number}, {faults[name]}"

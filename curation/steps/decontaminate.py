@@ -12,8 +12,8 @@ from pydantic import Field
 
 from agent.data_folders import data_folder
 from curation.errors import CurationError
-from curation.folders import Outcome
-from curation.rows import Row
+from curation.folders import StepOutcome
+from curation.rows import CuratedRow
 from curation.settings import Strict
 from curation.work import Work
 from evaluation.analysis.contamination import ComparedText, benchmark_entries, check
@@ -69,12 +69,12 @@ def key_of(work: Work) -> dict[str, Any]:
     return {"sets": {name: checksum(path) for name, path in _files(work.step.settings).items()}}
 
 
-async def apply(work: Work) -> Outcome:
+async def apply(work: Work) -> StepOutcome:
     """Compare."""
     return await asyncio.to_thread(_compare, work)
 
 
-def _compare(work: Work) -> Outcome:
+def _compare(work: Work) -> StepOutcome:
     settings: DecontaminateSettings = work.step.settings
     hits: dict[str, list[str]] = defaultdict(list)
     counts: Counter[str] = Counter()
@@ -95,7 +95,7 @@ def _compare(work: Work) -> Outcome:
             if found.kind in wanted:
                 hits[found.item_id].append(f"{name} {found.train} by {found.kind} ({found.closeness})")
                 counts[name] += 1
-    kept, dropped = list[Row](), list[tuple[Row, str]]()
+    kept, dropped = list[CuratedRow](), list[tuple[CuratedRow, str]]()
     for row in work.rows:
         if row.key not in hits:
             kept.append(row)
@@ -103,4 +103,4 @@ def _compare(work: Work) -> Outcome:
             kept.append(replace(row, facts={**row.facts, "contaminated": hits[row.key]}))
         else:
             dropped.append((row, f"in an evaluation set: {'; '.join(hits[row.key])}"))
-    return Outcome(kept=kept, dropped=dropped, notes={"hits": dict(counts)})
+    return StepOutcome(kept=kept, dropped=dropped, notes={"hits": dict(counts)})

@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from curation.folders import Outcome
+from curation.folders import StepOutcome
 from curation.images import of_each, perceptual_hash
 from curation.near import NearImages, NearTexts
-from curation.rows import Row
+from curation.rows import CuratedRow
 from curation.settings import Strict
 from curation.work import Work
 
@@ -47,11 +47,11 @@ class _Seen:
     """Rows that are kept so far."""
 
     def __init__(self, settings: DedupeSettings) -> None:
-        self._scope, self._rows = settings.scope, list[Row]()
+        self._scope, self._rows = settings.scope, list[CuratedRow]()
         self._texts, self._similarity = NearTexts(settings.text.minhash), settings.text.minhash
         self._images = NearImages(settings.image.phash_bits)
 
-    def take(self, row: Row, hashes: list[int | None]) -> str:
+    def take(self, row: CuratedRow, hashes: list[int | None]) -> str:
         """Why it repeats an earlier row; empty, and it is remembered, if it does not."""
         looks = [value for value in hashes if value is not None]
         by_image = self._scope != "question" and bool(looks) and len(looks) == len(hashes)
@@ -73,19 +73,19 @@ class _Seen:
         return ""
 
 
-async def apply(work: Work) -> Outcome:
+async def apply(work: Work) -> StepOutcome:
     """Compare each row with those kept before it."""
     names = (name for row in work.rows for name in row.images)
     hashes = await asyncio.to_thread(of_each, names, work.library, perceptual_hash, workers=work.workers)
     return await asyncio.to_thread(_compare, work, hashes)
 
 
-def _compare(work: Work, hashes: dict[str, int | None]) -> Outcome:
-    seen, kept, dropped = _Seen(work.step.settings), list[Row](), list[tuple[Row, str]]()
+def _compare(work: Work, hashes: dict[str, int | None]) -> StepOutcome:
+    seen, kept, dropped = _Seen(work.step.settings), list[CuratedRow](), list[tuple[CuratedRow, str]]()
     for row in work.rows:
         if reason := seen.take(row, [hashes[name] for name in row.images]):
             dropped.append((row, reason))
         else:
             kept.append(row)
     plain = sum(value is None for value in hashes.values())
-    return Outcome(kept=kept, dropped=dropped, notes={"images": len(hashes), "images_of_one_colour": plain})
+    return StepOutcome(kept=kept, dropped=dropped, notes={"images": len(hashes), "images_of_one_colour": plain})

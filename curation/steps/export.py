@@ -10,7 +10,7 @@ from typing import Any, Literal
 from curation.card import card
 from curation.conversations import conversations
 from curation.errors import CurationError
-from curation.folders import Outcome, StepFolder
+from curation.folders import StepFolder, StepOutcome
 from curation.manifest import manifest_of
 from curation.rows import no_room, write_rows, write_text
 from curation.settings import Strict
@@ -31,7 +31,7 @@ SETTINGS = ExportSettings
 CODE = ("curation.card", "curation.conversations", "curation.manifest", "curation.rows")
 
 
-async def apply(work: Work) -> Outcome:
+async def apply(work: Work) -> StepOutcome:
     """Write the files; each is complete or absent, the manifest last.
 
     Raises:
@@ -40,7 +40,7 @@ async def apply(work: Work) -> Outcome:
     return await asyncio.to_thread(_export, work)
 
 
-def _export(work: Work) -> Outcome:
+def _export(work: Work) -> StepOutcome:
     settings: ExportSettings = work.step.settings
     folder = work.curation.file.store / "sets" / work.curation.file.name
     try:
@@ -70,7 +70,7 @@ def _export(work: Work) -> Outcome:
         files.append("README.md")
     write_text(folder / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
     by_part = Counter(row.part for row in work.rows)
-    return Outcome(kept=work.rows, notes={"set": str(folder), "files": files, "rows_by_part": dict(by_part)})
+    return StepOutcome(kept=work.rows, notes={"set": str(folder), "files": files, "rows_by_part": dict(by_part)})
 
 
 def _dropped(work: Work) -> list[dict[str, str]]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import RootModel, model_validator
 
-from curation.folders import OPEN, Outcome
-from curation.rows import Row
+from curation.folders import OPEN, StepOutcome
+from curation.rows import CuratedRow
 from curation.settings import Strict
 from curation.work import Work
 
@@ -48,7 +48,7 @@ class KeepSettings(RootModel[dict[str, Bounds]]):
 SETTINGS = KeepSettings
 
 
-def span(row: Row, fact: str) -> tuple[float, float]:
+def span(row: CuratedRow, fact: str) -> tuple[float, float]:
     """Between which numbers a fact lies: an answer that nobody could judge may be right or wrong."""
     value = float(row.facts[fact])
     label, _, name = fact.rpartition(".")
@@ -56,7 +56,7 @@ def span(row: Row, fact: str) -> tuple[float, float]:
     return value, value + unknown
 
 
-def holds(row: Row, conditions: Mapping[str, Bounds]) -> tuple[bool | None, str]:
+def holds(row: CuratedRow, conditions: Mapping[str, Bounds]) -> tuple[bool | None, str]:
     """Whether all conditions hold, or None if that is open; and why not."""
     undecided = ""
     for fact, bounds in conditions.items():
@@ -69,7 +69,7 @@ def holds(row: Row, conditions: Mapping[str, Bounds]) -> tuple[bool | None, str]
     return (None, undecided) if undecided else (True, "")
 
 
-async def apply(work: Work) -> Outcome:
+async def apply(work: Work) -> StepOutcome:
     """Keep rows of which all bounds surely hold."""
     kept, dropped = [], []
     conditions: Any = work.step.settings.root
@@ -79,4 +79,4 @@ async def apply(work: Work) -> Outcome:
             kept.append(row)
         else:
             dropped.append((row, f"{OPEN}{why}" if found is None else why))
-    return Outcome(kept=kept, dropped=dropped)
+    return StepOutcome(kept=kept, dropped=dropped)

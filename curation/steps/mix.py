@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from curation.errors import CurationError
-from curation.folders import Outcome
-from curation.rows import Row
+from curation.folders import StepOutcome
+from curation.rows import CuratedRow
 from curation.settings import Strict
 from curation.work import Work
 
@@ -64,15 +64,15 @@ def shares(weights: Mapping[str, float], total: int) -> dict[str, int]:
     return whole
 
 
-async def apply(work: Work) -> Outcome:
+async def apply(work: Work) -> StepOutcome:
     """Draw by hash of seed and key, so that a row more or less changes no other's fate.
 
     Raises:
         CurationError: A group is too small and `short` is `error`.
     """
-    settings, kept, dropped, notes = work.step.settings, set[str](), list[tuple[Row, str]](), dict[str, Any]()
+    settings, kept, dropped, notes = work.step.settings, set[str](), list[tuple[CuratedRow, str]](), dict[str, Any]()
     for part, weights in settings.weights.items():
-        groups: dict[str, list[Row]] = defaultdict(list)
+        groups: dict[str, list[CuratedRow]] = defaultdict(list)
         for row in work.rows:
             if row.part == part:
                 groups[row.group].append(row)
@@ -93,7 +93,7 @@ async def apply(work: Work) -> Outcome:
         if row.part in settings.weights and row.key not in kept:
             weights = settings.weights[row.part]
             dropped.append((row, "not drawn" if row.group in weights else f"group without a weight: {row.group}"))
-    return Outcome(kept=rows, dropped=dropped, notes={"drawn": notes})
+    return StepOutcome(kept=rows, dropped=dropped, notes={"drawn": notes})
 
 
 def _fewer(weights: Mapping[str, float], there: Mapping[str, int], total: int) -> dict[str, int]:
@@ -106,5 +106,5 @@ def _fewer(weights: Mapping[str, float], there: Mapping[str, int], total: int) -
     return shares(weights, low)
 
 
-def _order(seed: int, row: Row) -> bytes:
+def _order(seed: int, row: CuratedRow) -> bytes:
     return hashlib.sha256(f"{seed}\0{row.key}".encode()).digest()

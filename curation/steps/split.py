@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, RootModel
 
-from curation.folders import OPEN, Outcome
+from curation.folders import OPEN, StepOutcome
 from curation.settings import Name
 from curation.steps.keep import Bounds, holds
 from curation.work import Work
@@ -33,7 +33,7 @@ SETTINGS = SplitSettings
 CODE = ("curation.steps.keep",)
 
 
-async def apply(work: Work) -> Outcome:
+async def apply(work: Work) -> StepOutcome:
     """Put each row into one part."""
     parts: Any = work.step.settings.root
     kept, dropped = [], []
@@ -50,6 +50,6 @@ async def apply(work: Work) -> Outcome:
                 break
         else:
             dropped.append((row, f"in no part (the first needs what is not: {reason})"))
-    return Outcome(
+    return StepOutcome(
         kept=kept, dropped=dropped, notes={"parts": {part: sum(row.part == part for row in kept) for part in parts}}
     )

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from curation.folders import OPEN, Outcome
+from curation.folders import OPEN, StepOutcome
 from curation.grading import answered, graded
-from curation.rows import Row
+from curation.rows import CuratedRow
 from curation.settings import Strict
 from curation.work import Work
 from judge.client import Judge
@@ -44,10 +44,10 @@ def judge_identity(work: Work) -> dict[str, object]:
     return {name: getattr(settings, name) for name in ("model", "prompt", "strict_rules", "strictness", "votes")}
 
 
-async def apply(work: Work) -> Outcome:
+async def apply(work: Work) -> StepOutcome:
     """Grade each gold, and a wrong one."""
     judge, settings = Judge(work.curation.file.judge), work.step.settings
-    kept, dropped, notes, waiting = list[Row](), list[tuple[Row, str]](), Counter[str](), 0
+    kept, dropped, notes, waiting = list[CuratedRow](), list[tuple[CuratedRow, str]](), Counter[str](), 0
     others = _others(work.rows, work.curation.file.seed) if settings.shuffled else {}
     try:
         for row in work.rows:
@@ -63,10 +63,10 @@ async def apply(work: Work) -> Outcome:
     finally:
         await judge.aclose()
     notes["without another answer to shuffle with"] = len(work.rows) - len(others) if settings.shuffled else 0
-    return Outcome(kept=kept, dropped=dropped, waiting=waiting, notes=dict(notes))
+    return StepOutcome(kept=kept, dropped=dropped, waiting=waiting, notes=dict(notes))
 
 
-async def _problem(row: Row, others: Sequence[str], judge: Judge) -> tuple[str, bool, bool]:
+async def _problem(row: CuratedRow, others: Sequence[str], judge: Judge) -> tuple[str, bool, bool]:
     """(what is wrong, whether that is open, whether an outage is why)."""
     open_, outage = "", False
     for gold in row.gold:
@@ -90,7 +90,7 @@ async def _problem(row: Row, others: Sequence[str], judge: Judge) -> tuple[str, 
     return open_, bool(open_), outage
 
 
-def _others(rows: Sequence[Row], seed: int) -> dict[str, list[str]]:
+def _others(rows: Sequence[CuratedRow], seed: int) -> dict[str, list[str]]:
     """Key -> a few answers of other rows of the group that are none of its own; drawn by hash. One of them may say the same
     in other words, as 0.5 does for 1/2; a grader that lets all of them pass tells nothing apart.
     """
