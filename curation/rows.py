@@ -37,7 +37,7 @@ class CuratedRow:
 
     @property
     def question(self) -> str:
-        """As judges read it."""
+        """The question as judges read it."""
         return str(self.extra.get("question") or "")
 
     def read_images(self, library: ImageLibrary) -> tuple[ImageFile, ...]:
@@ -49,7 +49,7 @@ class CuratedRow:
         return {"prompt": [dict(one) for one in self.prompt], "images": self.images, "gold": self.gold, "q": self.question}
 
     def store_record(self) -> dict[str, Any]:
-        """As the store's sets have it."""
+        """The row as the store's sets have it."""
         return {
             "data_source": self.data_source,
             "prompt": [dict(message) for message in self.prompt],
@@ -63,7 +63,7 @@ class CuratedRow:
         }
 
     def record(self, reason: str = "") -> dict[str, Any]:
-        """As a step's folder has it."""
+        """The row as a step's folder has it."""
         facts = json.dumps(dict(self.facts), ensure_ascii=False, sort_keys=True)
         return self.store_record() | {"key": self.key, "part": self.part, "facts_json": facts, "reason": reason}
 

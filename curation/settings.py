@@ -85,7 +85,7 @@ class ModelSettings(Strict):
 
     @property
     def api_key(self) -> str:
-        """From the environment and nowhere else."""
+        """The environment has it, and nothing else."""
         return model_key(self.base_urls)
 
     def usd(self, prompt_tokens: int, reply_tokens: int) -> float:
@@ -157,7 +157,7 @@ class Curation:
         return self.file.run or Path("runs/curate") / self.file.name
 
     def agent_settings(self, **more: Any) -> AgentSettings:
-        """Of an episode with tools.
+        """What an episode with tools follows.
 
         Raises:
             CurationError: What is wrong, in one line.

@@ -1,4 +1,4 @@
-"""Of rows that nearly repeat each other the first is kept."""
+"""The first is kept where rows nearly repeat each other."""
 
 from __future__ import annotations
 

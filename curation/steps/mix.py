@@ -19,7 +19,7 @@ from curation.work import Work
 
 
 class MixSettings(Strict):
-    """Of one part or several; each part's weights add up to 1."""
+    """One part is mixed, or several; each part's weights add up to 1."""
 
     model_config = Strict.model_config | {"extra": "allow"}
 
