@@ -9,7 +9,7 @@ from agent.messages import Message
 from agent.policy import Reply
 from agent.protocol import FinalAnswer
 from curation.rows import CuratedRow
-from judge.client import Judge
+from judge.client import Judge, JudgeSettings
 from judge.verdict import Outcome
 from reinforcement_learning.rewards import RewardItem, RewardWeights, UndecidedAnswer, load_reward
 
@@ -41,3 +41,10 @@ def answered(text: str) -> Episode:
     said = f"<think>.</think><answer>{text}</answer>"
     turn = Turn(reply=Reply(text=said, finish="stop"), action=FinalAnswer(text))
     return Episode(opening=(Message("user", "?"),), turns=[turn], end=StopReason.ANSWERED, answer=text)
+
+
+def judge_identity(settings: JudgeSettings) -> dict[str, object]:
+    """What decides a verdict; addresses do not."""
+    if not settings.base_urls:
+        return {"rules": True, "strict_rules": settings.strict_rules}
+    return {name: getattr(settings, name) for name in ("model", "prompt", "strict_rules", "strictness", "votes")}

@@ -42,8 +42,9 @@ class AnswerJournal:
     def __contains__(self, name: str) -> bool:
         return name in self._entries
 
-    def __getitem__(self, name: str) -> dict[str, Any]:
-        return self._entries[name]
+    def get(self, name: str) -> dict[str, Any] | None:
+        """An answer; None while nobody has it."""
+        return self._entries.get(name)
 
     def refresh(self) -> None:
         """Read what others have added."""

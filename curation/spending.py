@@ -11,9 +11,12 @@ from curation.settings import Curation
 
 def spent_by_model(curation: Curation) -> dict[str, dict[str, Any]]:
     """Calls, tokens and money by the models' names in the file, over all processes and repetitions."""
-    spent: dict[str, dict[str, float]] = defaultdict(lambda: {"calls": 0, "prompt_tokens": 0, "reply_tokens": 0})
+    spent: dict[str, dict[str, float]] = defaultdict(
+        lambda: {"answers": 0, "calls": 0, "prompt_tokens": 0, "reply_tokens": 0}
+    )
     for journal in sorted(curation.directory.glob("*/journal")):
         for entry in entries(journal):
+            spent[str(entry.get("model", ""))]["answers"] += 1
             for name in ("calls", "prompt_tokens", "reply_tokens"):
                 spent[str(entry.get("model", ""))][name] += entry.get(name, 0)
     return {

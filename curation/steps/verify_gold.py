@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Literal
 
 from curation.folders import OPEN, StepOutcome
-from curation.grading import answered, graded
+from curation.grading import answered, graded, judge_identity
 from curation.rows import CuratedRow
 from curation.settings import Strict
 from curation.work import Work
@@ -33,15 +33,7 @@ _OTHERS = 3
 
 def key_of(work: Work) -> dict[str, object]:
     """Who judges."""
-    return {"judge": judge_identity(work)}
-
-
-def judge_identity(work: Work) -> dict[str, object]:
-    """What decides a verdict; addresses do not."""
-    settings = work.curation.file.judge
-    if not settings.base_urls:
-        return {"rules": True, "strict_rules": settings.strict_rules}
-    return {name: getattr(settings, name) for name in ("model", "prompt", "strict_rules", "strictness", "votes")}
+    return {"judge": judge_identity(work.curation.file.judge)}
 
 
 async def apply(work: Work) -> StepOutcome:

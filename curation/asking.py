@@ -1,0 +1,193 @@
+"""Asks models for what is still missing: bounded, journalled, within budgets, and stopped where going on is pointless."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.openai_chat import ChatClient, ChatSettings
+from agent.scheduling import for_each
+from code_sandbox.pools import Pools
+from curation.errors import CurationStopped
+from curation.journal import AnswerJournal
+from curation.rows import CuratedRow
+from curation.settings import ModelSettings
+from serving.fleet import Fleet
+
+_IN_A_ROW = 20
+"""Outages one after the other, with no answer between them, that are nobody's bad luck any more."""
+_ROUNDS = 2
+"""Times that a run asks for an answer which an outage ended; what is left is asked for when the run is repeated."""
+_LOOK_S = 0.2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """One answer that is wanted."""
+
+    id: str
+    """Digest of all that decides it."""
+    row: CuratedRow
+    sample: int
+    model: str
+    """As the file calls it."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """What a model has cost, over all processes and repetitions of a run, as far as journals say."""
+
+    name: str
+    settings: ModelSettings
+    calls: int = 0
+    prompt_tokens: int = 0
+    reply_tokens: int = 0
+    answers: int = 0
+    under_way: int = 0
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Count an answer."""
+        self.calls += entry.get("calls", 0)
+        self.prompt_tokens += entry.get("prompt_tokens", 0)
+        self.reply_tokens += entry.get("reply_tokens", 0)
+        self.answers += 1
+
+    @property
+    def usd(self) -> float:
+        """Money spent."""
+        return self.settings.usd(self.prompt_tokens, self.reply_tokens)
+
+    def exhausted(self) -> str:
+        """Why nothing more may be asked; empty if it may. What is under way is expected to cost what others did."""
+        pending = self.under_way / max(1, self.answers)
+        settings = self.settings
+        calls = self.calls + max(self.under_way, round(self.calls * pending))
+        if settings.max_calls is not None and calls >= settings.max_calls:
+            return f"the model {self.name!r} was asked {self.calls:,} times, max_calls is {settings.max_calls:,}; raise it"
+        if settings.max_cost_usd is not None and self.usd * (1 + pending) >= settings.max_cost_usd:
+            most = f"max_cost_usd is {settings.max_cost_usd:,.4f}"
+            return f"the model {self.name!r} has cost {self.usd:,.4f} USD, {most}; raise it"
+        return ""
+
+
+class Endpoint:
+    """A model's servers as one client, with its budget."""
+
+    def __init__(self, name: str, settings: ModelSettings, spent: Mapping[str, Any]) -> None:
+        self.settings = settings
+        self.budget = Budget(name, settings, answers=spent["answers"], **{
+            what: int(spent[what]) for what in ("calls", "prompt_tokens", "reply_tokens")
+        })  # fmt: skip
+        self.fleet = Fleet(
+            settings.base_urls, max_in_flight=settings.max_in_flight, inner=Pools(), patience_s=settings.patience_s
+        )
+        chat = ChatSettings(
+            base_url=settings.base_urls[0],
+            model=settings.model,
+            api_key=settings.api_key,
+            dialect=settings.dialect,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            timeout_s=settings.timeout_s,
+            attempts=settings.attempts,
+        )
+        self.client = ChatClient(chat, transport=self.fleet, others=settings.base_urls)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.client.aclose()
+
+
+@dataclass(slots=True)
+class _Stop:
+    """Whether to go on."""
+
+    endpoints: Mapping[str, Endpoint]
+    reason: str = ""
+    failures: int = 0
+    left_out: list[Asked] = field(default_factory=list)
+
+    def look(self, asked: Asked, entry: Mapping[str, Any]) -> bool:
+        """Whether to stop after an answer."""
+        self.failures = 0 if entry["done"] else self.failures + 1
+        if entry.get("ends_run"):
+            self.reason = entry["why"]
+        elif not entry["done"] and self.endpoints[asked.model].fleet.down:
+            self.reason = self.endpoints[asked.model].fleet.down
+        elif self.failures >= _IN_A_ROW:
+            self.reason = f"{self.failures} answers in a row were lost, the last because of {entry['why']}"
+        return bool(self.reason)
+
+
+async def ask_all(
+    wanted: Sequence[Asked],
+    journal: AnswerJournal,
+    endpoints: Mapping[str, Endpoint],
+    do: Callable[[Asked], Awaitable[dict[str, Any]]],
+) -> None:
+    """Ask for what the journal lacks, and wait for what other processes are asking for.
+
+    Args:
+        wanted: In order.
+        journal: Of the step.
+        endpoints: By the models' names in the file.
+        do: Gives a line of the journal, without its `id`, `row`, `sample` and `model`.
+
+    Raises:
+        CurationStopped: A budget is spent, no server is left, or only outages come back.
+    """
+    stop = _Stop(endpoints)
+    most = max(endpoint.settings.max_in_flight for endpoint in endpoints.values())
+    todo = [asked for asked in wanted if asked.id not in journal]
+    for _ in range(_ROUNDS):
+        failed: list[Asked] = []
+        while todo:
+            busy: list[Asked] = []
+
+            async def one(asked: Asked, failed: list[Asked] = failed, busy: list[Asked] = busy) -> bool:
+                return await _one(asked, journal, endpoints[asked.model], do, stop, failed, busy)
+
+            if not await for_each(todo, one, max_in_flight=most) or stop.reason:
+                raise CurationStopped(stop.reason)
+            journal.refresh()
+            if len(todo) == len(busy):
+                await asyncio.sleep(_LOOK_S)
+            todo = [asked for asked in busy if asked.id not in journal]
+        todo = failed
+
+
+async def _one(
+    asked: Asked,
+    journal: AnswerJournal,
+    endpoint: Endpoint,
+    do: Callable[[Asked], Awaitable[dict[str, Any]]],
+    stop: _Stop,
+    failed: list[Asked],
+    busy: list[Asked],
+) -> bool:
+    """Ask for one answer; whether to go on."""
+    if stop.reason:
+        return False
+    if not journal.claim(asked.id):
+        busy.append(asked)
+        return True
+    try:
+        budget = endpoint.budget
+        if reason := budget.exhausted():
+            stop.reason = reason
+            return False
+        budget.under_way += 1
+        try:
+            said = await do(asked)
+        finally:
+            budget.under_way -= 1
+        entry = {"id": asked.id, "row": asked.row.key, "sample": asked.sample, "model": asked.model} | said
+        budget.add(entry)
+        journal.add(entry)
+    finally:
+        journal.release(asked.id)
+    if not entry["done"]:
+        failed.append(asked)
+    return not stop.look(asked, entry)

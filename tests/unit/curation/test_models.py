@@ -1,0 +1,231 @@
+"""Steps that ask models, against a real HTTP server: what is counted, what stays open, and what stops a run."""
+
+import json
+
+import pytest
+
+from curation.asking import Budget
+from curation.errors import CurationStopped
+from curation.journal import AnswerJournal, entries
+from curation.settings import ModelSettings
+from evaluation.smoke.scripted_model import request_server
+from tests.unit.curation.conftest import row
+
+THINK = [{"sample": {"as": "plain", "with": "base", "mode": "think", "k": 4}}]
+
+
+def models(url, name="base", **more):
+    return {name: {"model": "m", "base_urls": [url], "attempts": 1, "patience_s": 0.2, "max_in_flight": 4} | more}
+
+
+def said(answer):
+    return f"<think>I look.</think><answer>{answer}</answer>"
+
+
+def text_of(body):
+    content = body["messages"][-1]["content"]
+    return content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
+
+
+def test_right_wrong_and_open_answers_of_each_row_are_counted_apart(bench):
+    golds = {"0": "red", "1": "green", "2": "the tall man who wears a striped scarf"}
+    rows = [row(int(n), gold=gold) for n, gold in golds.items()]
+
+    def answer(body):
+        if "numbered 2 " in text_of(body):
+            return said("somebody whose clothes are rather striking to look at")
+        return said("red" if body["seed"] % 2 else "blue")
+
+    with request_server(answer) as url:
+        bench.run([bench.source("mine", rows)], THINK, models=models(url))
+    found = {kept.extra["index"]: kept.facts for kept in bench.step("01_plain").kept()}
+    assert [
+        (found[name]["plain.right"], found[name]["plain.wrong"], found[name]["plain.open"]) for name in sorted(found)
+    ] == [
+        (2, 2, 0),
+        (0, 4, 0),
+        (0, 0, 4),
+    ]
+
+
+def test_an_open_answer_may_be_right_so_that_neither_keeping_nor_dropping_is_guessed(bench):
+    rows = [row(0, gold="the tall man who wears a striped scarf"), row(1, gold="red")]
+    with request_server(lambda body: said("somebody whose clothes are striking")) as url:
+        bench.run([bench.source("mine", rows)], [*THINK, {"keep": {"plain.right": {"max": 2}}}], models=models(url))
+    summary = bench.step("02_keep").summary()
+    assert (summary["kept"], summary["dropped"], summary["open"]) == (0, 0, 2)
+    assert bench.reasons("02_keep")["i0"] == "open: plain.right is between 0 and 4"
+
+
+def test_nothing_is_asked_twice_when_a_run_is_repeated(bench):
+    asked = []
+    with request_server(lambda body: asked.append(1) or said("red")) as url:
+        for _ in range(2):
+            bench.run([bench.source("mine", [row(0), row(1)])], THINK, models=models(url))
+        assert len(asked) == 8
+        # The step is made anew, as after a kill before its end; its answers are in the journal.
+        (bench.directory / "run/01_plain/key.json").unlink()
+        bench.run([bench.source("mine", [row(0), row(1)])], THINK, models=models(url))
+        assert len(asked) == 8
+        # A row more costs its own answers alone.
+        bench.run([bench.source("mine", [row(0), row(1), row(2)])], THINK, models=models(url))
+    assert len(asked) == 12
+
+
+def test_an_outage_of_one_answer_is_asked_again_and_what_is_left_waits_and_is_not_wrong(bench):
+    broken = {"i": 0}
+
+    def answer(body):
+        if "numbered 0 " in text_of(body) and body["seed"] == 0:
+            broken["i"] += 1
+            return 400 if broken["i"] <= 2 else said("red")
+        return said("red")
+
+    with request_server(answer) as url:
+        bench.run([bench.source("mine", [row(0), row(1)])], THINK, models=models(url))
+        facts = bench.step("01_plain").kept()[0].facts
+        assert (facts["plain.right"], facts["plain.wrong"], facts["plain.open"]) == (3, 0, 1)
+        assert bench.step("01_plain").summary()["waiting"] == 1
+        assert "1 answers waiting for a server" in bench.lines[-1]
+        bench.run([bench.source("mine", [row(0), row(1)])], THINK, models=models(url))
+    assert bench.step("01_plain").kept()[0].facts["plain.right"] == 4
+    assert bench.step("01_plain").summary()["waiting"] == 0
+
+
+def test_an_endpoint_that_is_down_stops_the_run_with_what_was_done_kept(bench):
+    up = {"left": 3}
+
+    def answer(body):
+        up["left"] -= 1
+        return said("red") if up["left"] >= 0 else 500
+
+    with request_server(answer) as url:
+        with pytest.raises(CurationStopped):
+            bench.run([bench.source("mine", [row(n) for n in range(20)])], THINK, models=models(url, max_in_flight=1))
+        done = [entry for entry in entries(bench.directory / "run/01_plain/journal") if entry["done"]]
+        assert len(done) == 3
+        assert not (bench.directory / "run/01_plain/key.json").exists()
+        up["left"] = 1000
+        bench.run([bench.source("mine", [row(n) for n in range(20)])], THINK, models=models(url))
+    assert sum(kept.facts["plain.right"] for kept in bench.step("01_plain").kept()) == 80
+
+
+@pytest.mark.parametrize(
+    ("cap", "message"),
+    [
+        ({"max_calls": 5}, r"the model 'base' was asked \d times, max_calls is 5; raise it"),
+        (
+            {"max_cost_usd": 0.0005, "usd_per_million_prompt_tokens": 1.0, "usd_per_million_reply_tokens": 10.0},
+            r"has cost 0.000[345] USD, max_cost_usd is 0.0005; raise it",
+        ),
+    ],
+)
+def test_a_cap_is_never_passed_and_holds_for_the_next_process_too(bench, cap, message):
+    asked = []
+    with request_server(lambda body: asked.append(1) or said("red")) as url:  # 50 and 5 tokens: 0.0001 USD each
+        for _ in range(2):
+            with pytest.raises(CurationStopped, match=message):
+                bench.run([bench.source("mine", [row(n) for n in range(4)])], THINK, models=models(url, **cap))
+            assert len(asked) <= 5
+        assert len(asked) >= 3
+        bench.run(
+            [bench.source("mine", [row(n) for n in range(4)])],
+            THINK,
+            models=models(url, **{k: v * 100 if k.startswith("max") else v for k, v in cap.items()}),
+        )
+    assert len(asked) == 16
+
+
+def test_what_is_under_way_counts_for_a_cap_before_it_is_answered():
+    budget = Budget("t", ModelSettings(model="m", base_urls=("http://x/v1",), max_calls=10), calls=6, answers=6)
+    budget.under_way = 3
+    assert not budget.exhausted()
+    budget.under_way = 4
+    assert "max_calls is 10" in budget.exhausted()
+
+
+def test_a_row_goes_where_its_answers_put_it(bench):
+    rows = [row(0, gold="red"), row(1, gold="blue")]
+    steps = [*THINK, {"split": {"rl": {"plain.right": {"min": 1}}, "cold": {"plain.right": {"max": 0}}}}]
+    with request_server(lambda body: said("red")) as url:
+        bench.run([bench.source("mine", rows)], steps, models=models(url))
+    assert {kept.extra["index"]: kept.part for kept in bench.step("02_split").kept()} == {"i0": "rl", "i1": "cold"}
+
+
+def test_a_teachers_trajectory_is_kept_only_if_it_is_right_and_a_refusal_is_told(bench):
+    rows = [row(0, gold="red"), row(1, gold="blue"), row(2, gold="green")]
+
+    def answer(body):
+        return "I cannot help with images of people." if "numbered 2 " in text_of(body) else said("red")
+
+    steps = [
+        {"synthesise": {"on": "rl", "with": ["teacher"], "k": 2, "tools": []}},
+        {"export": {"rl": None, "sft": "llamafactory"}},
+    ]
+    with request_server(answer) as url:
+        bench.run([bench.source("mine", rows)], steps, models=models(url, "teacher"), agent={"prompt": "think"})
+    assert bench.kept("01_synthesise") == ["i0"]
+    assert bench.reasons("01_synthesise") == {
+        "i1": "no trajectory: 2 wrong",
+        "i2": "no trajectory: 2 no answer (no_action)",
+    }
+    (talk,) = json.loads((bench.directory / "store/sets/toy/sft.json").read_text())
+    assert [message["role"] for message in talk["messages"]] == ["system", "user", "assistant"]
+    assert talk["teacher"] == "teacher"
+    folder = bench.directory / "store/sets/toy"
+    assert len(talk["images"]) == sum(message["content"].count("<image>") for message in talk["messages"]) == 1
+    assert all((folder / path).is_file() for path in talk["images"])
+    assert "| teacher | m | 1 |" in (folder / "README.md").read_text()
+
+
+CHOICE = "What is on the table?\nA. a red cup\nB. a blue plate\nC. a green fork"
+
+
+@pytest.mark.parametrize(
+    ("new", "letter", "reason"),
+    [
+        ("I am sorry, I cannot do that.", "A", "not rewritten (refused or no JSON: 'I am sorry"),
+        ('{"question": ', "A", "not rewritten (refused or no JSON"),
+        ('{"question": "Is a blue plate on the table?"}', "B", "not rewritten (the gold is in it"),
+        ('{"question": "What is there?\\nA. a cup\\nB. a plate"}', "B", "not rewritten (options are still in it"),
+        ('{"question": "What stands in the kitchen?"}', "NONE", "not rewritten (the same gold does not follow: 'NONE'"),
+        ('{"question": "What stands in the kitchen?"}', "??", "not rewritten (the same gold does not follow"),
+    ],
+)
+def test_a_teacher_that_refuses_or_answers_garbage_or_changes_the_answer_rewrites_nothing(bench, new, letter, reason):
+    rows = [row(0, question=CHOICE, gold="B"), row(1, gold="red")]
+    with request_server(lambda body: new if "JSON" in text_of(body) else letter) as url:
+        bench.run([bench.source("mine", rows)], [{"rewrite": {"with": "teacher"}}], models=models(url, "teacher"))
+    assert bench.kept("01_rewrite") == ["i1"]
+    assert bench.reasons("01_rewrite")["i0"].startswith(reason)
+
+
+@pytest.mark.parametrize("gold", ["B", "b.", "(B)", "B. a blue plate", "A blue plate"])
+def test_a_rewritten_question_has_the_options_text_as_its_gold_and_its_image_still(bench, gold):
+    def answer(body):
+        text = text_of(body)
+        if "JSON" in text:
+            return '<think>Hm.</think>```json\n{"question": "What lies on the table?"}\n```'
+        return next(line[0] for line in text.splitlines() if line.endswith("a blue plate"))
+
+    with request_server(answer) as url:
+        bench.run(
+            [bench.source("mine", [row(0, question=CHOICE, gold=gold)])],
+            [{"rewrite": {"with": "teacher"}}],
+            models=models(url, "teacher"),
+        )
+    (kept,) = bench.step("01_rewrite").kept()
+    assert kept.gold == ("a blue plate",)
+    assert kept.question == "What lies on the table?"
+    assert kept.prompt[-1]["content"] == "<image>\nWhat lies on the table?"
+
+
+def test_half_a_line_of_a_journal_is_passed_over_and_nothing_is_glued_to_it(tmp_path):
+    journal = AnswerJournal(tmp_path)
+    journal.add({"id": "a" * 64, "done": True})
+    (path,) = tmp_path.glob("*.jsonl")
+    with path.open("ab") as file:
+        file.write(b'{"id": "bbb')
+    journal.add({"id": "c" * 64, "done": True})
+    assert [entry["id"][0] for entry in entries(tmp_path)] == ["a", "c"]
+    journal.close()
