@@ -24,7 +24,7 @@ _LOOK_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
+class WantedAnswer:
     """One answer that is wanted."""
 
     id: str
@@ -60,13 +60,15 @@ class Budget:
         return self.settings.usd(self.prompt_tokens, self.reply_tokens)
 
     def exhausted(self) -> str:
-        """Why nothing more may be asked; empty if it may. What is under way is expected to cost what others did."""
-        pending = self.under_way / max(1, self.answers)
-        settings = self.settings
-        calls = self.calls + max(self.under_way, round(self.calls * pending))
-        if settings.max_calls is not None and calls >= settings.max_calls:
+        """Why nothing more may be asked; empty if it may. One more, and what is under way, are expected to cost what others did;
+        while there is no other, an answer is one call.
+        """
+        settings, more = self.settings, self.under_way + 1
+        each = self.calls / self.answers if self.answers else 1.0
+        if settings.max_calls is not None and self.calls + max(1.0, each) * more > settings.max_calls + 1e-9:
             return f"the model {self.name!r} was asked {self.calls:,} times, max_calls is {settings.max_calls:,}; raise it"
-        if settings.max_cost_usd is not None and self.usd * (1 + pending) >= settings.max_cost_usd:
+        cost = self.usd * (1 + more / self.answers) if self.answers else 0.0
+        if settings.max_cost_usd is not None and cost > settings.max_cost_usd * (1 + 1e-9):
             most = f"max_cost_usd is {settings.max_cost_usd:,.4f}"
             return f"the model {self.name!r} has cost {self.usd:,.4f} USD, {most}; raise it"
         return ""
@@ -107,9 +109,9 @@ class _Stop:
     endpoints: Mapping[str, Endpoint]
     reason: str = ""
     failures: int = 0
-    left_out: list[Asked] = field(default_factory=list)
+    left_out: list[WantedAnswer] = field(default_factory=list)
 
-    def look(self, asked: Asked, entry: Mapping[str, Any]) -> bool:
+    def look(self, asked: WantedAnswer, entry: Mapping[str, Any]) -> bool:
         """Whether to stop after an answer."""
         self.failures = 0 if entry["done"] else self.failures + 1
         if entry.get("ends_run"):
@@ -122,10 +124,10 @@ class _Stop:
 
 
 async def ask_all(
-    wanted: Sequence[Asked],
+    wanted: Sequence[WantedAnswer],
     journal: AnswerJournal,
     endpoints: Mapping[str, Endpoint],
-    do: Callable[[Asked], Awaitable[dict[str, Any]]],
+    do: Callable[[WantedAnswer], Awaitable[dict[str, Any]]],
 ) -> None:
     """Ask for what the journal lacks, and wait for what other processes are asking for.
 
@@ -142,11 +144,11 @@ async def ask_all(
     most = max(endpoint.settings.max_in_flight for endpoint in endpoints.values())
     todo = [asked for asked in wanted if asked.id not in journal]
     for _ in range(_ROUNDS):
-        failed: list[Asked] = []
+        failed: list[WantedAnswer] = []
         while todo:
-            busy: list[Asked] = []
+            busy: list[WantedAnswer] = []
 
-            async def one(asked: Asked, failed: list[Asked] = failed, busy: list[Asked] = busy) -> bool:
+            async def one(asked: WantedAnswer, failed: list[WantedAnswer] = failed, busy: list[WantedAnswer] = busy) -> bool:
                 return await _one(asked, journal, endpoints[asked.model], do, stop, failed, busy)
 
             if not await for_each(todo, one, max_in_flight=most) or stop.reason:
@@ -159,13 +161,13 @@ async def ask_all(
 
 
 async def _one(
-    asked: Asked,
+    asked: WantedAnswer,
     journal: AnswerJournal,
     endpoint: Endpoint,
-    do: Callable[[Asked], Awaitable[dict[str, Any]]],
+    do: Callable[[WantedAnswer], Awaitable[dict[str, Any]]],
     stop: _Stop,
-    failed: list[Asked],
-    busy: list[Asked],
+    failed: list[WantedAnswer],
+    busy: list[WantedAnswer],
 ) -> bool:
     """Ask for one answer; whether to go on."""
     if stop.reason:

@@ -18,7 +18,7 @@ from agent.records import RolloutFacts
 from agent.settings import AgentSettings
 from agent.setup import AgentSetup, open_setup, prompt_of, question
 from agent.trajectory import TrajectoryWriter
-from curation.asking import Asked, Endpoint, ask_all
+from curation.asking import Endpoint, WantedAnswer, ask_all
 from curation.grading import graded, judge_identity
 from curation.journal import AnswerJournal
 from curation.rows import CuratedRow, digest
@@ -47,7 +47,7 @@ def identity(work: Work, names: Sequence[str], agent: AgentSettings) -> dict[str
     }
 
 
-def wanted(work: Work, rows: Sequence[CuratedRow], names: Sequence[str], k: int, agent: AgentSettings) -> list[Asked]:
+def wanted(work: Work, rows: Sequence[CuratedRow], names: Sequence[str], k: int, agent: AgentSettings) -> list[WantedAnswer]:
     """All episodes of a step, whether or not they were played."""
     found = []
     for name in names:
@@ -55,7 +55,7 @@ def wanted(work: Work, rows: Sequence[CuratedRow], names: Sequence[str], k: int,
         base = digest(decided)
         for row in rows:
             content = digest([base, row.key, row.content()])
-            found += [Asked(id=digest([content, n]), row=row, sample=n, model=name) for n in range(k)]
+            found += [WantedAnswer(id=digest([content, n]), row=row, sample=n, model=name) for n in range(k)]
     return found
 
 
@@ -71,7 +71,7 @@ class Players:
         self._judge = Judge(work.curation.file.judge)
         self._writer = TrajectoryWriter(work.folder / "episodes", shared=True)
 
-    async def play(self, asked: Asked) -> dict[str, Any]:
+    async def play(self, asked: WantedAnswer) -> dict[str, Any]:
         """Play, record and grade one episode; its line for the journal."""
         row, setup = asked.row, self._setups[asked.model]
         endpoint = self.endpoints[asked.model]
@@ -133,7 +133,7 @@ def _facts(episode: Episode) -> dict[str, Any]:
     }
 
 
-async def play_all(work: Work, asked: Sequence[Asked], agent: AgentSettings, *, own_prompt: bool) -> None:
+async def play_all(work: Work, asked: Sequence[WantedAnswer], agent: AgentSettings, *, own_prompt: bool) -> None:
     """Play what is missing.
 
     Raises:
@@ -155,7 +155,7 @@ async def play_all(work: Work, asked: Sequence[Asked], agent: AgentSettings, *, 
         journal.close()
 
 
-def answers(folder: Path, asked: Sequence[Asked]) -> dict[str, list[Mapping[str, Any]]]:
+def answers(folder: Path, asked: Sequence[WantedAnswer]) -> dict[str, list[Mapping[str, Any]]]:
     """Journal lines by row, in the order of samples; `failed` for what an outage still holds back."""
     journal = AnswerJournal(folder / "journal")
     found: dict[str, list[Mapping[str, Any]]] = {}

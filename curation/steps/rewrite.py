@@ -22,7 +22,7 @@ from agent.messages import IMAGE_PLACEHOLDER, escape, shown
 from agent.openai_chat import ChatPolicy
 from agent.policy import Reply
 from agent.setup import question as asked_with
-from curation.asking import Asked, Endpoint, ask_all
+from curation.asking import Endpoint, WantedAnswer, ask_all
 from curation.folders import OPEN, StepOutcome
 from curation.journal import AnswerJournal
 from curation.players import answers
@@ -72,13 +72,13 @@ def choice_of(row: CuratedRow) -> _Choice | None:
     return _Choice(options, "")
 
 
-def _plan(work: Work) -> list[Asked]:
+def _plan(work: Work) -> list[WantedAnswer]:
     base, name = digest(key_of(work)), work.step.settings.with_
     found = []
     for row in work.rows:
         choice = choice_of(row)
         if choice is not None and choice.gold:
-            found.append(Asked(id=digest([base, row.key, row.content()]), row=row, sample=0, model=name))
+            found.append(WantedAnswer(id=digest([base, row.key, row.content()]), row=row, sample=0, model=name))
     return found
 
 
@@ -97,7 +97,7 @@ async def gather(work: Work) -> None:
     name, journal = work.step.settings.with_, AnswerJournal(work.folder / "journal")
     endpoint = Endpoint(name, work.curation.file.models[name], spent_by_model(work.curation)[name])
 
-    async def one(asked: Asked) -> dict[str, Any]:
+    async def one(asked: WantedAnswer) -> dict[str, Any]:
         return await _rewrite(asked.row, endpoint, work)
 
     try:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from curation.asking import Asked
+from curation.asking import WantedAnswer
 from curation.folders import StepOutcome
 from curation.players import agent_of, answers, identity, play_all, wanted
 from curation.settings import Name, Strict
@@ -41,7 +41,7 @@ SETTINGS = SampleSettings
 CODE = ("curation.players", "curation.grading")
 
 
-def _plan(work: Work) -> tuple[list[Asked], Any]:
+def _plan(work: Work) -> tuple[list[WantedAnswer], Any]:
     settings: SampleSettings = work.step.settings
     agent = agent_of(work, settings.mode, settings.tools, settings.max_reply_tokens)
     rows = [row for row in work.rows if settings.on in (None, row.part)]

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from curation.asking import Asked
+from curation.asking import WantedAnswer
 from curation.conversations import TRAJECTORIES
 from curation.folders import OPEN, StepOutcome
 from curation.players import agent_of, answers, identity, play_all, wanted
@@ -69,7 +69,7 @@ SETTINGS = SynthesiseSettings
 CODE = ("curation.players", "curation.grading")
 
 
-def _plan(work: Work) -> tuple[list[Asked], Any]:
+def _plan(work: Work) -> tuple[list[WantedAnswer], Any]:
     settings: SynthesiseSettings = work.step.settings
     agent = agent_of(work, "agent", settings.tools, settings.max_reply_tokens)
     rows = [row for row in work.rows if row.part == settings.on]

@@ -120,7 +120,7 @@ def test_an_endpoint_that_is_down_stops_the_run_with_what_was_done_kept(bench):
         ),
     ],
 )
-def test_a_cap_is_never_passed_and_holds_for_the_next_process_too(bench, cap, message):
+def test_a_cap_stops_before_it_is_passed_and_holds_for_the_next_process_too(bench, cap, message):
     asked = []
     with request_server(lambda body: asked.append(1) or said("red")) as url:  # 50 and 5 tokens: 0.0001 USD each
         for _ in range(2):
