@@ -60,8 +60,8 @@ class Budget:
         return self.settings.usd(self.prompt_tokens, self.reply_tokens)
 
     def exhausted(self) -> str:
-        """Why nothing more may be asked; empty if it may. One more, and what is under way, are expected to cost what others did;
-        while there is no other, an answer is one call.
+        """Why nothing more may be asked; empty if it may. One more, and what is under way, are expected to cost what others
+        did; while there is no other, an answer is one call.
         """
         settings, more = self.settings, self.under_way + 1
         each = self.calls / self.answers if self.answers else 1.0
