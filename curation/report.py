@@ -81,6 +81,8 @@ def _step(folder: StepFolder, found: dict[str, Any], library: ImageLibrary, exam
     )
     if found["notes"]:
         body += f'<p class="soft">{html.escape(json.dumps(found["notes"], ensure_ascii=False)[:1000])}</p>'
+    if (folder.path / "episodes").is_dir():
+        body += f"<p>Its episodes: <code>deepeyes view {html.escape(str(folder.path / 'episodes'))}</code></p>"
     by_reason: dict[str, list[tuple[CuratedRow, str]]] = defaultdict(list)
     for row, reason in folder.dropped():
         by_reason[kind_of(reason)].append((row, reason))

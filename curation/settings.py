@@ -175,7 +175,7 @@ def read_curation(path: Path) -> Curation:
         CurationError: The message names the key, its value and what to do.
     """
     if not path.is_file():
-        raise CurationError(f"there is no file {path}; data/README.md and curation/README.md have one to start from")
+        raise CurationError(f"there is no file {path}; curation/README.md has one to start from")
     try:
         file = CurationFile.model_validate(read_yaml(path))
     except RecipeError as error:

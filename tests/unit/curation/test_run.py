@@ -12,6 +12,7 @@ from curation.report import write_report
 from curation.run import main
 from curation.settings import read_curation
 from deepeyes.cli import main as deepeyes
+from tests.conftest import ROOT
 from tests.unit.curation.conftest import row
 
 STEPS = [{"check": {}}, {"dedupe": {}}, {"keep": {}}][:2]
@@ -152,3 +153,11 @@ def test_the_command_runs_a_file_and_its_report_shows_what_each_step_dropped_wit
 def test_a_folder_that_is_no_run_is_told(tmp_path):
     with pytest.raises(CurationError, match=r"holds no finished step; start it with `deepeyes curate run FILE.yaml`"):
         write_report(tmp_path, None)
+
+
+def test_the_file_in_the_readme_is_understood(tmp_path):
+    path = tmp_path / "toy.yaml"
+    path.write_text((ROOT / "curation/README.md").read_text().split("```yaml\n")[1].split("```")[0])
+    curation = read_curation(path)
+    assert [step.label for step in curation.steps][5:8] == ["plain", "keep", "tools"]
+    assert curation.file.models["teacher"].max_cost_usd == 200
