@@ -53,8 +53,12 @@ def card(manifest: Mapping[str, Any], curation: Curation) -> str:
 
 def _said(step: Mapping[str, Any]) -> str:
     settings = step["settings"]
-    own = settings.get("own") if isinstance(settings, dict) else ""
-    return f"`{own}`" if own else ""
+    own = settings.get("own") if isinstance(settings, dict) else None
+    if not own:
+        return ""
+    # Where files lay on the machine of whoever made the set is nobody else's business.
+    shown = {name: list(value) if name == "benchmarks" else value for name, value in own.items() if value is not None}
+    return f"`{shown}`"
 
 
 def _size(number: int) -> str:

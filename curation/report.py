@@ -40,7 +40,8 @@ def write_report(run: Path, out: Path | None, *, examples: int = 3) -> Path:
         for folder, found in steps
     ]
     header = ("step", "in", "kept", "dropped", "open", "waiting", "time")
-    body = f"<h1>Curation {html.escape(run.name)}</h1>" + table(header, rows)
+    name = str(facts.get("name", run.name))
+    body = f"<h1>Curation {html.escape(name)}</h1>" + table(header, rows)
     body += '<p class="soft">Open: nobody could decide, and not counted as wrong. Waiting: answers that a server owes.</p>'
     chart = bar_chart({folder.path.name: float(found["kept"]) for folder, found in steps})
     body += f'<section class="card"><h3>Rows that went on</h3>{chart}</section>'
@@ -48,7 +49,7 @@ def write_report(run: Path, out: Path | None, *, examples: int = 3) -> Path:
         body += _models(facts["models"])
     body += "".join(_step(folder, found, library, examples) for folder, found in steps)
     path = out or run / "report.html"
-    write_text(path, page(f"Curation {run.name}", body))
+    write_text(path, page(f"Curation {name}", body))
     return path
 
 

@@ -96,6 +96,7 @@ async def _run_step(work: Work, folder: StepFolder) -> None:
     key = step_key(work, module)
     if folder.finished(key):
         return
+    started = time.monotonic()
     folder.path.mkdir(parents=True, exist_ok=True)
     if hasattr(module, "gather"):
         # Before the lock: several processes ask models at the same time.
@@ -103,7 +104,6 @@ async def _run_step(work: Work, folder: StepFolder) -> None:
     with folder.locked():
         if folder.finished(key):
             return
-        started = time.monotonic()
         outcome: StepOutcome = await module.apply(work)
         folder.write(key, outcome, seconds=time.monotonic() - started, num_in=len(work.rows))
 

@@ -90,8 +90,11 @@ def test_a_row_of_an_evaluation_set_is_dropped_by_its_image_and_a_common_questio
     (folder / "benchmark.jsonl").write_text(json.dumps(item) + "\n")
     rows = [row(0, question=item["question"]), row(1, question="Is the door open or is it closed?", image=photo(1))]
     step = {"benchmarks": {"tiles": str(folder / "benchmark.jsonl")}}
-    bench.run([bench.source("mine", rows)], [{"decontaminate": step}])
+    bench.run([bench.source("mine", rows)], [{"decontaminate": step}, {"export": {}}])
     assert bench.kept("01_decontaminate") == ["i0"]
+    card = (bench.directory / "store/sets/toy/README.md").read_text()
+    assert "'benchmarks': ['tiles']" in card
+    assert str(bench.directory) not in card
     assert "tiles t0 by image" in bench.reasons("01_decontaminate")["i1"]
 
 
