@@ -67,3 +67,8 @@ class ImageLibrary:
             return path.read_bytes()
         except FileNotFoundError as error:
             raise FileNotFoundError(f"the store {self.root} has no image {name}; prepare the set again") from error
+
+
+def store_of(folder: Path) -> Path | None:
+    """The store that a folder is, or lies in."""
+    return next((place for place in (folder, *folder.parents) if (place / "store.json").is_file()), None)

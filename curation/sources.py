@@ -18,8 +18,6 @@ from reinforcement_learning.row_errors import RowError
 from reinforcement_learning.row_files import file_checksum, find_files, read_groups
 from reinforcement_learning.rows import RowContent, RowOptions, read_row
 
-_COLUMNS = ("extra_info_json", "group", "licence", "source")
-
 
 def files_of(source: SourceSettings) -> list[str]:
     """A source's files.
@@ -74,9 +72,7 @@ def _rows(source: SourceSettings, library: ImageLibrary) -> Iterator[tuple[Curat
         alone = sum(Path(other).stem == Path(file).stem for other in files) == 1
         name = f"{source.name}:{Path(file).stem if alone else f'{index}-{Path(file).stem}'}"
         try:
-            for number, raw in read_groups(file, None, (*options.columns, *_COLUMNS)):
-                if raw.get("extra_info") is None and raw.get("extra_info_json"):
-                    raw["extra_info"] = raw["extra_info_json"]
+            for number, raw in read_groups(file, None, options.columns):
                 blank = _blank(source, f"{name}:{number}", raw)
                 try:
                     content = read_row(raw, file=file, row=number, options=options)

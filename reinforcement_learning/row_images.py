@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agent.image_library import ImageLibrary, store_of
 from agent.images import ImageFile
 from reinforcement_learning.row_errors import RowError
+
+_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 def is_list(value: Any) -> bool:
@@ -76,6 +80,8 @@ def _read_image(text: str, folders: Sequence[Path]) -> bytes:
         raise RowError(
             "image is an address", f"{text[:200]!r} is not downloaded while training; download it and give its path"
         )
+    if _NAME.fullmatch(text) and (stored := _in_store(text, folders)) is not None:
+        return _not_empty(stored)
     text = text.removeprefix("file://")
     tried = [Path(text)] if Path(text).is_absolute() else [folder / text for folder in folders]
     for path in tried:
@@ -90,3 +96,18 @@ def _read_image(text: str, folders: Sequence[Path]) -> bytes:
         f"{text!r} is not there; looked for {', '.join(map(str, tried))}. Set run.image_roots to the folder that it is "
         "relative to",
     )
+
+
+def _in_store(name: str, folders: Sequence[Path]) -> bytes | None:
+    """An image by its name, in the store that a folder lies in; None if none of them lies in one."""
+    stores = [store for folder in folders if (store := store_of(folder)) is not None]
+    for store in stores:
+        try:
+            return ImageLibrary(store).get(name)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise RowError("image cannot be read", f"{name} of the store {store}: {error}") from error
+    if stores:
+        raise RowError("image is missing", f"the store {stores[0]} has no image {name}; prepare the set again")
+    return None

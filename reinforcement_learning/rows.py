@@ -4,12 +4,13 @@ The data set that feeds the rollouts, the agent loop and the check of a dry run 
 they agree about what can be trained on. Imports no torch and no verl.
 
 Forms that are read:
-    images          {bytes, path}, bytes, a path (from the folder of the file or an image root), a data URI, a Pillow image;
+    images          {bytes, path}, bytes, a path (from the folder of the file or an image root), a data URI, a Pillow image, or
+                    an image's name in the store that the file lies in (agent/image_library.py);
                     one or a list of them, or null. Columns that `datasets` wrote as `Image()` are {bytes, path} on disk.
     prompt          a list of {role, content}, such a list as JSON, or a text. Content is a text whose `<image>` stand for
                     the row's images in order, or a list of parts; a part may bring its own image.
     reward_model    {ground_truth}, or that as JSON. The gold answer is a text, a number, or a list of which any is accepted.
-    extra_info      a struct, a map, JSON, or null; `index` a text or a number.
+    extra_info      a struct, a map, JSON, or null; `index` a text or a number. A store's sets call it extra_info_json.
 
 Source of the columns: DeepEyesV2 0373e6e and data/README.md; of `ground_truth: {target: […]}`: verl's data set of Search-R1.
 """
@@ -27,7 +28,7 @@ from agent.messages import IMAGE_PLACEHOLDER
 from reinforcement_learning.row_errors import RowError
 from reinforcement_learning.row_images import image_bytes, images_of, is_list
 
-COLUMNS = ("data_source", "prompt", "images", "reward_model", "extra_info")
+COLUMNS = ("data_source", "prompt", "images", "reward_model", "extra_info", "extra_info_json")
 _ROLES = ("system", "user", "assistant")
 _ESCAPED_PLACEHOLDER = "[image]"
 
@@ -85,7 +86,7 @@ def read_row(raw: Mapping[str, Any], *, file: str, row: int, options: RowOptions
     try:
         opening = _Opening(images_of(raw.get(options.image_key)), _folders(file, options.image_roots))
         messages = opening.read(raw.get(options.prompt_key))
-        extra = _mapping(raw.get("extra_info"), "extra_info")
+        extra = _mapping(raw.get("extra_info"), "extra_info") or _mapping(raw.get("extra_info_json"), "extra_info_json")
         return RowContent(
             file=file,
             row=row,

@@ -7,6 +7,8 @@ import pytest
 
 from curation.errors import CurationError
 from curation.steps.mix import shares
+from reinforcement_learning.row_errors import RowError
+from reinforcement_learning.rows import read_row
 from tests.unit.curation.conftest import photo, png, row
 
 GOLDS = ("red", "green", "blue", "yellow")
@@ -171,6 +173,9 @@ def test_an_exported_set_has_the_stores_schema_a_card_and_a_manifest_that_adds_u
     assert (bench.directory / "store/images" / first["images"][0][:2] / first["images"][0]).is_file()
     assert first["reward_model"]["ground_truth"] == ["red"]
     assert json.loads(first["extra_info_json"])["index"] == "i0"
+    content = read_row(first, file=str(folder / "rl.parquet"), row=0)
+    assert content.images == (photo(0),)
+    assert (content.item_id, content.gold, content.question) == ("i0", ("red",), rows[0]["extra_info"]["question"])
     manifest = bench.manifest()
     assert manifest["rows"]["rl"] == table.num_rows == 6
     for step in manifest["steps"]:
@@ -179,3 +184,13 @@ def test_an_exported_set_has_the_stores_schema_a_card_and_a_manifest_that_adds_u
     assert "license: mit" in card
     assert "| 02_dedupe | 7 | 6 | 1 | 0 |" in card
     assert len((folder / "dropped.jsonl").read_text().splitlines()) == 1
+
+
+def test_an_image_that_the_store_has_no_more_is_told_by_its_name(bench):
+    bench.run([bench.source("mine", [row(0)])], [{"export": {}}])
+    path = bench.directory / "store/sets/toy/rl.parquet"
+    (first,) = pyarrow.parquet.read_table(path).to_pylist()
+    name = first["images"][0]
+    (bench.directory / "store/images" / name[:2] / name).unlink()
+    with pytest.raises(RowError, match=f"has no image {name}; prepare the set again"):
+        read_row(first, file=str(path), row=0)
