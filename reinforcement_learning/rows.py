@@ -4,9 +4,9 @@ The data set that feeds the rollouts, the agent loop and the check of a dry run 
 they agree about what can be trained on. Imports no torch and no verl.
 
 Forms that are read:
-    images          {bytes, path}, bytes, a path (from the folder of the file or an image root), a data URI, a Pillow image, or
-                    an image's name in the store that the file lies in (agent/image_library.py);
-                    one or a list of them, or null. Columns that `datasets` wrote as `Image()` are {bytes, path} on disk.
+    images          {bytes, path}, bytes, a path (from the folder of the file or an image root), a data URI, a Pillow image,
+                    or an image's name in the store that the file lies in (agent/image_library.py); one or a list of
+                    them, or null. Columns that `datasets` wrote as `Image()` are {bytes, path} on disk.
     prompt          a list of {role, content}, such a list as JSON, or a text. Content is a text whose `<image>` stand for
                     the row's images in order, or a list of parts; a part may bring its own image.
     reward_model    {ground_truth}, or that as JSON. The gold answer is a text, a number, or a list of which any is accepted.
