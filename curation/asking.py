@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -151,13 +152,23 @@ async def ask_all(
             async def one(asked: WantedAnswer, failed: list[WantedAnswer] = failed, busy: list[WantedAnswer] = busy) -> bool:
                 return await _one(asked, journal, endpoints[asked.model], do, stop, failed, busy)
 
-            if not await for_each(todo, one, max_in_flight=most) or stop.reason:
+            try:
+                begun = await for_each(todo, one, max_in_flight=most)
+            except ExceptionGroup as group:
+                # What broke one is told by itself; a full disk is not a fault of ours, and is told what to do about.
+                error = group.exceptions[0]
+                raise (CurationStopped(f"{error}; make room") if _is_full(error) else error) from None
+            if not begun or stop.reason:
                 raise CurationStopped(stop.reason)
             journal.refresh()
             if len(todo) == len(busy):
                 await asyncio.sleep(_LOOK_S)
             todo = [asked for asked in busy if asked.id not in journal]
         todo = failed
+
+
+def _is_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 async def _one(

@@ -149,8 +149,6 @@ async def play_all(work: Work, asked: Sequence[WantedAnswer], agent: AgentSettin
             await ask_all(asked, journal, players.endpoints, players.play)
         finally:
             await players.aclose()
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from None  # what broke one episode's set-up is told by itself
     finally:
         journal.close()
 

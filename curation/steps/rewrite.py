@@ -18,6 +18,7 @@ from pydantic import Field
 
 from agent.chat_formats import image_rule_for
 from agent.errors import ContextFull, PolicyUnavailable
+from agent.images import UnreadableImage
 from agent.messages import IMAGE_PLACEHOLDER, escape, shown
 from agent.openai_chat import ChatPolicy
 from agent.policy import Reply
@@ -127,6 +128,8 @@ async def _rewrite(row: CuratedRow, endpoint: Endpoint, work: Work) -> dict[str,
             letter = (await ask(_filled("same_gold", question=new, answers=listed))).strip().strip("().*` ").upper()
             if letter != _LETTERS[order.index(choice.gold)]:
                 problem = f"the same gold does not follow: {letter[:40]!r} was chosen"
+    except (UnreadableImage, OSError) as error:
+        return spent | {"done": True, "outcome": "refused", "why": f"an image cannot be shown: {error}"}
     except PolicyUnavailable as error:
         return spent | {"done": False, "outcome": "failed", "why": str(error)}
     except ContextFull as error:

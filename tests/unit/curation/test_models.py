@@ -1,5 +1,6 @@
 """Steps that ask models, against a real HTTP server: what is counted, what stays open, and what stops a run."""
 
+import errno
 import json
 
 import pytest
@@ -218,6 +219,19 @@ def test_a_rewritten_question_has_the_options_text_as_its_gold_and_its_image_sti
     assert kept.gold == ("a blue plate",)
     assert kept.question == "What lies on the table?"
     assert kept.prompt[-1]["content"] == "<image>\nWhat lies on the table?"
+
+
+@pytest.mark.parametrize("step", [THINK[0], {"rewrite": {"with": "base"}}])
+def test_a_disk_that_is_full_while_models_are_asked_stops_the_run_in_words(bench, monkeypatch, step):
+    def full(self, entry):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(AnswerJournal, "add", full)
+    with (
+        request_server(lambda body: said("red")) as url,
+        pytest.raises(CurationStopped, match=r"No space left on device; make room"),
+    ):
+        bench.run([bench.source("mine", [row(0, question=CHOICE, gold="B")])], [step], models=models(url))
 
 
 def test_half_a_line_of_a_journal_is_passed_over_and_nothing_is_glued_to_it(tmp_path):
