@@ -13,7 +13,6 @@ import hashlib
 import io
 import math
 import threading
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,6 +23,7 @@ from PIL import Image
 
 from agent.image_sizes import MAX_ASPECT, nearest_size, observation_size, smart_resize
 from code_sandbox.pictures import BROKEN, opened, orientation, upright_rgb, upright_size
+from code_sandbox.png import png
 
 MAX_DECODED_PIXELS = 178_956_970
 """An image that claims more is not decoded: in RGB it would take more than half a GiB. Pillow's own bound."""
@@ -68,10 +68,7 @@ class ImageFile:
     @classmethod
     def from_pil(cls, image: Image.Image) -> ImageFile:
         """Encode the upright RGB pixels of an image of any mode as PNG, fast rather than small, without metadata."""
-        buffer = io.BytesIO()
-        # Of photos, runs alone make smaller files than a search of level 1, in less time.
-        upright_rgb(image).save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
-        return cls(buffer.getvalue())
+        return cls(png(upright_rgb(image)))
 
     @cached_property
     def sha256(self) -> str:
