@@ -37,9 +37,10 @@ class RewardWeights(BaseModel):
     tool_bonus: float = Field(0.0, ge=0)
     """Added to a right answer of an episode that called a tool; not published, a port uses 0.2 to keep tools in use."""
     turn_cost: float = Field(0.0, ge=0)
-    """Taken off for each turn after the first; not published."""
+    """Taken off a right answer for each turn after the first; not published. A wrong answer pays nothing: in a group whose
+    answers are all wrong the cost would be the only difference, which the division by the deviation makes a large one."""
     token_cost_per_1k: float = Field(0.0, ge=0)
-    """Taken off for each thousand tokens that the model wrote; not published."""
+    """Taken off a right answer for each thousand tokens that the model wrote; not published."""
     compat: bool = False
     """Count tags and read the answer as published: in the whole text, tool output included; the first answer counts, and its
     form. What of the published scorer is not done even so: reinforcement_learning/README.md."""
@@ -159,7 +160,8 @@ async def decide(
         raise UndecidedAnswer(f"{item.item_id or item.data_source}: {verdict.reason}", outage=verdict.outage)
     correct = bool(verdict.correct)
     bonus = weights.tool_bonus if correct and episode.calls() > 0 else 0.0
-    cost = weights.turn_cost * max(0, len(episode.turns) - 1) + weights.token_cost_per_1k * episode.num_tokens / 1000
+    spent = weights.turn_cost * max(0, len(episode.turns) - 1) + weights.token_cost_per_1k * episode.num_tokens / 1000
+    cost = spent if correct else 0.0
     return Reward(
         score=weights.accuracy * correct * accuracy_factor + weights.format * well_formed + bonus - cost,
         accuracy=float(correct),

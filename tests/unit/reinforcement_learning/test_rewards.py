@@ -118,11 +118,22 @@ async def test_bonus_and_costs_are_off_and_can_be_turned_on():
     assert (reward.bonus, reward.cost) == (0.2, pytest.approx(0.06))
     assert reward.score == pytest.approx(1.0 + 0.2 - 0.06)
     wrong = await load_reward("perception")(whole, item("perception"), judge(Outcome.INCORRECT), weights)
-    assert wrong.bonus == 0.0
+    assert (wrong.bonus, wrong.cost) == (0.0, 0.0)
     alone = await load_reward("perception")(episode(GOOD), item("perception"), judge(), weights)
     assert (alone.bonus, alone.cost) == (0.0, 0.0)
     published = await load_reward("perception")(whole, item("perception"), judge())
     assert published.score == pytest.approx(1.0)
+
+
+async def test_wrong_answers_that_differ_only_in_turns_or_tokens_score_the_same():
+    weights = RewardWeights(turn_cost=0.05, token_cost_per_1k=0.1)
+    longer = episode(GOOD)
+    longer.turns.insert(0, told("x"))
+    scores = []
+    for whole in (episode(GOOD), longer):
+        reward = await load_reward("perception")(whole, item("perception"), judge(Outcome.INCORRECT), weights)
+        scores.append(reward.score)
+    assert scores[0] == scores[1] == pytest.approx(0.2)
 
 
 async def test_a_judge_that_refuses_every_request_leaves_the_episode_out():
