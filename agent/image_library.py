@@ -43,12 +43,15 @@ class ImageLibrary:
         """
         name = hashlib.sha256(data).hexdigest()
         path = self.path(name)
-        if path.exists():
+        if path.exists() and path.stat().st_size == len(data):  # another size is what a power cut left
             return name
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{name}.{os.getpid()}.{uuid.uuid4().hex[:6]}.partial")
         try:
-            partial.write_bytes(data)
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
             partial.chmod(0o444)
             partial.replace(path)
         finally:
@@ -71,4 +74,5 @@ class ImageLibrary:
 
 def store_of(folder: Path) -> Path | None:
     """The store that a folder is, or lies in."""
+    folder = folder.absolute()
     return next((place for place in (folder, *folder.parents) if (place / "store.json").is_file()), None)
