@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import random
@@ -178,11 +179,27 @@ class SandboxClient:
         files = {hashlib.sha256(data).hexdigest(): data for data in images}
         names = [hashlib.sha256(data).hexdigest() for data in images] if len(files) != len(images) else list(files)
         body = _pack(CreateSession(session_id=session_id, images=names))
-        server, response = await self._ask(
-            self._order(session_id), "POST", "/v1/sessions", body, files, timeout_s=_TRANSPORT_MARGIN_S, repeatable=True
-        )
+        order = self._order(session_id)
+        try:
+            server, response = await self._ask(
+                order, "POST", "/v1/sessions", body, files, timeout_s=_TRANSPORT_MARGIN_S, repeatable=True
+            )
+        except asyncio.CancelledError:
+            await self._forget(order, session_id)
+            raise
         info = SessionInfo.model_validate(msgpack.unpackb(response.content))
         return SandboxSession(self, server, session_id, files, cells=info.cells)
+
+    async def _forget(self, servers: Sequence[_Server], session_id: str) -> None:
+        """Close what a server may have begun to open for a caller that waits no longer."""
+
+        async def close(server: _Server) -> None:
+            with contextlib.suppress(_Later, SandboxError):
+                await server.send(
+                    "DELETE", f"/v1/sessions/{session_id}", None, timeout_s=_CLOSE_WAIT_S, repeatable=True
+                )
+
+        await asyncio.gather(*map(close, servers))
 
     async def health(self) -> list[Health]:
         """State of every server, in the order of `base_urls`.

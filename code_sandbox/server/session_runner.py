@@ -100,6 +100,7 @@ class SessionRunner:
         Raises:
             NotReplayable: They did not do the same again, or are not all known.
             KernelStartFailed: No process started.
+            UnknownSession: It was closed meanwhile.
         """
         kernel = session.kernel
         if kernel is not None and kernel.exited.is_set() and await kernel.process.was_lost():
@@ -195,6 +196,8 @@ class SessionRunner:
             for name in session.images:
                 descriptors.append(await asyncio.to_thread(self._blobs.copy, name))
             await kernel.open(descriptors, seed=seed, timeout_s=self._settings.start_timeout_s)
+            if session.closed:
+                raise UnknownSession(f"session {session.session_id!r} was closed while it opened")
             session.kernel = kernel
         except BaseException:
             await kernel.kill()

@@ -127,6 +127,34 @@ def own_sandbox(redis_url, tmp_path):
         yield url
 
 
+@pytest.mark.parametrize("sessions_first", [True, False])
+async def test_an_episode_that_is_cancelled_while_its_session_opens_leaves_no_session_and_no_process(own_sandbox, sessions_first):
+    server = server_process(own_sandbox)
+    async with SandboxClient(own_sandbox) as client, asyncio.timeout(60):
+        for _ in range(5):
+            before = await settled(server)
+            task = asyncio.create_task(play(client, cell("x = 1"), "<answer>a</answer>"))
+            while sessions_first and not await sessions(client):
+                await asyncio.sleep(0)
+            await asyncio.sleep(0 if sessions_first else 0.003)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            while await sessions(client):
+                await asyncio.sleep(0.05)
+            assert await settled(server) == before
+
+
+async def settled(server):
+    """How many processes a server has, as soon as that stays the same for a second."""
+    count, since = -1, 0
+    while since < 10:
+        found = len(server.children(recursive=True))
+        count, since = found, since + 1 if found == count else 0
+        await asyncio.sleep(0.1)
+    return count
+
+
 async def played_while_stopped(client, url, seconds, **limits):
     playing = asyncio.create_task(
         play(client, cell("import time; time.sleep(1); print(6 * 7)"), "<answer>a</answer>", **limits)

@@ -85,15 +85,20 @@ print("JOINS")
 """
 
 
-def test_a_cpu_recipe_joins_a_cluster_without_the_arguments_that_size_a_local_one(tmp_path):
+def run_on_cpu(code, directory, *, printing):
+    """Run a program whose verl is that of a CPU, and see that it came to its end."""
     env = os.environ | {
         "VERL_PLATFORM": "cpu",
         "VERL_USE_EXTERNAL_MODULES": "reinforcement_learning.verl_adapter.plugin",
         "PYTHONPATH": str(ROOT),
     }
-    command = [sys.executable, "-W", "ignore", "-c", JOIN, str(tmp_path)]
+    command = [sys.executable, "-W", "ignore", "-c", code, str(directory)]
     result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=110, check=False)
-    assert "JOINS" in result.stdout, result.stderr[-2000:]
+    assert printing in result.stdout, result.stderr[-2000:]
+
+
+def test_a_cpu_recipe_joins_a_cluster_without_the_arguments_that_size_a_local_one(tmp_path):
+    run_on_cpu(JOIN, tmp_path, printing="JOINS")
 
 
 SECRETS = """
@@ -128,11 +133,4 @@ print("HIDDEN")
 
 
 def test_what_verl_prints_and_logs_and_what_a_run_writes_holds_no_secret(tmp_path):
-    env = os.environ | {
-        "VERL_PLATFORM": "cpu",
-        "VERL_USE_EXTERNAL_MODULES": "reinforcement_learning.verl_adapter.plugin",
-        "PYTHONPATH": str(ROOT),
-    }
-    command = [sys.executable, "-W", "ignore", "-c", SECRETS, str(tmp_path)]
-    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=110, check=False)
-    assert "HIDDEN" in result.stdout, result.stderr[-2000:]
+    run_on_cpu(SECRETS, tmp_path, printing="HIDDEN")
