@@ -1,18 +1,14 @@
-"""The suite's plan, contamination, downloads, and several model servers as one."""
+"""The suite's plan, contamination, and several model servers as one."""
 
 import ast
-import hashlib
 import io
 import json
 import re
 
-import httpx
 import pytest
 from PIL import Image, ImageDraw
 
 from agent.recipes import RecipeError, shared_value
-from data.fetch import FetchedFile, FetchFailed, fetch
-from data.fetch import main as fetch_main
 from evaluation import suite
 from evaluation.analysis.contamination import ComparedText, check, image_hash, train_entries
 from evaluation.run import settings_for
@@ -113,68 +109,6 @@ def test_both_forms_of_training_data_are_read(tmp_path):
     assert len(entries) == 9
     assert entries[0].question.strip() == "What is it?"
     assert all(entry.images for entry in entries)
-
-
-# ---- downloads ----
-
-CONTENT = bytes(range(256)) * 40
-SOURCE = FetchedFile(file="x.tsv", url="http://h/x.tsv", md5=hashlib.md5(CONTENT, usedforsecurity=False).hexdigest())
-
-
-def server(*, break_at=None, ranges=True, statuses=()):
-    """Sends CONTENT; breaks off once after some bytes."""
-    state = {"broken": False, "statuses": list(statuses), "asked": []}
-
-    class Broken(httpx.SyncByteStream):
-        def __iter__(self):
-            yield CONTENT[:break_at]
-            raise httpx.ReadError("the line broke")
-
-    def handle(request):
-        state["asked"].append(request.headers.get("range"))
-        if state["statuses"]:
-            return httpx.Response(state["statuses"].pop(0))
-        if break_at and not state["broken"]:
-            state["broken"] = True
-            return httpx.Response(200, stream=Broken())
-        start = int((request.headers.get("range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
-        if start and ranges:
-            return httpx.Response(206, content=CONTENT[start:])
-        return httpx.Response(200, content=CONTENT)
-
-    return httpx.MockTransport(handle), state
-
-
-@pytest.mark.parametrize("ranges", [True, False])
-def test_a_download_that_broke_off_goes_on_where_it_stopped(tmp_path, ranges):
-    transport, state = server(break_at=3000, ranges=ranges)
-    path = fetch(SOURCE, tmp_path, pause_s=0, transport=transport)
-    assert path.read_bytes() == CONTENT
-    assert state["asked"] == [None, "bytes=3000-"]
-    assert fetch(SOURCE, tmp_path, transport=transport) == path
-    assert len(state["asked"]) == 2
-    assert not list(tmp_path.glob("*.partial"))
-
-
-def test_a_download_with_another_checksum_is_kept_aside_and_never_put_in_place(tmp_path):
-    transport, _ = server()
-    wrong = SOURCE.model_copy(update={"md5": "0" * 32})
-    with pytest.raises(FetchFailed, match="has md5 .*, the published file 000"):
-        fetch(wrong, tmp_path, transport=transport)
-    assert not (tmp_path / "x.tsv").exists()
-    assert (tmp_path / "x.tsv.wrong").read_bytes() == CONTENT
-
-
-def test_a_server_that_does_not_give_it_is_named_after_some_attempts(tmp_path):
-    transport, state = server(statuses=[503] * 9)
-    with pytest.raises(FetchFailed, match=r"http://h/x\.tsv: HTTPStatusError.*503"):
-        fetch(SOURCE, tmp_path, pause_s=0, transport=transport)
-    assert len(state["asked"]) == 5
-
-
-def test_an_unknown_name_lists_those_that_can_be_had():
-    with pytest.raises(SystemExit, match="no address for none; there are vstar"):
-        fetch_main(["none"])
 
 
 # ---- the command line ends where options begin ----

@@ -1,0 +1,1 @@
+"""Published files brought here: transfer of one file, listing of a hub's set, what a file must look like, unpacking."""
