@@ -16,9 +16,11 @@ Source of the mix and sizes: measured, see docs/results.md.
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import random
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,3 +192,12 @@ def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
     partial = path.with_name(path.name + ".partial")
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), partial)
     partial.replace(path)
+
+
+def main(arguments: list[str] | None = None, prog: str = "deepeyes data tiles") -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog=prog, description="the toy task: training data, benchmark, search pages")
+    parser.add_argument("directory", type=Path)
+    options = parser.parse_args(arguments)
+    write_dataset(options.directory)
+    sys.stdout.write(f"written to {options.directory}\n")

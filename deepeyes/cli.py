@@ -186,18 +186,12 @@ def _add_judge(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _add_data(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("data", help="make the toy data")
+    from data.commands import ACTIONS
+
+    parser = commands.add_parser("data", help=f"training data and benchmarks: {', '.join(ACTIONS)}")
     actions = parser.add_subparsers(dest="action", required=True)
-    tiles = actions.add_parser("tiles", help="the toy task: training data, benchmark, search pages")
-    tiles.add_argument("directory", type=Path)
-    tiles.set_defaults(handler=_data_tiles)
-
-
-def _data_tiles(options: argparse.Namespace) -> None:
-    from data.tiles import write_dataset
-
-    write_dataset(options.directory)
-    print(f"written to {options.directory}")
+    for action, (module, text) in ACTIONS.items():
+        _pass_on_to(actions, action, module, text, prog=f"deepeyes data {action}")
 
 
 def _add_view(commands: Commands[argparse.ArgumentParser]) -> None:

@@ -147,7 +147,7 @@ def run_suite(options: SuiteOptions) -> int:
     missing = [name for name, path in files.items() if path is None]
     if missing and not options.skip_missing:
         raise ValueError(
-            f"no file in {folder} for {', '.join(missing)}; get them with `python -m data.fetch {missing[0]} …`, or "
+            f"no file in {folder} for {', '.join(missing)}; get them with `deepeyes data fetch {missing[0]} …`, or "
             "leave them out with --skip-missing"
         )
     if options.asked.model is None:

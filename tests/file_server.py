@@ -74,83 +74,78 @@ class FileServer:
         return entries
 
 
-def _handler(state: FileServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    state: FileServer
 
-        def do_GET(self) -> None:
-            path = unquote(self.path.partition("?")[0])
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            state.asked.append((path, headers))
-            if path.startswith("/api/datasets/"):
-                self.api(path)
-            elif path.startswith("/datasets/") and not self.known():
-                self.answer(401, b"no")
-            elif path not in state.files:
-                self.answer(404, b"no such file")
-            else:
-                self.file(state.files[path], headers)
+    def do_GET(self) -> None:
+        path = unquote(self.path.partition("?")[0])
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.state.asked.append((path, headers))
+        if path.startswith("/api/datasets/"):
+            self.api(path)
+        elif path.startswith("/datasets/") and not self.known():
+            self.answer(401, b"no")
+        elif path not in self.state.files:
+            self.answer(404, b"no such file")
+        else:
+            self.file(self.state.files[path], headers)
 
-        do_HEAD = do_GET
+    def known(self) -> bool:
+        return not self.state.token or self.headers.get("Authorization") == f"Bearer {self.state.token}"
 
-        def known(self) -> bool:
-            return not state.token or self.headers.get("Authorization") == f"Bearer {state.token}"
+    def api(self, path: str) -> None:
+        found = re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(/revision/main|/tree/(\w+))", path)
+        if self.state.api_statuses:
+            self.answer(self.state.api_statuses.pop(0), b"{}", {"Retry-After": "0"})
+        elif found is None or found[1] not in self.state.hubs:
+            self.answer(404 if self.known() and self.state.token else 401, b"{}", {"X-Error-Code": "RepoNotFound"})
+        elif not self.known():
+            self.answer(401, b"{}", {"X-Error-Code": "RepoNotFound"})
+        elif found[3]:
+            self.json(self.state.tree(found[1]))
+        else:
+            self.json({"id": found[1], "sha": COMMIT, "siblings": []})
 
-        def api(self, path: str) -> None:
-            found = re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(/revision/main|/tree/(\w+))", path)
-            if state.api_statuses:
-                self.answer(state.api_statuses.pop(0), b"{}", {"Retry-After": "0"})
-            elif found is None or found[1] not in state.hubs:
-                self.answer(404 if self.known() and state.token else 401, b"{}", {"X-Error-Code": "RepoNotFound"})
-            elif not self.known():
-                self.answer(401, b"{}", {"X-Error-Code": "RepoNotFound"})
-            elif found[3]:
-                self.json(state.tree(found[1]))
-            else:
-                self.json({"id": found[1], "sha": COMMIT, "siblings": []})
+    def json(self, value: Any) -> None:
+        self.answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
-        def json(self, value: Any) -> None:
-            self.answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+    def file(self, one: Served, headers: dict[str, str]) -> None:
+        if one.statuses:
+            self.answer(one.statuses.pop(0), b"<html>sorry</html>", {"Content-Type": "text/html", **one.headers})
+            return
+        if one.elsewhere:
+            self.answer(302, b"", {"Location": one.elsewhere})
+            return
+        said = {**one.headers, **({"ETag": one.mark} if one.mark else {})}
+        said |= {"Last-Modified": one.last_modified} if one.last_modified else {}
+        said |= {"Content-Encoding": one.encoding} if one.encoding else {}
+        wanted = re.fullmatch(r"bytes=(\d+)-", headers.get("range", ""))
+        same = headers.get("if-range") in (None, one.mark, one.last_modified)
+        if not (wanted and one.ranges and same):
+            self.answer(200, one.data, said, one)
+        elif int(wanted[1]) >= len(one.data):
+            self.answer(416, b"", {"Content-Range": f"bytes */{len(one.data)}"})
+        else:
+            start = int(wanted[1]) + one.shifted
+            span = f"bytes {start}-{len(one.data) - 1}/{len(one.data)}"
+            self.answer(206, one.data[start:], {**said, "Content-Range": span}, one)
 
-        def file(self, one: Served, headers: dict[str, str]) -> None:
-            if one.statuses:
-                self.answer(one.statuses.pop(0), b"<html>sorry</html>", {"Content-Type": "text/html", **one.headers})
-                return
-            if one.elsewhere:
-                self.answer(302, b"", {"Location": one.elsewhere})
-                return
-            said = {**one.headers, **({"ETag": one.mark} if one.mark else {})}
-            said |= {"Last-Modified": one.last_modified} if one.last_modified else {}
-            said |= {"Content-Encoding": one.encoding} if one.encoding else {}
-            wanted = re.fullmatch(r"bytes=(\d+)-", headers.get("range", ""))
-            same = headers.get("if-range") in (None, one.mark, one.last_modified)
-            if not (wanted and one.ranges and same):
-                self.answer(200, one.data, said, one)
-            elif int(wanted[1]) >= len(one.data):
-                self.answer(416, b"", {"Content-Range": f"bytes */{len(one.data)}"})
-            else:
-                start = int(wanted[1]) + one.shifted
-                span = f"bytes {start}-{len(one.data) - 1}/{len(one.data)}"
-                self.answer(206, one.data[start:], {**said, "Content-Range": span}, one)
+    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None, one: Served | None = None) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        if one is None or one.length:
+            self.send_header("Content-Length", str(len(body)))
+        else:
+            self.send_header("Connection", "close")
+            self.close_connection = True
+        self.end_headers()
+        if one is not None and one.cut_after:
+            body, self.close_connection = body[: one.cut_after.pop(0)], True
+        self.wfile.write(body)
 
-        def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None, one: Served | None = None) -> None:
-            self.send_response(status)
-            for name, value in (headers or {}).items():
-                self.send_header(name, value)
-            if one is None or one.length:
-                self.send_header("Content-Length", str(len(body)))
-            else:
-                self.send_header("Connection", "close")
-                self.close_connection = True
-            self.end_headers()
-            if one is not None and one.cut_after:
-                body, self.close_connection = body[: one.cut_after.pop(0)], True
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None: ...
-
-    return Handler
+    def log_message(self, *_: Any) -> None: ...
 
 
 @contextmanager
@@ -164,7 +159,7 @@ def file_server() -> Iterator[FileServer]:
 
     server = Server(("127.0.0.1", 0), BaseHTTPRequestHandler)
     state = FileServer(server.server_port)
-    server.RequestHandlerClass = _handler(state)
+    server.RequestHandlerClass = type("Handler", (_Handler,), {"state": state})
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

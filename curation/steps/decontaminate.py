@@ -58,7 +58,7 @@ def _files(settings: DecontaminateSettings) -> dict[str, Path]:
             place = f"at {path}" if path else f"in {data_folder('eval')}"
             raise CurationError(
                 f"decontaminate: no file of {name} {place}; get it with "
-                f"`python -m data.fetch {name}`, or give its path as benchmarks: {{{name}: FILE}}"
+                f"`deepeyes data fetch {name}`, or give its path as benchmarks: {{{name}: FILE}}"
             )
         files[name] = found
     return files

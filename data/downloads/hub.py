@@ -72,7 +72,7 @@ def if_refused(repo: str) -> str:
     """What to do when a hub wants to know who asks."""
     return (
         f"accept its licence, if it asks for that, on {HUB}/datasets/{repo}, make a token on {HUB}/settings/tokens, and set "
-        "HF_TOKEN to it"
+        "HF_TOKEN to it (without one, a hub says this of what is not there, too)"
     )
 
 

@@ -71,7 +71,7 @@ class _Later(Exception):
 
 
 def new_client(transport: httpx.BaseTransport | None = None) -> httpx.Client:
-    """For `download`; any number of threads may share it."""
+    """A client for `download`, which any number of threads may share."""
     return httpx.Client(transport=transport, follow_redirects=True, timeout=httpx.Timeout(60.0, connect=10.0))
 
 

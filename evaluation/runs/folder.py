@@ -154,7 +154,7 @@ def _warn_if_unpublished(benchmark: Benchmark, data: Path, found: str) -> None:
     published = {md5 for md5 in benchmark.files.values() if md5}
     if found and published and found not in published:
         _log.warning(
-            "%s has md5 %s, the published file %s: scores may not compare. `python -m data.fetch %s` gets the "
+            "%s has md5 %s, the published file %s: scores may not compare. `deepeyes data fetch %s` gets the "
             "published one",
             data, found, " or ".join(sorted(published)), benchmark.name,
         )  # fmt: skip

@@ -76,7 +76,7 @@ PLANTED = {
         "Nobody but the command line imports the sandbox server",
     ),
     "reinforcement_learning/rows.py": ("import verl", "Only the adapter imports verl and ray"),
-    "data/tiles.py": ("import judge.rules", "Data imports the agent room only"),
+    "data/tiles.py": ("import transformers", "Data loads no trainer and no model of its own"),
 }
 
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from agent.data_folders import FOLDERS
+from data.commands import ACTIONS
 from tests.conftest import ROOT
 
 FILES = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -81,7 +82,7 @@ def test_every_deepeyes_command_a_document_names_is_understood(name):
             [command, action]
             if command in ("sandbox", "search", "data")
             and action
-            in ("serve", "run", "attack", "bench", "doctor", "index", "query", "stats", "export", "merge", "tiles")
+            in ("serve", "run", "attack", "bench", "doctor", "index", "query", "stats", "export", "merge", *ACTIONS)
             else [command]
         )
         with pytest.raises(SystemExit) as exit_:

@@ -355,7 +355,7 @@ def test_offline_nobody_is_asked_and_what_is_missing_is_named(hub, tmp_path, cap
     """In processes of their own, as `huggingface_hub` reads the variable when it is imported."""
 
     def run(**more):
-        command = [sys.executable, "-m", "data.fetch", REPO, "--out", str(tmp_path / "rl")]
+        command = [sys.executable, "-m", "deepeyes.cli", "data", "fetch", REPO, "--out", str(tmp_path / "rl")]
         environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"} | more
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False)
         return done.returncode, done.stderr

@@ -50,7 +50,7 @@ def test_a_dry_run_says_what_would_be_asked_and_what_is_missing(tmp_path, capsys
 
 
 def test_missing_files_and_a_missing_model_are_said_before_anything_starts(tmp_path):
-    with pytest.raises(ValueError, match="no file in .* for vstar; get them with `python -m data.fetch vstar"):
+    with pytest.raises(ValueError, match="no file in .* for vstar; get them with `deepeyes data fetch vstar"):
         suite.run_suite(options(tmp_path, "--benchmarks", "vstar"))
     write_lookalike("vstar", tmp_path / "data")
     with pytest.raises(ValueError, match="--model is missing"):
