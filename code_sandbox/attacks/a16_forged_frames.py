@@ -52,12 +52,35 @@ _HOOKED = {
     "nothing but the number": "[message.pop(name) for name in list(message) if name != 'nonce']",
 }
 """Changes to a real reply, which has the right number."""
+_SPEAK = """
+import json
+kernel = get_ipython().kernel
+output, session = kernel.iopub_thread, kernel.session
+def speak(content, *more):
+    header, parent = session.msg_header("stream"), kernel.get_parent("shell")["header"]
+    parts = [json.dumps(header, default=str).encode(), json.dumps(parent, default=str).encode(), b"{{}}", content]
+    frames = [b"stream", b"<IDS|MSG>", session.sign(parts), *parts, *more]
+    output.schedule(lambda: output.socket.send_multipart(frames))
+{speech}
+"""
+_SPEECHES = {
+    "a message of millions of lists": "speak(b'[' + b'[],' * 15_000_000 + b'1]')",
+    "a message nested without end": "speak(b'[' * 40_000_000)",
+    "a message of one number": "speak(b'1' * 60_000_000)",
+    "a message of escapes": "speak(json.dumps({'name': 'stdout', 'text': '\\\\,' * 16_000_000}).encode())",
+    "a message of three million parts": "speak(b'{}', *[b''] * 3_000_000)",
+    "a message of 200 megabytes": "speak(json.dumps('a' * 200_000_000).encode())",
+    "two gigabytes of pictures": "for _ in range(40): speak(json.dumps({'data': {'image/png': 'A' * 50_000_000}}).encode())",
+    "a kernel that packs what it likes": "session.pack = lambda content: b'[' + b'[],' * 5_000_000 + b'1]'",
+}
+"""What a Jupyter kernel says on its own sockets; where there is no kernel, these cells find none."""
 
 
 async def attempts(target: Target) -> AsyncIterator[AttackOutcome]:
     """The forged answer must not be taken for a real one, now or for the next cell, and it is an answer, no outage."""
     programs = {what: _SEND.format(prepare=prepare) for what, prepare in _CASES.items()}
     programs |= {what: _HOOK.format(change=change) for what, change in _HOOKED.items()}
+    programs |= {what: _SPEAK.format(speech=speech) for what, speech in _SPEECHES.items()}
     for what, program in programs.items():
         session = await target.session()
         reported, wrong = "", ""

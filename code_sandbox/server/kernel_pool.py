@@ -6,11 +6,9 @@ import asyncio
 import logging
 from pathlib import Path
 
-import zmq.asyncio
-
 from code_sandbox.errors import KernelStartFailed, ZygoteEnded
 from code_sandbox.server.forked import ForkedKernel
-from code_sandbox.server.kernels import JupyterKernel
+from code_sandbox.server.kernels import JupyterKernel, new_context
 from code_sandbox.server.settings import ServerSettings
 from code_sandbox.server.zygote_client import Zygote
 
@@ -35,8 +33,7 @@ class KernelPool:
             without=settings.without,
             groups=settings.cgroups,
         )
-        self._context = zmq.asyncio.Context()
-        self._context.max_sockets = 65_535
+        self._context = new_context()
         self._starts = asyncio.Semaphore(settings.max_starting_kernels)
         self._spares: list[AnyKernel] = []
         self._spare_taken = asyncio.Event()

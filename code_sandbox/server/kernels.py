@@ -19,13 +19,17 @@ import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from queue import Empty
+from typing import Any
 
 import zmq.asyncio
 from jupyter_client.asynchronous.client import AsyncKernelClient
+from jupyter_client.channels import AsyncZMQSocketChannel
 from jupyter_client.connect import write_connection_file
+from traitlets import Type
 
 from code_sandbox.errors import BadImage, KernelStartFailed
 from code_sandbox.server.cells import Cell, CellClock, CellOutput
+from code_sandbox.server.kernel_messages import MAX_MESSAGE_BYTES, MAX_PARTS, TooMuch, unpacked
 from code_sandbox.server.notebook import BoundedText, is_object, shown_text
 from code_sandbox.server.session_process import SessionProcess, make_directory
 from code_sandbox.server.view import INNER_DIRECTORY
@@ -33,23 +37,55 @@ from code_sandbox.server.zygote_client import Zygote
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _POLL_S = 0.002
+_MAX_SOCKETS = 65_535
+_MAX_WAITING_MESSAGES = 16
 _OPEN = """\
 import random as _r, numpy as _n
 from code_sandbox.pictures import opened as _o, upright_rgb as _u
 from code_sandbox.server.display import FIGURE_OPTIONS as _f, ImageEncoder as _e
+from code_sandbox.server.kernel_messages import keep_to_bounds as _b
 from code_sandbox.server.notebook import complete_streams as _c, install as _i, live_with_forks as _p
 _r.seed({seed}); _n.random.seed({seed} % 2**32)
 get_ipython().config.InlineBackend.print_figure_kwargs = _f
 _encoder = _e(); _encoder.install(get_ipython()); _i(get_ipython()); _c(); _p(get_ipython())
+_b(get_ipython().kernel)
 {lines}
-del _r, _n, _o, _u, _f, _e, _i, _c, _p"""
+del _r, _n, _o, _u, _f, _e, _i, _c, _p, _b"""
 _ENCODING = "_encoder.max_pixels, _encoder.mime = {max_pixels}, {mime!r}"
+
+
+def new_context() -> zmq.asyncio.Context:
+    """A context for the sockets of all kernels; what a kernel sends waits in the kernel, not here."""
+    context = zmq.asyncio.Context()
+    context.max_sockets = _MAX_SOCKETS
+    context.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+    context.setsockopt(zmq.RCVHWM, _MAX_WAITING_MESSAGES)
+    return context
+
+
+class _BoundedChannel(AsyncZMQSocketChannel):
+    """Reads a message part by part, so that one of millions of parts stops nobody."""
+
+    async def _recv(self, **options: Any) -> dict[str, Any]:
+        parts = [await self.socket.recv(**options)]
+        while self.socket.getsockopt(zmq.RCVMORE):
+            parts.append(await self.socket.recv(**options))
+            if len(parts) > MAX_PARTS or sum(map(len, parts)) > MAX_MESSAGE_BYTES:
+                raise TooMuch(f"a message has more than {MAX_PARTS} parts or {MAX_MESSAGE_BYTES:,} bytes")
+        message: dict[str, Any] = self.session.deserialize(self.session.feed_identities(parts)[1])
+        return message
+
+
+class _BoundedClient(AsyncKernelClient):
+    iopub_channel_class = Type(_BoundedChannel)
+    shell_channel_class = Type(_BoundedChannel)
+    control_channel_class = Type(_BoundedChannel)
 
 
 class JupyterKernel:
     """One live Jupyter kernel and its client."""
 
-    def __init__(self, process: SessionProcess, client: AsyncKernelClient, inner: str) -> None:
+    def __init__(self, process: SessionProcess, client: _BoundedClient, inner: str) -> None:
         self.process = process
         self._client = client
         self._inner = inner
@@ -81,7 +117,8 @@ class JupyterKernel:
                 process = await zygote.fork(
                     connection=theirs, directory=directory, connection_file=f"{inner}/connection.json"
                 )
-            client = AsyncKernelClient(context=context)
+            client = _BoundedClient(context=context)
+            client.session.unpack = unpacked
             client.load_connection_info(json.loads(Path(path).read_text()) | {"ip": str(directory / "s")})
             kernel = cls(process, client, inner)
             sockets = [directory / f"s-{info[port]}" for port in ("shell_port", "iopub_port")]

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from code_sandbox.server import fonts
@@ -113,16 +113,8 @@ def is_object(text: str) -> bool:
 
 
 def complete_streams() -> None:
-    """Give a kernel's streams what programs expect of a file, and let what cannot be encoded be a question mark."""
+    """Give a kernel's streams what programs expect of a file."""
     kind: Any = type(sys.stdout)
-    flush = kind._flush_buffers
-
-    # Not `write`: IPython replaces that of each stream in every cell.
-    def flush_encodable(stream: Any) -> Iterator[tuple[Any, str]]:
-        for parent, text in flush(stream):
-            yield parent, text.encode("utf-8", "replace").decode()
-
-    kind._flush_buffers = flush_encodable
     kind.fileno = lambda stream: 2 if stream.name == "stderr" else 1
     kind.reconfigure = lambda *_, **__: None
     sys.stdout.buffer, sys.stderr.buffer = map(_BytesAsText, (sys.stdout, sys.stderr))  # type: ignore[misc, assignment]

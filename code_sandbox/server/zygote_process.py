@@ -39,6 +39,7 @@ _MAX_MESSAGE_BYTES = 1 << 16
 
 # What a kernel imports when it starts; found by comparing sys.modules before and after.
 _KERNEL = (
+    "code_sandbox.server.kernel_messages",
     "ipykernel.ipkernel",
     "ipykernel.kernelapp",
     "tornado.locks",

@@ -125,6 +125,21 @@ async def health_until(client, is_wanted):
     return state
 
 
+async def test_what_a_cell_shows_while_the_server_cannot_listen_is_all_there_and_the_cell_ends(server):
+    code = "import time\ntime.sleep(0.5)\nfor number in range(4000):\n    display(number)\n'all of it'"
+    process = server_process(server)
+    async with SandboxClient(server) as client:
+        session = await client.open()
+        running = asyncio.create_task(session.execute(code, timeout_s=30, max_chars=100_000))
+        await asyncio.sleep(0.3)
+        process.suspend()
+        await asyncio.sleep(5)
+        process.resume()
+        shown = await running
+    assert (shown.status, shown.result) == ("ok", "'all of it'")
+    assert shown.stdout.split() == [str(number) for number in range(4000)]
+
+
 async def test_a_zygote_that_is_stopped_is_seen_and_goes_on_before_anybody_is_kept_waiting(server):
     async with SandboxClient(server) as client:
         stopped = zygote(server)
