@@ -60,7 +60,7 @@ def keep_to_bounds(kernel: Any) -> None:
     kernel.session.pack = lambda content: pack(_shortened(content))
     output = kernel.iopub_thread
     # By itself it drops what does not fit into the queue, a cell's end too, for which the server would wait.
-    output.schedule(lambda: output.socket.setsockopt(zmq.XPUB_NODROP, 1))
+    output.schedule(lambda: output.socket.setsockopt(zmq.SocketOption.XPUB_NODROP, 1))
 
 
 def _shortened(content: Any) -> Any:
