@@ -54,13 +54,13 @@ def keep_to_bounds(kernel: Any) -> None:
     Args:
         kernel: `ipykernel.kernelbase.Kernel`, whose Jupyter session all its output goes through.
     """
-    import zmq
+    from zmq.constants import SocketOption
 
     pack = kernel.session.pack
     kernel.session.pack = lambda content: pack(_shortened(content))
     output = kernel.iopub_thread
     # By itself it drops what does not fit into the queue, a cell's end too, for which the server would wait.
-    output.schedule(lambda: output.socket.setsockopt(zmq.SocketOption.XPUB_NODROP, 1))
+    output.schedule(lambda: output.socket.setsockopt(SocketOption.XPUB_NODROP, 1))
 
 
 def _shortened(content: Any) -> Any:

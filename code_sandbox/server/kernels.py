@@ -26,6 +26,7 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.channels import AsyncZMQSocketChannel
 from jupyter_client.connect import write_connection_file
 from traitlets import Type
+from zmq.constants import SocketOption
 
 from code_sandbox.errors import BadImage, KernelStartFailed
 from code_sandbox.server.cells import Cell, CellClock, CellOutput
@@ -58,8 +59,8 @@ def new_context() -> zmq.asyncio.Context:
     """A context for the sockets of all kernels; what a kernel sends waits in the kernel, not here."""
     context = zmq.asyncio.Context()
     context.max_sockets = _MAX_SOCKETS
-    context.setsockopt(zmq.SocketOption.MAXMSGSIZE, MAX_MESSAGE_BYTES)
-    context.setsockopt(zmq.SocketOption.RCVHWM, _MAX_WAITING_MESSAGES)
+    context.setsockopt(SocketOption.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+    context.setsockopt(SocketOption.RCVHWM, _MAX_WAITING_MESSAGES)
     return context
 
 
@@ -68,7 +69,7 @@ class _BoundedChannel(AsyncZMQSocketChannel):
 
     async def _recv(self, **options: Any) -> dict[str, Any]:
         parts = [await self.socket.recv(**options)]
-        while self.socket.getsockopt(zmq.SocketOption.RCVMORE):
+        while self.socket.getsockopt(SocketOption.RCVMORE):
             parts.append(await self.socket.recv(**options))
             if len(parts) > MAX_PARTS or sum(map(len, parts)) > MAX_MESSAGE_BYTES:
                 raise TooMuch(f"a message has more than {MAX_PARTS} parts or {MAX_MESSAGE_BYTES:,} bytes")
