@@ -1,0 +1,145 @@
+"""One coloured mark on a board, legible at once or only in a crop; the question is the same for both.
+
+A large mark is a plain square. A small one is 40 px wide, in the middle of a grey plate of the same size: its colour stands
+in dots so fine that the board at the model's size shows their mean, which is the plate's grey for every colour; in a crop,
+which is hardly shrunken, the dots are plain to see. All of it lies under noise of blocks as large as a pixel of the shrunken
+board.
+
+The label's rule, `separation`: boards that differ in nothing but the colour are shrunk as they are for the model; the
+distance between the two, in standard deviations of the noise, says how well the best of all observers could tell them
+apart. Above `LEGIBLE` the mark can be read at once; below `ILLEGIBLE` that observer is right in at most 7 of 10 cases of
+two colours. In between there is nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from PIL import Image, ImageChops
+
+from data.families import DIRECT, Call, Family, Question
+
+BOARD_PX = 896
+SEEN_PX = 112
+"""A side of the board as the tiny model sees it: at 12,544 pixels."""
+LEGIBLE = 10.0
+ILLEGIBLE = 1.0
+_BLOCK_PX = BOARD_PX // SEEN_PX
+CROP_PX = 64
+"""The tiny model sees it at 56 px, where a dot and what is around it take 7 px: half a patch."""
+_DOTS = 5
+SMALL_PX = _DOTS * _BLOCK_PX
+_BACKGROUND = (228, 228, 228)
+_MEAN = (122, 112, 92)
+"""Of every small mark: a quarter of it has the colour, the rest makes up for it."""
+_FADING = (0.4, 0.8, 1.0, 0.8, 0.4)
+"""Strength of the dots from one edge to the other: a sudden end would show in the shrunken board."""
+_NOISE = 24
+"""Levels up and down."""
+_NOISE_DEVIATION = (_NOISE * (_NOISE + 1) / 3) ** 0.5
+COLOURS = {
+    "red": (220, 30, 30), "green": (30, 170, 50), "blue": (40, 60, 220), "yellow": (228, 208, 30), "pink": (228, 110, 170),
+    "orange": (228, 130, 30),
+}  # fmt: skip
+_SMALL_FRAC = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    num_colours: int
+    size_px: int
+    step_px: int
+    """Marks lie at multiples of it."""
+
+
+_LEVELS = {1: _Level(4, 208, 224), 2: _Level(5, 128, 112), 3: _Level(6, 96, 56)}
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One mark, before it is drawn."""
+
+    x: int
+    """Of its middle; a multiple of 8, as is `y`."""
+    y: int
+    size_px: int
+    """Of the plain square, or of the plate."""
+    is_small: bool
+    noise_seed: int
+
+    def board(self, colour: tuple[int, int, int]) -> Image.Image:
+        """The board with the mark in a colour."""
+        board = Image.new("RGB", (BOARD_PX, BOARD_PX), _BACKGROUND)
+        left, top = self.x - self.size_px // 2, self.y - self.size_px // 2
+        board.paste(_MEAN if self.is_small else colour, (left, top, left + self.size_px, top + self.size_px))
+        if self.is_small:
+            half = SMALL_PX // 2 + _BLOCK_PX // 2
+            board.paste(_dotted(colour), (self.x - half, self.y - half))
+        self._add_noise(board, left, top)
+        return board
+
+    def _add_noise(self, board: Image.Image, left: int, top: int) -> None:
+        """Shift the colour of each block of the mark, and of two blocks around it, which the shrinking mixes with it."""
+        margin = 2 * _BLOCK_PX
+        box = (left - margin, top - margin, left + self.size_px + margin, top + self.size_px + margin)
+        blocks = (box[2] - box[0]) // _BLOCK_PX
+        shifts = random.Random(self.noise_seed).choices(range(2 * _NOISE + 1), k=3 * blocks**2)
+        noise = Image.frombytes("RGB", (blocks, blocks), bytes(shifts))
+        noise = noise.resize((box[2] - box[0], box[3] - box[1]), Image.Resampling.NEAREST)
+        board.paste(ImageChops.add(board.crop(box), noise, offset=-_NOISE), box)
+
+
+def _dotted(colour: tuple[int, int, int]) -> Image.Image:
+    mark = Image.new("RGB", (SMALL_PX, SMALL_PX))
+    quarter = _BLOCK_PX // 4
+    for row, high in enumerate(_FADING):
+        for column, wide in enumerate(_FADING):
+            strength, x, y = high * wide, column * _BLOCK_PX, row * _BLOCK_PX
+            dot = tuple(round(mean + strength * (level - mean)) for mean, level in zip(_MEAN, colour, strict=True))
+            rest = tuple(round((4 * mean - level) / 3) for mean, level in zip(_MEAN, dot, strict=True))
+            mark.paste(rest, (x, y, x + _BLOCK_PX, y + _BLOCK_PX))
+            mark.paste(dot, (x + quarter, y + quarter, x + 3 * quarter, y + 3 * quarter))
+    return mark
+
+
+def shrunk(board: Image.Image) -> list[int]:
+    """Levels of the board as the model sees it, by the filter that the model's processor uses: [112 * 112 * 3]."""
+    return list(board.resize((SEEN_PX, SEEN_PX), Image.Resampling.BICUBIC).tobytes())
+
+
+def separation(mark: Mark, colour: str, other: str) -> float:
+    """How far the shrunken boards of two colours lie apart, in standard deviations of the noise of one level."""
+    seen = [shrunk(mark.board(COLOURS[name])) for name in (colour, other)]
+    return sum((one - two) ** 2 for one, two in zip(*seen, strict=True)) ** 0.5 / _NOISE_DEVIATION
+
+
+def draw_mark(rng: random.Random, level: int) -> tuple[Mark, str]:
+    """A mark and its colour."""
+    limits = _LEVELS[level]
+    is_small = rng.random() < _SMALL_FRAC
+    places = range(112, BOARD_PX - 111, limits.step_px)
+    mark = Mark(rng.choice(places), rng.choice(places), limits.size_px, is_small, rng.getrandbits(48))
+    return mark, rng.choice(list(COLOURS)[: limits.num_colours])
+
+
+def draw(rng: random.Random, level: int, split: str) -> Question:
+    """One question."""
+    mark, colour = draw_mark(rng, level)
+    half = CROP_PX // 2
+    box = (mark.x - half, mark.y - half, mark.x + half, mark.y + half)
+    return Question(
+        image=mark.board(COLOURS[colour]),
+        text="What colour is the mark?",
+        answer=colour,
+        kind="crop" if mark.is_small else DIRECT,
+        calls=[
+            Call(
+                thought="I need a closer look at the mark.", arguments={"code": f"display(image_1.crop({box}))"}
+            )
+        ],
+        others=list(COLOURS)[: _LEVELS[level].num_colours],
+    )
+
+
+FAMILY = Family(name="mark", title="Colour of a mark (synthetic)", draw=draw)
