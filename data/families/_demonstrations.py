@@ -92,7 +92,8 @@ def demonstration(
     if rng.random() < (shares.needed if question.tool_needed else shares.not_needed):
         answer = rng.choice(question.others) if question.tool_needed else question.answer
         return [_assistant(f"It is {answer}.", _answer(answer))], []
-    rows, images = [], []
+    rows: list[dict[str, str]] = []
+    images: list[ImageFile] = []
     for call, observation in zip(question.calls, runner.run(question.calls, question.image), strict=True):
         rows += [_assistant(call.thought, _action(call)), {"role": observation.role, "content": observation.text}]
         images += observation.images

@@ -14,10 +14,10 @@ import base64
 import csv
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from agent.images import ImageFile
 from agent.messages import IMAGE_PLACEHOLDER
@@ -125,7 +125,7 @@ def _conversation(
         images = [ImageFile.from_pil(question.image), *images]
     names = [f"{name}_{number}.png" for number in range(len(images))]
     for path, image in zip(names, images, strict=True):
-        _write(directory / path, lambda file, image=image: file.write(image.data))
+        _write(directory / path, image.data)
     return {"messages": opening_rows(family, question) + rows, "images": names}
 
 
@@ -173,20 +173,19 @@ def _write_sources(family: Family, directory: Path, level: int) -> tuple[Path | 
         titles = []
         for number, (title, image) in enumerate(family.pictures(level)):
             name = f"{number:03d}.png"
-            _write(pictures / name, lambda file, image=image: file.write(ImageFile.from_pil(image).data))
+            _write(pictures / name, ImageFile.from_pil(image).data)
             titles.append({"file": name, "title": title})
         _write_text(pictures / "titles.jsonl", "".join(json.dumps(row) + "\n" for row in titles))
     return pages, pictures
 
 
 def _write_text(path: Path, text: str) -> None:
-    _write(path, lambda file: file.write(text.encode()))
+    _write(path, text.encode())
 
 
-def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+def _write(path: Path, data: bytes) -> None:
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        write(file)
+    partial.write_bytes(data)
     partial.replace(path)
 
 

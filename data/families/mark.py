@@ -13,6 +13,7 @@ two colours. In between there is nothing.
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 
@@ -37,7 +38,7 @@ _FADING = (0.4, 0.8, 1.0, 0.8, 0.4)
 """Strength of the dots from one edge to the other: a sudden end would show in the shrunken board."""
 _NOISE = 24
 """Levels up and down."""
-_NOISE_DEVIATION = (_NOISE * (_NOISE + 1) / 3) ** 0.5
+_NOISE_DEVIATION = math.sqrt(_NOISE * (_NOISE + 1) / 3)
 COLOURS = {
     "red": (220, 30, 30), "green": (30, 170, 50), "blue": (40, 60, 220), "yellow": (228, 208, 30), "pink": (228, 110, 170),
     "orange": (228, 130, 30),
@@ -111,7 +112,7 @@ def shrunk(board: Image.Image) -> list[int]:
 def separation(mark: Mark, colour: str, other: str) -> float:
     """How far the shrunken boards of two colours lie apart, in standard deviations of the noise of one level."""
     seen = [shrunk(mark.board(COLOURS[name])) for name in (colour, other)]
-    return sum((one - two) ** 2 for one, two in zip(*seen, strict=True)) ** 0.5 / _NOISE_DEVIATION
+    return math.dist(*seen) / _NOISE_DEVIATION
 
 
 def draw_mark(rng: random.Random, level: int) -> tuple[Mark, str]:
