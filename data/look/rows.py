@@ -1,0 +1,262 @@
+"""Rows of training files as their readers see them, one after the other, in one form for both kinds."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+
+from agent.images import ImageFile
+from agent.messages import IMAGE_PLACEHOLDER
+from agent.recipes import RecipeError
+from cold_start.check_data import conversation_problems
+from data.json_items import json_items
+from data.look.files import DataFile
+from reinforcement_learning.row_errors import RowError
+from reinforcement_learning.row_files import read_groups
+from reinforcement_learning.rows import RowOptions, read_row
+
+T = TypeVar("T")
+R = TypeVar("R")
+_MORE_COLUMNS = ("source", "licence", "group")
+_IN_FLIGHT_PER_THREAD = 3
+WHOLE_FILE = -1
+"""Number of the row where the file as a whole is meant."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowProblem:
+    """Why a row, or a file, cannot be trained on."""
+
+    file: str
+    row: int
+    kind: str
+    """The same few words for all rows with this fault."""
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LookedRow:
+    """A row, as far as it can be read."""
+
+    file: str
+    row: int
+    """Its number in the file, from 0."""
+    kind: str
+    """`rl` or `sft`."""
+    messages: tuple[Mapping[str, str], ...] = ()
+    """`{role, content}`; each `<image>` stands for the next of `images`."""
+    images: tuple[ImageFile, ...] = ()
+    question_images: int = 0
+    """How many of them, from the first, are the question's; the others are what tools showed."""
+    gold: tuple[str, ...] = ()
+    data_source: str = ""
+    source: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    problems: tuple[RowProblem, ...] = ()
+    """Seen without decoding an image."""
+
+    @property
+    def question(self) -> str:
+        """What is asked first, without placeholders."""
+        asked = next((one["content"] for one in self.messages if one.get("role") == "user"), "")
+        return asked.replace(IMAGE_PLACEHOLDER, "").strip()
+
+
+@dataclass(frozen=True, slots=True)
+class LookOptions:
+    """Where images of relative paths lie."""
+
+    image_roots: tuple[str, ...] = ()
+    """After the folder of the file and the one above it, which is where published conversations mean."""
+
+
+def rows_of(file: DataFile, options: LookOptions, wanted: Collection[int] | None = None) -> Iterator[LookedRow]:
+    """The rows of a file; one that stands for the whole file has the number WHOLE_FILE and a problem.
+
+    Args:
+        file: RL rows or conversations.
+        options: Where images lie.
+        wanted: Numbers of rows; None is all of them.
+    """
+    try:
+        yield from (_rl_rows if file.kind == "rl" else _conversations)(file.path, options, wanted)
+    except (RecipeError, OSError) as error:
+        yield _broken(file, WHOLE_FILE, "file cannot be read", str(error))
+
+
+def count_rows(file: DataFile) -> int:
+    """How many rows a file has; of one that cannot be read, 0."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        if file.kind == "rl":
+            with pyarrow.parquet.ParquetFile(file.path) as parquet:
+                return int(parquet.metadata.num_rows)
+        return sum(1 for _ in json_items(file.path))
+    except (pyarrow.ArrowException, OSError):
+        return 0
+
+
+def in_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Results in the order of the items, of which no more are held than threads need.
+
+    Decoding and reading parquet run outside the interpreter's lock.
+    """
+    threads = len(os.sched_getaffinity(0))
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= _IN_FLIGHT_PER_THREAD * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _broken(file: DataFile, row: int, kind: str, detail: str) -> LookedRow:
+    problem = RowProblem(str(file.path), row, kind, detail)
+    return LookedRow(file=str(file.path), row=row, kind=file.kind, problems=(problem,))
+
+
+# ---- RL ----------------------------------------------------------------------------------------------------------------
+
+
+def _rl_rows(path: Path, options: LookOptions, wanted: Collection[int] | None) -> Iterator[LookedRow]:
+    own = RowOptions(image_roots=options.image_roots)
+    groups = None if wanted is None else _groups_with(path, wanted)
+    last = None if wanted is None else max(wanted, default=-1)
+    for number, raw in read_groups(path, groups, (*own.columns, *_MORE_COLUMNS)):
+        if last is not None and number > last:
+            return
+        if wanted is None or number in wanted:
+            yield _rl_row(raw, path, number, own)
+
+
+def _groups_with(path: Path, wanted: Collection[int]) -> list[int]:
+    """Row groups in which wanted rows stand."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+    except (pyarrow.ArrowException, OSError) as error:
+        raise RecipeError(f"{path} is no readable parquet file ({error}); was its download cut off?") from error
+    starts = [sum(sizes[:group]) for group in range(len(sizes) + 1)]
+    return [group for group, (start, end) in enumerate(pairwise(starts)) if any(start <= one < end for one in wanted)]
+
+
+def _rl_row(raw: Mapping[str, Any], path: Path, number: int, options: RowOptions) -> LookedRow:
+    source = raw.get("source")
+    try:
+        content = read_row(raw, file=str(path), row=number, options=options)
+    except RowError as error:
+        problem = RowProblem(str(path), number, error.kind, error.detail)
+        data_source = raw.get("data_source")
+        return LookedRow(
+            file=str(path),
+            row=number,
+            kind="rl",
+            data_source=data_source if isinstance(data_source, str) else "",
+            source=source if isinstance(source, str) else "",
+            problems=(problem,),
+        )
+    return LookedRow(
+        file=str(path),
+        row=number,
+        kind="rl",
+        messages=content.messages,
+        images=tuple(ImageFile(data) for data in content.images),
+        question_images=len(content.images),
+        gold=content.gold,
+        data_source=content.data_source,
+        source=source if isinstance(source, str) else "",
+        extra={**content.extra, "item_id": content.item_id},
+    )
+
+
+# ---- conversations ------------------------------------------------------------------------------------------------------
+
+
+def _conversations(path: Path, options: LookOptions, wanted: Collection[int] | None) -> Iterator[LookedRow]:
+    file = DataFile(path, "sft")
+    folders = (path.resolve().parent, path.resolve().parent.parent, *(Path(root) for root in options.image_roots))
+    mended: set[str] = set()
+    for item in json_items(path):
+        for note in item.mended:
+            if note not in mended and wanted is None:
+                mended.add(note)
+                detail = f"it has {note}, first at element {item.number}, which cold start refuses; prepare it"
+                yield _broken(file, WHOLE_FILE, "no strict JSON", detail)
+        if wanted is not None and item.number not in wanted:
+            continue
+        if item.problem:
+            yield _broken(file, item.number, "element cannot be read", item.problem)
+        else:
+            yield _conversation(item.value, path, item.number, folders)
+
+
+def _conversation(value: Any, path: Path, number: int, folders: tuple[Path, ...]) -> LookedRow:
+    said = [RowProblem(str(path), number, _kind_of(reason), reason) for reason in conversation_problems(value)]
+    messages = _messages(value)
+    images, missing = _images(value, folders)
+    said += [RowProblem(str(path), number, kind, detail) for kind, detail in missing]
+    more = {key: one for key, one in value.items() if key not in ("messages", "images")} if isinstance(value, dict) else {}
+    source = more.get("source")
+    asked = 0
+    for message in messages:
+        if message["role"] == "assistant":
+            break
+        asked += message["content"].count(IMAGE_PLACEHOLDER)
+    return LookedRow(
+        file=str(path),
+        row=number,
+        kind="sft",
+        messages=messages,
+        images=tuple(images),
+        question_images=min(asked, len(images)),
+        source=source if isinstance(source, str) else "",
+        extra=more,
+        problems=tuple(said),
+    )
+
+
+def _messages(value: Any) -> tuple[Mapping[str, str], ...]:
+    given = value.get("messages") if isinstance(value, dict) else None
+    return tuple(
+        {"role": str(one.get("role")), "content": one["content"]}
+        for one in (given if isinstance(given, list) else ())
+        if isinstance(one, dict) and isinstance(one.get("content"), str)
+    )
+
+
+def _images(value: Any, folders: tuple[Path, ...]) -> tuple[list[ImageFile], list[tuple[str, str]]]:
+    given = value.get("images") if isinstance(value, dict) else None
+    found: list[ImageFile] = []
+    problems: list[tuple[str, str]] = []
+    for path in given if isinstance(given, list) else ():
+        if not isinstance(path, str) or not path or "\0" in path:
+            continue  # the check of the text has said so
+        places = [folder / path for folder in folders]
+        place = next((one for one in places if one.is_file()), None)
+        if place is None:
+            problems.append(("image is missing", f"{path!r} is not there; looked in {', '.join(map(str, folders))}"))
+            continue
+        try:
+            found.append(ImageFile(place.read_bytes()))
+        except OSError as error:
+            problems.append(("image cannot be read", f"{place}: {error}"))
+    return found, problems
+
+
+def _kind_of(reason: str) -> str:
+    """A reason without what differs from row to row."""
+    words = reason.split(":")[0].split(";")[0].split()
+    return " ".join("N" if any(letter.isdigit() for letter in word) else word for word in words)[:80]

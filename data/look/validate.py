@@ -1,0 +1,128 @@
+"""Every row through the readers that will train on it, with every image decoded. Exit status 1 if one is broken.
+
+    deepeyes data validate datasets/rl datasets/sft/json --out problems.jsonl
+
+RL rows go through reinforcement_learning.rows and the check of the dry run, conversations through cold_start.check_data; the
+limits of a recipe (tokens of a prompt, `cutoff_len`) are the business of its own dry run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO
+
+from agent.images import ImageFile, UnreadableImage
+from data.look.command import add_paths, look_options
+from data.look.files import DataFile, NothingToLookAt, data_files
+from data.look.rows import WHOLE_FILE, LookedRow, LookOptions, RowProblem, in_threads, rows_of
+from reinforcement_learning.rewards import load_reward
+
+
+def problems_of(files: Sequence[DataFile], options: LookOptions, counts: Counter[str] | None = None) -> Iterator[RowProblem]:
+    """Everything that is wrong with files, in the order of their rows.
+
+    Args:
+        files: Of `data_files`.
+        options: Where images lie.
+        counts: Counts `rows`, `broken` (rows) and `images` on the way.
+    """
+    counts = counts if counts is not None else Counter()
+    for file in files:
+        seen = 0
+        for number, images, problems in in_threads(_checked, rows_of(file, options)):
+            if number != WHOLE_FILE:
+                seen += 1
+                counts["rows"] += 1
+                counts["broken"] += bool(problems)
+            counts["images"] += images
+            yield from problems
+        if not seen:
+            yield RowProblem(str(file.path), WHOLE_FILE, "file is empty", "it holds no row; is it the right file?")
+
+
+def _checked(row: LookedRow) -> tuple[int, int, list[RowProblem]]:
+    problems = list(row.problems)
+    if row.data_source and row.messages:
+        try:
+            load_reward(row.data_source)
+        except LookupError as error:
+            problems.append(RowProblem(row.file, row.row, "unknown data source", str(error)))
+    for number, image in enumerate(row.images, start=1):
+        if (told := _image_problem(image)) is not None:
+            detail = f"image {number} of {len(row.images)}: {told}; replace the file"
+            problems.append(RowProblem(row.file, row.row, "image is broken", detail))
+    return row.row, len(row.images), problems
+
+
+def _image_problem(image: ImageFile) -> str | None:
+    try:
+        image.check()
+    except UnreadableImage as error:
+        return str(error)
+    return None
+
+
+def main(arguments: list[str] | None = None, prog: str = "deepeyes data validate") -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_paths(parser)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write what is wrong there, a JSON object a line")
+    given = parser.parse_args(arguments)
+    counts: Counter[str] = Counter()
+    try:
+        files = data_files(given.paths)
+        found = problems_of(files, look_options(given.image_root), counts)
+        kinds, first = _written(found, given.out) if given.out is not None else _printed(found)
+    except NothingToLookAt as error:
+        parser.error(str(error))
+    for kind, number in kinds.most_common():
+        sys.stdout.write(f"{number:,}: {kind}; such as {first[kind]}\n")
+    where = f"; all of them are in {given.out}" if given.out is not None and kinds else ""
+    sys.stdout.write(
+        f"{counts['rows']:,} rows in {len(files)} files, {counts['images']:,} images decoded, {counts['broken']:,} rows broken"
+        f"{where}\n"
+    )
+    sys.exit(int(bool(kinds)))
+
+
+def _printed(found: Iterable[RowProblem]) -> tuple[Counter[str], dict[str, str]]:
+    def said() -> Iterator[RowProblem]:
+        for problem in found:
+            sys.stdout.write(_line(problem) + "\n")
+            yield problem
+
+    return _tally(said())
+
+
+def _written(found: Iterable[RowProblem], path: Path) -> tuple[Counter[str], dict[str, str]]:
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        tallied = _tally(_to_file(found, file))
+    partial.replace(path)
+    return tallied
+
+
+def _to_file(found: Iterable[RowProblem], file: IO[str]) -> Iterator[RowProblem]:
+    for problem in found:
+        file.write(json.dumps(asdict(problem), ensure_ascii=True) + "\n")
+        yield problem
+
+
+def _tally(found: Iterable[RowProblem]) -> tuple[Counter[str], dict[str, str]]:
+    kinds: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for problem in found:
+        kinds[problem.kind] += 1
+        first.setdefault(problem.kind, _line(problem))
+    return kinds, first
+
+
+def _line(problem: RowProblem) -> str:
+    where = problem.file if problem.row == WHOLE_FILE else f"{problem.file}, row {problem.row}"
+    return f"{where}: {problem.kind}: {problem.detail}".encode("utf-8", "replace").decode()
