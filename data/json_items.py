@@ -21,7 +21,7 @@ MOST_ITEM_BYTES = 64 << 20
 TRAILING_COMMA = "a comma behind the last element"
 MISSING_COMMA = "no comma before it"
 BYTE_ORDER_MARK = "a byte order mark"
-JSON_LINES = "JSON lines under the name of a list"
+JSON_LINES = "JSON lines in place of a list"
 _BLOCK = 1 << 20
 _TOKEN = re.compile(rb'["{}\[\]]')
 _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
@@ -41,7 +41,7 @@ class JsonItem:
     problem: str = ""
     """Why there is no value."""
     mended: tuple[str, ...] = ()
-    """What strict readers of JSON would stumble over."""
+    """What strict readers would stumble over; of a byte order mark cold start does not."""
 
 
 def json_items(path: Path) -> Iterator[JsonItem]:
@@ -56,7 +56,7 @@ def json_items(path: Path) -> Iterator[JsonItem]:
         file.seek(start)
         first = file.read(1 << 16)
         file.seek(start)
-        items = _lines(file) if _has_lines(path, first) else _values(file, is_named_list=path.suffix.lower() == ".json")
+        items = _lines(file) if _has_lines(path, first) else _values(file)
         for item in items:
             yield replace(item, mended=(*item.mended, BYTE_ORDER_MARK)) if mark else item
 
@@ -79,18 +79,19 @@ def _lines(file: IO[bytes]) -> Iterator[JsonItem]:
         if line.text is None:
             yield JsonItem(number, None, line.problem)
         elif text := line.text.strip().rstrip(b","):
-            yield _item(number, text)
+            found = _item(number, text)
+            yield replace(found, mended=(JSON_LINES, *found.mended))
         else:
             continue
         number += 1
 
 
-def _values(file: IO[bytes], *, is_named_list: bool) -> Iterator[JsonItem]:
+def _values(file: IO[bytes]) -> Iterator[JsonItem]:
     """Elements of a list, or values one after the other."""
     reader = _Reader(file)
     opening = reader.next_byte()
     is_list = opening == b"["
-    notes = (JSON_LINES,) if opening and is_named_list and not is_list else ()
+    notes = (JSON_LINES,) if opening and not is_list else ()
     if is_list:
         reader.skip()
     waiting: JsonItem | None = None

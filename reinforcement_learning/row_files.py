@@ -23,8 +23,9 @@ import msgpack
 from agent.recipes import RecipeError
 from reinforcement_learning.rows import RowContent, RowOptions, read_row
 
-_BATCH_BYTES = 64 << 20
+_BATCH_BYTES = 16 << 20
 _MAX_BATCH_ROWS = 1024
+_READ_BYTES = 1 << 20
 _FORMAT = "1"
 
 
@@ -91,7 +92,8 @@ def read_groups(
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        # A whole row group is read ahead otherwise, and of 2 GiB of images nothing else has room.
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=_READ_BYTES) as file:
             wanted = [name for name in columns if name in file.schema_arrow.names]
             sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
             for group in range(len(sizes)) if groups is None else groups:

@@ -46,10 +46,12 @@ _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 460, 240, 44, 30, 12, 12
 
 
 def page(title: str, body: str, *, script: str = "") -> str:
-    """A whole HTML document; `script` runs at its end."""
+    """A whole HTML document; `script` runs at its end. It loads nothing from anywhere, whatever stands in it."""
     code = f"<script>{script}</script>" if script else ""
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'" + ("; script-src 'unsafe-inline'" if script else "")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{_STYLE}</style></head><body><main>{body}</main>{code}</body></html>"
     )

@@ -7,6 +7,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from agent.chat_formats import format_of
@@ -99,7 +100,7 @@ def statistics(files: Sequence[DataFile], options: LookOptions) -> dict[str, Any
     by_file = []
     for file in files:
         before = sum(counts.rows.values())
-        for facts in in_threads(lambda row: _facts(row, rule), rows_of(file, options)):
+        for facts in in_threads(partial(_facts, rule=rule), rows_of(file, options)):
             _count(counts, facts)
         by_file.append({
             "file": str(file.path), "kind": file.kind, "rows": sum(counts.rows.values()) - before,
@@ -120,7 +121,7 @@ _PARTS = {"p50": 0.5, "p99": 0.99, "max": 1.0}
 
 
 def _facts(row: LookedRow, rule: ImageRule) -> _RowFacts:
-    digest = hashlib.sha256(row.question.encode("utf-8", "replace"))
+    digest = hashlib.sha256(f"{row.kind} {row.question}".encode("utf-8", "replace"))
     images: list[_ImageFacts] = []
     problems = list(row.problems)
     for number, image in enumerate(row.images):
@@ -156,7 +157,7 @@ def _count(counts: _Counts, facts: _RowFacts) -> None:
     row = facts.row
     for problem in facts.problems:
         counts.problems[problem.kind] += 1
-        counts.problem_examples.setdefault(problem.kind, f"{row.file}, row {row.row}: {problem.detail}")
+        counts.problem_examples.setdefault(problem.kind, str(problem))
     if row.row == WHOLE_FILE:
         return
     counts.rows[row.kind] += 1

@@ -15,7 +15,7 @@ from agent.images import ImageFile
 from agent.messages import IMAGE_PLACEHOLDER
 from agent.recipes import RecipeError
 from cold_start.check_data import conversation_problems
-from data.json_items import json_items
+from data.json_items import BYTE_ORDER_MARK, json_items
 from data.look.files import DataFile
 from reinforcement_learning.row_errors import RowError
 from reinforcement_learning.row_files import read_groups
@@ -38,6 +38,10 @@ class RowProblem:
     kind: str
     """The same few words for all rows with this fault."""
     detail: str
+
+    def __str__(self) -> str:
+        where = self.file if self.row == WHOLE_FILE else f"{self.file}, row {self.row}"
+        return f"{where}: {self.kind}: {self.detail}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,10 +195,10 @@ def _conversations(path: Path, options: LookOptions, wanted: Collection[int] | N
     mended: set[str] = set()
     for item in json_items(path):
         for note in item.mended:
-            if note not in mended and wanted is None:
+            if note not in (*mended, BYTE_ORDER_MARK) and wanted is None:
                 mended.add(note)
-                detail = f"it has {note}, first at element {item.number}, which cold start refuses; prepare it"
-                yield _broken(file, WHOLE_FILE, "no strict JSON", detail)
+                detail = f"it has {note}, first at element {item.number}, and cold start reads one strict list; prepare it"
+                yield _broken(file, WHOLE_FILE, "no list of strict JSON", detail)
         if wanted is not None and item.number not in wanted:
             continue
         if item.problem:

@@ -1,6 +1,8 @@
 """A page of rows drawn at random, with their images, for looking at. It loads nothing and runs nothing.
 
     deepeyes data sample datasets/rl -n 40 --seed 1 --out samples.html
+
+The same seed draws the same rows of the same files; each row is as likely as any other.
 """
 
 from __future__ import annotations

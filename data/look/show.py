@@ -1,6 +1,8 @@
 """One row as a person reads it.
 
     deepeyes data show datasets/rl/search.parquet 17 --image-out images
+
+Rows are counted from 0, as in the messages of the dry run and of `deepeyes data validate`.
 """
 
 from __future__ import annotations
@@ -12,12 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.images import ImageFile, UnreadableImage
-from data.look.command import add_image_root, look_options
+from data.look.command import add_image_root, look_options, printable
 from data.look.files import NothingToLookAt, data_files
 from data.look.rows import WHOLE_FILE, LookedRow, rows_of
-
-_CONTROLS = {number: f"\\x{number:02x}" for number in (*range(32), 127, *range(128, 160)) if chr(number) not in "\n\t"}
-"""What a terminal would act on: shown, and not sent to it."""
 
 
 def main(arguments: list[str] | None = None, prog: str = "deepeyes data show") -> None:
@@ -39,7 +38,7 @@ def main(arguments: list[str] | None = None, prog: str = "deepeyes data show") -
     if row is None:
         told = next((problem.detail for one in found for problem in one.problems if one.row == WHOLE_FILE), "")
         sys.exit(f"show: {given.file} has no row {given.row}; they are counted from 0{f'. {told}' if told else ''}")
-    sys.stdout.write("\n".join(line.translate(_CONTROLS) for line in _lines(row)) + "\n")
+    sys.stdout.writelines(printable(line) + "\n" for line in _lines(row))
     if given.image_out is not None:
         for path in write_images(row, given.image_out):
             sys.stdout.write(f"{path}\n")

@@ -1,6 +1,8 @@
 """Numbers about training files, before anything is trained on them.
 
     deepeyes data stats datasets/rl 'datasets/sft/json/*.json'      or a store's set: STORE/sets/NAME
+
+Images are measured by their headers; `deepeyes data validate` decodes them.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data.look.command import add_paths, look_options
+from data.look.command import add_paths, look_options, printable
 from data.look.files import NothingToLookAt, data_files
 from data.look.numbers import statistics
 
@@ -27,12 +29,16 @@ def main(arguments: list[str] | None = None, prog: str = "deepeyes data stats") 
         found = statistics(data_files(given.paths), look_options(given.image_root))
     except NothingToLookAt as error:
         parser.error(str(error))
-    sys.stdout.write(json.dumps(found, ensure_ascii=False, indent=1) + "\n" if given.json else "\n".join(_lines(found)) + "\n")
+    if given.json:
+        sys.stdout.write(json.dumps(found, indent=1) + "\n")
+    else:
+        sys.stdout.writelines(printable(line) + "\n" for line in _lines(found))
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:
     for file in found["files"]:
-        yield f"{file['file']}: {file['rows']:,} {'rows' if file['kind'] == 'rl' else 'conversations'}, {file['bytes']:,} bytes"
+        what = "rows" if file["kind"] == "rl" else "conversations"
+        yield f"{file['file']}: {file['rows']:,} {what}, {file['bytes']:,} bytes"
         yield from (f"    {column}: {kind}" for column, kind in file["schema"].items())
     for one in found["schema_differences"]:
         kinds = "; ".join(f"{kind} in {_some([Path(name).name for name in names])}" for kind, names in one["types"].items())
@@ -53,13 +59,14 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"{name.replace('_', ' '):17} {images['count']:,}"
         if images["count"]:
             yield f"    pixels        {_quantiles(images['pixels'])}"
-            yield f"    tokens        {_quantiles(images['tokens'])}; {images['tokens']['sum']:,} in all ({found['image_rule']})"
+            yield f"    tokens        {_quantiles(images['tokens'])}; {images['tokens']['sum']:,} in all"
+    yield f"                  {found['image_rule']}"
     duplicates = found["duplicates"]
     yield f"duplicates        {duplicates['rows']:,} rows with the question and images of an earlier one"
     yield from (f"    {example}" for example in duplicates["examples"])
     broken = found["broken"]
     yield f"broken            {broken['rows']:,} rows, by text and headers; `validate` decodes images too"
-    yield from (f"    {one['number']:,}: {kind}; such as {one['example']}" for kind, one in broken["kinds"].items())
+    yield from (f"    {one['number']:,}: {one['example']}" for one in broken["kinds"].values())
 
 
 def _conversation_lines(found: dict[str, Any]) -> Iterator[str]:

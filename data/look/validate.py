@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from agent.images import ImageFile, UnreadableImage
-from data.look.command import add_paths, look_options
+from data.look.command import add_paths, look_options, printable
 from data.look.files import DataFile, NothingToLookAt, data_files
 from data.look.rows import WHOLE_FILE, LookedRow, LookOptions, RowProblem, in_threads, rows_of
 from reinforcement_learning.rewards import load_reward
@@ -82,11 +82,11 @@ def main(arguments: list[str] | None = None, prog: str = "deepeyes data validate
     except NothingToLookAt as error:
         parser.error(str(error))
     for kind, number in kinds.most_common():
-        sys.stdout.write(f"{number:,}: {kind}; such as {first[kind]}\n")
+        sys.stdout.write(f"{number:,}: {kind}{f'; such as {first[kind]}' if given.out is not None else ''}\n")
     where = f"; all of them are in {given.out}" if given.out is not None and kinds else ""
     sys.stdout.write(
-        f"{counts['rows']:,} rows in {len(files)} files, {counts['images']:,} images decoded, {counts['broken']:,} rows broken"
-        f"{where}\n"
+        f"{counts['rows']:,} rows in {len(files)} files, {counts['images']:,} images decoded, {counts['broken']:,} rows "
+        f"broken{where}\n"
     )
     sys.exit(int(bool(kinds)))
 
@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None, prog: str = "deepeyes data validate
 def _printed(found: Iterable[RowProblem]) -> tuple[Counter[str], dict[str, str]]:
     def said() -> Iterator[RowProblem]:
         for problem in found:
-            sys.stdout.write(_line(problem) + "\n")
+            sys.stdout.write(printable(str(problem)) + "\n")
             yield problem
 
     return _tally(said())
@@ -119,10 +119,5 @@ def _tally(found: Iterable[RowProblem]) -> tuple[Counter[str], dict[str, str]]:
     first: dict[str, str] = {}
     for problem in found:
         kinds[problem.kind] += 1
-        first.setdefault(problem.kind, _line(problem))
+        first.setdefault(problem.kind, printable(str(problem)))
     return kinds, first
-
-
-def _line(problem: RowProblem) -> str:
-    where = problem.file if problem.row == WHOLE_FILE else f"{problem.file}, row {problem.row}"
-    return f"{where}: {problem.kind}: {problem.detail}".encode("utf-8", "replace").decode()
