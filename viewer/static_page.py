@@ -34,7 +34,8 @@ pre { background: #f2f4f7; border-radius: 6px; padding: 10px 12px; overflow-x: a
 .turn { border-left: 3px solid var(--line); padding-left: 12px; margin: 12px 0; } .turn.model { border-color: var(--blue); }
 .turn.tool { border-color: var(--orange); } .who { font-size: 12px; font-weight: 600; letter-spacing: .03em; color: var(--soft); }
 img.shown { max-width: 180px; max-height: 180px; border: 1px solid var(--line); border-radius: 4px; margin: 4px 6px 4px 0;
-  image-rendering: pixelated; vertical-align: top; } .tag { display: inline-block; padding: 1px 8px; border-radius: 10px; font-size: 12px;
+  image-rendering: pixelated; vertical-align: top; } img.shown.large { max-width: min(100%, 420px); max-height: 420px; image-rendering: auto; }
+summary { cursor: pointer; } .tag { display: inline-block; padding: 1px 8px; border-radius: 10px; font-size: 12px;
   font-weight: 600; background: #eef1f5; color: var(--soft); margin-left: 6px; }
 .good { color: var(--green); } .bad { color: var(--red); } .tag.good { background: #e3f4ec; } .tag.bad { background: #fbe9e7; }
 .warn { color: var(--orange); } a.behind { color: inherit; text-decoration: underline dotted; cursor: pointer; }
@@ -140,16 +141,16 @@ ShowImage = Callable[[ImageFile], str]
 """Makes the `<img>` of an image."""
 
 
-def embedded(image: ImageFile) -> str:
+def embedded(image: ImageFile, *, is_large: bool = False) -> str:
     """An image with its bytes inside the page; one that is not there, or is none, in words."""
     try:
-        return _inside(image)
+        return _inside(image, "shown large" if is_large else "shown")
     except (OSError, UnreadableImage) as error:
         return f'<span class="tag bad">an image cannot be shown: {html.escape(str(error))}</span>'
 
 
-def _inside(image: ImageFile) -> str:
-    return f'<img class="shown" src="{image.data_uri()}" alt="image of {image.size[0]}x{image.size[1]} px">'
+def _inside(image: ImageFile, kind: str) -> str:
+    return f'<img class="{kind}" src="{image.data_uri()}" alt="image of {image.size[0]}x{image.size[1]} px">'
 
 
 def episode_card(

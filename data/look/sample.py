@@ -95,7 +95,10 @@ def _message(role: str, content: str, pictures: Iterator[str]) -> str:
         if text.strip():
             shown.append(f"<pre>{_text(text.strip())}</pre>")
     kind = "model" if role == "assistant" else ""
-    return f'<div class="turn {kind}"><div class="who">{_text(role.upper())}</div>{"".join(shown)}</div>'
+    who = f'<span class="who">{_text(role.upper())}</span>'
+    if role == "system":  # it is the same in most rows, and long
+        return f'<details class="turn"><summary>{who}</summary>{"".join(shown)}</details>'
+    return f'<div class="turn {kind}"><div>{who}</div>{"".join(shown)}</div>'
 
 
 def _picture(image: ImageFile, room: int) -> str:
@@ -105,7 +108,7 @@ def _picture(image: ImageFile, room: int) -> str:
             small = preview(image, _PREVIEW_PIXELS // 8)
         if len(small.data) > min(_PREVIEW_BYTES, room):
             return f'<span class="tag">not shown: {_text(described(image))}</span>'
-        return f'<span title="{_text(described(image))}">{embedded(small)}</span>'
+        return f'{embedded(small, is_large=True)}<div class="soft">{_text(described(image))}</div>'
     except UnreadableImage as error:
         return f'<span class="tag bad">{_text(str(error))}</span>'
 
