@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 
 import pyarrow
 import pyarrow.parquet
@@ -19,7 +20,7 @@ from data.look.rows import LookOptions, in_threads
 from data.look.sample import drawn, samples_page
 from data.look.validate import problems_of
 from deepeyes.cli import main as deepeyes
-from tests.conftest import png
+from tests.conftest import ROOT, png
 
 EVIL = "<script>alert(1)</script>\x1b[31m"
 
@@ -347,3 +348,18 @@ def test_no_more_rows_are_held_than_threads_need():
         assert item == number
         most = max(most, drawn_items - number)
     assert most <= 4 * len(os.sched_getaffinity(0))
+
+
+def test_the_commands_of_the_readme_run_as_they_stand(data, monkeypatch, capsys):
+    (data / "datasets").mkdir()
+    for name in ("rl", "sft"):
+        (data / name).rename(data / "datasets" / name)
+    monkeypatch.chdir(data)
+    text = (ROOT / "data/README.md").read_text()
+    commands = re.findall(r"^deepeyes data ((?:stats|show|validate|sample) .*)", text, re.MULTILINE)
+    assert len(commands) == 4
+    for command in commands:
+        with pytest.raises(SystemExit) as exited:
+            deepeyes(["data", *shlex.split(command, comments=True)])
+        assert exited.value.code == 0, command
+    assert {"problems.jsonl", "samples.html"} <= {path.name for path in data.iterdir()}
