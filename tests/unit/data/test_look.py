@@ -195,7 +195,7 @@ def bad_conversations(tmp_path):
     return [
         conversation(),
         conversation(images=["images/a.png", "images/cut.jpg"]),
-        conversation(images=["images/a.png", "/home/author/b.jpg"]),
+        conversation(images=["images/a.png", "/their/disk/b.jpg"]),
         conversation(images=[None, "images/a.png"]),
         conversation(images="images/a.png"),
         conversation(messages=says[:3]),
@@ -210,7 +210,7 @@ def test_conversations_go_through_the_check_of_cold_start_and_their_images_are_d
     out = capsys.readouterr().out
     for row, said in (
         (1, "image is broken: image 2 of 2"),
-        (2, "image is missing: '/home/author/b.jpg' is not there"),
+        (2, "image is missing: '/their/disk/b.jpg' is not there"),
         (3, "image 0 is null; expected a path"),
         (4, "`images` is a str"),
         (5, "roles are user, assistant, user"),
