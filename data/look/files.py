@@ -19,14 +19,14 @@ class NothingToLookAt(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class DataFile:
+class RowsFile:
     """A file of rows."""
 
     path: Path
     kind: Literal["rl", "sft"]
 
 
-def data_files(paths: Sequence[str]) -> list[DataFile]:
+def data_files(paths: Sequence[str]) -> list[RowsFile]:
     """The files that paths lead to, each once, in order.
 
     Args:
@@ -35,7 +35,7 @@ def data_files(paths: Sequence[str]) -> list[DataFile]:
     Raises:
         NothingToLookAt: A path leads to none.
     """
-    found: dict[Path, DataFile] = {}
+    found: dict[Path, RowsFile] = {}
     for path in paths:
         files = list(_files_of(path))
         if not files:
@@ -45,7 +45,7 @@ def data_files(paths: Sequence[str]) -> list[DataFile]:
     return list(found.values())
 
 
-def _files_of(path: str) -> Iterable[DataFile]:
+def _files_of(path: str) -> Iterable[RowsFile]:
     if Path(path).is_dir():
         inside = sorted(one for one in Path(path).rglob("*") if not _is_hidden(one.relative_to(path)))
         matches = [one for one in inside if one.name not in _OTHERS]
@@ -56,7 +56,7 @@ def _files_of(path: str) -> Iterable[DataFile]:
     for one in matches:
         kind = _kind(one)
         if kind is not None and one.is_file():
-            yield DataFile(one, kind)
+            yield RowsFile(one, kind)
 
 
 def _is_hidden(path: Path) -> bool:

@@ -14,7 +14,7 @@ from agent.chat_formats import format_of
 from agent.images import ImageRule, UnreadableImage
 from agent.protocol import FinalAnswer, ToolCall, parse_action
 from agent.recipes import shared_value
-from data.look.files import DataFile
+from data.look.files import RowsFile
 from data.look.rows import WHOLE_FILE, LookedRow, LookOptions, RowProblem, in_threads, rows_of
 from data.look.schemas import schema_differences, schema_of
 
@@ -87,7 +87,7 @@ class _Counts:
     problem_examples: dict[str, str] = field(default_factory=dict)
 
 
-def statistics(files: Sequence[DataFile], options: LookOptions) -> dict[str, Any]:
+def statistics(files: Sequence[RowsFile], options: LookOptions) -> dict[str, Any]:
     """Numbers about files, as JSON has them; images are measured by their headers, and not decoded.
 
     Args:

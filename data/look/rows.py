@@ -16,7 +16,7 @@ from agent.messages import IMAGE_PLACEHOLDER
 from agent.recipes import RecipeError
 from cold_start.check_data import conversation_problems
 from data.json_items import BYTE_ORDER_MARK, json_items
-from data.look.files import DataFile
+from data.look.files import RowsFile
 from reinforcement_learning.row_errors import RowError
 from reinforcement_learning.row_files import read_groups
 from reinforcement_learning.rows import RowOptions, read_row
@@ -80,7 +80,7 @@ class LookOptions:
     """After the folder of the file and the one above it, which is where published conversations mean."""
 
 
-def rows_of(file: DataFile, options: LookOptions, wanted: Collection[int] | None = None) -> Iterator[LookedRow]:
+def rows_of(file: RowsFile, options: LookOptions, wanted: Collection[int] | None = None) -> Iterator[LookedRow]:
     """The rows of a file; one that stands for the whole file has the number WHOLE_FILE and a problem.
 
     Args:
@@ -94,7 +94,7 @@ def rows_of(file: DataFile, options: LookOptions, wanted: Collection[int] | None
         yield _broken(file, WHOLE_FILE, "file cannot be read", str(error))
 
 
-def count_rows(file: DataFile) -> int:
+def count_rows(file: RowsFile) -> int:
     """How many rows a file has; of one that cannot be read, 0."""
     import pyarrow
     import pyarrow.parquet
@@ -124,7 +124,7 @@ def in_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
             yield waiting.popleft().result()
 
 
-def _broken(file: DataFile, row: int, kind: str, detail: str) -> LookedRow:
+def _broken(file: RowsFile, row: int, kind: str, detail: str) -> LookedRow:
     problem = RowProblem(str(file.path), row, kind, detail)
     return LookedRow(file=str(file.path), row=row, kind=file.kind, problems=(problem,))
 
@@ -190,7 +190,7 @@ def _rl_row(raw: Mapping[str, Any], path: Path, number: int, options: RowOptions
 
 
 def _conversations(path: Path, options: LookOptions, wanted: Collection[int] | None) -> Iterator[LookedRow]:
-    file = DataFile(path, "sft")
+    file = RowsFile(path, "sft")
     folders = (path.resolve().parent, path.resolve().parent.parent, *(Path(root) for root in options.image_roots))
     mended: set[str] = set()
     for item in json_items(path):

@@ -19,7 +19,7 @@ from agent.images import ImageFile, UnreadableImage, preview
 from agent.messages import IMAGE_PLACEHOLDER
 from cold_start.files import write_atomically
 from data.look.command import add_paths, look_options
-from data.look.files import DataFile, NothingToLookAt, data_files
+from data.look.files import NothingToLookAt, RowsFile, data_files
 from data.look.rows import LookedRow, LookOptions, count_rows, rows_of
 from data.look.show import described
 from viewer.static_page import embedded, page
@@ -32,7 +32,7 @@ _IMAGES_A_ROW = 12
 _SHOWN_CHARS = 4000
 
 
-def drawn(files: Sequence[DataFile], options: LookOptions, number: int, seed: int) -> Iterator[LookedRow]:
+def drawn(files: Sequence[RowsFile], options: LookOptions, number: int, seed: int) -> Iterator[LookedRow]:
     """Rows of all files, each as likely as any other, in the order of the files.
 
     Args:

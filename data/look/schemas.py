@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from data.json_items import json_items
-from data.look.files import DataFile
+from data.look.files import RowsFile
 
 _LOOKED_AT = 1000
 """Conversations by which the keys of a JSON file are told."""
 _JSON_NAMES = {"NoneType": "null", "str": "text", "dict": "object", "int": "number", "float": "number", "bool": "bool"}
 
 
-def schema_of(file: DataFile) -> dict[str, str]:
+def schema_of(file: RowsFile) -> dict[str, str]:
     """Type by column, structs by their fields; of JSON by its first elements. Empty for a file that cannot be read."""
     try:
         return _parquet_schema(file) if file.kind == "rl" else _json_schema(file)
@@ -21,7 +21,7 @@ def schema_of(file: DataFile) -> dict[str, str]:
         return {}
 
 
-def _parquet_schema(file: DataFile) -> dict[str, str]:
+def _parquet_schema(file: RowsFile) -> dict[str, str]:
     import pyarrow
     import pyarrow.parquet
 
@@ -45,7 +45,7 @@ def _flatten(path: str, kind: Any, found: dict[str, str]) -> None:
         found[path] = str(kind)
 
 
-def _json_schema(file: DataFile) -> dict[str, str]:
+def _json_schema(file: RowsFile) -> dict[str, str]:
     kinds: dict[str, set[str]] = {}
     looked = 0
     for item in json_items(file.path):

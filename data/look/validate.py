@@ -19,12 +19,12 @@ from typing import IO
 
 from agent.images import ImageFile, UnreadableImage
 from data.look.command import add_paths, look_options, printable
-from data.look.files import DataFile, NothingToLookAt, data_files
+from data.look.files import NothingToLookAt, RowsFile, data_files
 from data.look.rows import WHOLE_FILE, LookedRow, LookOptions, RowProblem, in_threads, rows_of
 from reinforcement_learning.rewards import load_reward
 
 
-def problems_of(files: Sequence[DataFile], options: LookOptions, counts: Counter[str] | None = None) -> Iterator[RowProblem]:
+def problems_of(files: Sequence[RowsFile], options: LookOptions, counts: Counter[str] | None = None) -> Iterator[RowProblem]:
     """Everything that is wrong with files, in the order of their rows.
 
     Args:
