@@ -1,4 +1,4 @@
-"""One coloured mark on a board, legible at once or only in a crop; the question is the same for both.
+"""One coloured mark on a board, legible at once or only in a crop; the question does not tell which.
 
 A large mark is a plain square. A small one is 40 px wide, in the middle of a grey plate of the same size: its colour stands
 in dots so fine that the board at the model's size shows their mean, which is the plate's grey for every colour; in a crop,
@@ -52,9 +52,11 @@ class _Level:
     size_px: int
     step_px: int
     """Marks lie at multiples of it."""
+    place_is_told: bool
+    """Whether the question says where the mark is."""
 
 
-_LEVELS = {1: _Level(4, 208, 224), 2: _Level(5, 128, 112), 3: _Level(6, 96, 56)}
+_LEVELS = {1: _Level(4, 208, 224, True), 2: _Level(5, 128, 112, False), 3: _Level(6, 96, 56, False)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ def draw(rng: random.Random, level: int, split: str) -> Question:
     box = (mark.x - half, mark.y - half, mark.x + half, mark.y + half)
     return Question(
         image=mark.board(COLOURS[colour]),
-        text="What colour is the mark?",
+        text=f"What colour is the mark{_place(mark) if _LEVELS[level].place_is_told else ''}?",
         answer=colour,
         kind="crop" if mark.is_small else DIRECT,
         calls=[
@@ -141,6 +143,11 @@ def draw(rng: random.Random, level: int, split: str) -> Question:
         ],
         others=list(COLOURS)[: _LEVELS[level].num_colours],
     )
+
+
+def _place(mark: Mark) -> str:
+    row, column = (1 + (part - 112) // 224 for part in (mark.y, mark.x))
+    return f" in row {row}, column {column}"
 
 
 FAMILY = Family(name="mark", title="Colour of a mark (synthetic)", draw=draw)
