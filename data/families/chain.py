@@ -13,7 +13,7 @@ import random
 from agent.search import WebResult
 from data.families import Call, Family, Question
 from data.families._invented import invented_names, shares_of
-from data.families.mark import BOARD_PX, COLOURS, CROP_PX, Mark
+from data.families.mark import BOARD_PX, COLOURS, Mark
 
 _SIZE_PX = 128
 _APART_PX = 160
@@ -39,12 +39,11 @@ def draw(rng: random.Random, level: int, split: str) -> Question:
     is_small = rng.random() < 0.5
     y = rng.randrange(112, BOARD_PX - 111, 56)
     x = rng.randrange(112, BOARD_PX - 111 - _APART_PX, 56)
-    image = Mark(x, y, _SIZE_PX, is_small, rng.getrandbits(48)).board(COLOURS[left])
-    beside = Mark(x + _APART_PX, y, _SIZE_PX, is_small, rng.getrandbits(48)).board(COLOURS[right])
+    marks = [Mark(x + by, y, _SIZE_PX, is_small, rng.getrandbits(48)) for by in (0, _APART_PX)]
+    look = "\n".join(f"display({mark.closer_look()})" for mark in marks)
+    image, beside = (mark.board(COLOURS[name]) for mark, name in zip(marks, (left, right), strict=True))
     box = (x + _APART_PX // 2, 0, BOARD_PX, BOARD_PX)
     image.paste(beside.crop(box), box)
-    half = CROP_PX // 2
-    look = f"display(image_1.crop({(x - half, y - half, x + _APART_PX + half, y + half)}))"
     search = Call(
         thought=f"The code is {left} {right}.", name="search", arguments={"query": f"station {left} {right} line {line}"}
     )

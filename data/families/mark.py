@@ -1,8 +1,8 @@
 """One coloured mark on a board, legible at once or only in a crop; the question does not tell which.
 
 A large mark is a plain square. A small one is 40 px wide, in the middle of a grey plate of the same size: its colour stands
-in dots so fine that the board at the model's size shows their mean, which is the plate's grey for every colour; in a crop,
-which is hardly shrunken, the dots are plain to see. All of it lies under noise of blocks as large as a pixel of the shrunken
+in dots so fine that the board at the model's size shows their mean, which is the plate's grey for every colour; in a crop
+of one dot it is plain to see. All of it lies under noise of blocks as large as a pixel of the shrunken
 board.
 
 The label's rule, `separation`: boards that differ in nothing but the colour are shrunk as they are for the model; the
@@ -27,8 +27,9 @@ SEEN_PX = 112
 LEGIBLE = 10.0
 ILLEGIBLE = 1.0
 _BLOCK_PX = BOARD_PX // SEEN_PX
-CROP_PX = 64
-"""The tiny model sees it at 56 px, where a dot and what is around it take 7 px: half a patch."""
+DOT_PX = 4
+"""Of one dot; the crop shows the one in the middle, brought up to `SHOWN_PX`."""
+SHOWN_PX = 56
 _DOTS = 5
 SMALL_PX = _DOTS * _BLOCK_PX
 _BACKGROUND = (228, 228, 228)
@@ -71,6 +72,11 @@ class Mark:
     is_small: bool
     noise_seed: int
 
+    def closer_look(self) -> str:
+        """Python for the image of the dot in the middle, or of as much of a plain square."""
+        left, top = self.x - 6, self.y - 6
+        return f"image_1.crop(({left}, {top}, {left + DOT_PX}, {top + DOT_PX})).resize(({SHOWN_PX}, {SHOWN_PX}))"
+
     def board(self, colour: tuple[int, int, int]) -> Image.Image:
         """The board with the mark in a colour."""
         board = Image.new("RGB", (BOARD_PX, BOARD_PX), _BACKGROUND)
@@ -95,14 +101,14 @@ class Mark:
 
 def _dotted(colour: tuple[int, int, int]) -> Image.Image:
     mark = Image.new("RGB", (SMALL_PX, SMALL_PX))
-    quarter = _BLOCK_PX // 4
+    margin = (_BLOCK_PX - DOT_PX) // 2
     for row, high in enumerate(_FADING):
         for column, wide in enumerate(_FADING):
             strength, x, y = high * wide, column * _BLOCK_PX, row * _BLOCK_PX
             dot = tuple(round(mean + strength * (level - mean)) for mean, level in zip(_MEAN, colour, strict=True))
             rest = tuple(round((4 * mean - level) / 3) for mean, level in zip(_MEAN, dot, strict=True))
             mark.paste(rest, (x, y, x + _BLOCK_PX, y + _BLOCK_PX))
-            mark.paste(dot, (x + quarter, y + quarter, x + 3 * quarter, y + 3 * quarter))
+            mark.paste(dot, (x + margin, y + margin, x + margin + DOT_PX, y + margin + DOT_PX))
     return mark
 
 
@@ -129,8 +135,6 @@ def draw_mark(rng: random.Random, level: int) -> tuple[Mark, str]:
 def draw(rng: random.Random, level: int, split: str) -> Question:
     """One question."""
     mark, colour = draw_mark(rng, level)
-    half = CROP_PX // 2
-    box = (mark.x - half, mark.y - half, mark.x + half, mark.y + half)
     return Question(
         image=mark.board(COLOURS[colour]),
         text=f"What colour is the mark{_place(mark) if _LEVELS[level].place_is_told else ''}?",
@@ -138,7 +142,7 @@ def draw(rng: random.Random, level: int, split: str) -> Question:
         kind="crop" if mark.is_small else DIRECT,
         calls=[
             Call(
-                thought="I need a closer look at the mark.", arguments={"code": f"display(image_1.crop({box}))"}
+                thought="I need a closer look at the mark.", arguments={"code": f"display({mark.closer_look()})"}
             )
         ],
         others=list(COLOURS)[: _LEVELS[level].num_colours],
