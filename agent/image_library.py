@@ -7,11 +7,13 @@ STORE/images/<2 hex>/<sha256>          the original file's bytes, read-only, wri
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import uuid
 from pathlib import Path
 
+_FORMAT = 1
 _NAME = re.compile(r"[0-9a-f]{64}")
 
 
@@ -70,6 +72,29 @@ class ImageLibrary:
             return path.read_bytes()
         except FileNotFoundError as error:
             raise FileNotFoundError(f"the store {self.root} has no image {name}; prepare the set again") from error
+
+
+def open_library(store: Path) -> ImageLibrary:
+    """The images of a store; a folder that is none yet becomes one.
+
+    Raises:
+        ValueError: It is a store of another format, or no readable one.
+        OSError: It cannot be written.
+    """
+    note = store / "store.json"
+    try:
+        said = json.loads(note.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        store.mkdir(parents=True, exist_ok=True)
+        partial = note.with_name(f".{note.name}.{os.getpid()}.{uuid.uuid4().hex[:6]}.partial")
+        partial.write_text(json.dumps({"format": _FORMAT}), encoding="utf-8")
+        partial.replace(note)
+        return ImageLibrary(store)
+    except ValueError as error:
+        raise ValueError(f"{note} is no JSON ({error}); write {json.dumps({'format': _FORMAT})} if it is a store") from error
+    if not isinstance(said, dict) or said.get("format") != _FORMAT:
+        raise ValueError(f"{note} says {str(said)[:80]}; this version reads format {_FORMAT}; give another folder")
+    return ImageLibrary(store)
 
 
 def store_of(folder: Path) -> Path | None:

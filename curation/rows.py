@@ -12,8 +12,7 @@ from typing import Any
 from agent.image_library import ImageLibrary
 from agent.images import ImageFile
 from curation.errors import CurationError
-
-ROW_GROUP = 1024
+from data import store_rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,17 +49,17 @@ class CuratedRow:
 
     def store_record(self) -> dict[str, Any]:
         """The row as the store's sets have it."""
-        return {
-            "data_source": self.data_source,
-            "prompt": [dict(message) for message in self.prompt],
-            "images": list(self.images),
-            "image_sizes": [list(size) for size in self.image_sizes],
-            "reward_model": {"style": "rule", "ground_truth": list(self.gold)},
-            "extra_info_json": json.dumps(dict(self.extra), ensure_ascii=False, sort_keys=True, default=str),
-            "source": self.source,
-            "licence": self.licence,
-            "group": self.group,
-        }
+        return store_rows.record(
+            data_source=self.data_source,
+            messages=self.prompt,
+            images=self.images,
+            image_sizes=self.image_sizes,
+            gold=self.gold,
+            extra=self.extra,
+            source=self.source,
+            licence=self.licence,
+            group=self.group,
+        )
 
     def record(self, reason: str = "") -> dict[str, Any]:
         """The row as a step's folder has it."""
@@ -101,20 +100,11 @@ def digest_rows(rows: Iterable[CuratedRow]) -> str:
 
 
 def schema(*, of_step: bool) -> Any:
-    """The one schema of the store's RL rows; a step's folder adds four columns."""
+    """That of the store's RL rows; a step's folder adds four columns."""
     import pyarrow
 
-    text, texts = pyarrow.string(), pyarrow.list_(pyarrow.string())
-    fields = [
-        ("data_source", text),
-        ("prompt", pyarrow.list_(pyarrow.struct([("role", text), ("content", text)]))),
-        ("images", texts),
-        ("image_sizes", pyarrow.list_(pyarrow.list_(pyarrow.int32()))),
-        ("reward_model", pyarrow.struct([("style", text), ("ground_truth", texts)])),
-        *((name, text) for name in ("extra_info_json", "source", "licence", "group")),
-    ]
-    more = [(name, text) for name in ("key", "part", "facts_json", "reason")] if of_step else []
-    return pyarrow.schema(fields + more)
+    more = [(name, pyarrow.string()) for name in ("key", "part", "facts_json", "reason")] if of_step else []
+    return pyarrow.schema([*store_rows.schema(), *(pyarrow.field(*each) for each in more)])
 
 
 def write_rows(path: Path, records: Sequence[Mapping[str, Any]], *, of_step: bool) -> None:
@@ -123,17 +113,8 @@ def write_rows(path: Path, records: Sequence[Mapping[str, Any]], *, of_step: boo
     Raises:
         CurationError: There is no room for it.
     """
-    import pyarrow
-    import pyarrow.parquet
-
-    wanted = schema(of_step=of_step)
-    partial = path.with_name(path.name + ".partial")
     try:
-        with pyarrow.parquet.ParquetWriter(partial, wanted, compression="zstd") as writer:
-            for start in range(0, len(records), ROW_GROUP):
-                batch = list(records[start : start + ROW_GROUP])
-                writer.write_table(pyarrow.Table.from_pylist(batch, wanted), row_group_size=ROW_GROUP)
-        partial.replace(path)
+        store_rows.write_rows(path, records, schema(of_step=of_step))
     except OSError as error:
         raise no_room(path, error) from error
 
@@ -149,7 +130,7 @@ def read_rows(path: Path) -> list[tuple[CuratedRow, str]]:
 
     try:
         with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
-            batches = file.iter_batches(batch_size=ROW_GROUP)
+            batches = file.iter_batches(batch_size=store_rows.ROW_GROUP)
             return [(row_of(record), record["reason"]) for batch in batches for record in batch.to_pylist()]
     except (OSError, pyarrow.ArrowException, KeyError) as error:
         raise CurationError(f"{path} cannot be read ({error}); delete the folder {path.parent} and run again") from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.image_library import ImageLibrary
+from agent.image_library import ImageLibrary, open_library
 from agent.loading import load_plugin
 from curation.errors import CurationError
 from curation.folders import StepFolder, StepOutcome, code_of
@@ -38,21 +38,6 @@ class Work:
         return self.curation.directory / self.step.folder
 
 
-def open_library(store: Path) -> ImageLibrary:
-    """The store's images; a folder that is none yet becomes one.
-
-    Raises:
-        CurationError: It cannot be written.
-    """
-    try:
-        store.mkdir(parents=True, exist_ok=True)
-        if not (store / "store.json").exists():
-            (store / "store.json").write_text(json.dumps({"format": 1}), encoding="utf-8")
-    except OSError as error:
-        raise CurationError(f"the store {store} cannot be written ({error}); give another `store`") from error
-    return ImageLibrary(store)
-
-
 async def run_steps(curation: Curation, *, workers: int, say: Callable[[str], object]) -> list[StepFolder]:
     """Run what is not done yet.
 
@@ -60,7 +45,10 @@ async def run_steps(curation: Curation, *, workers: int, say: Callable[[str], ob
         CurationError: A step has nothing left to work on, or cannot do its work.
         CurationStopped: No model answers, or a budget is spent; what was done is kept.
     """
-    library = open_library(curation.file.store)
+    try:
+        library = open_library(curation.file.store)
+    except (OSError, ValueError) as error:
+        raise CurationError(f"the store {curation.file.store} cannot be used ({error}); give another `store`") from error
     directory = curation.directory
     first = StepFolder(directory / "00_sources")
     with first.locked():

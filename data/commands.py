@@ -5,6 +5,7 @@ from __future__ import annotations
 ACTIONS = {
     "fetch": ("data.fetch", "download published training sets and benchmarks, when asked"),
     "make": ("data.make_family", "a family of synthetic tasks, for every stage"),
+    "prepare": ("data.prepare.command", "training sets made ready once: images in a store, one schema, dropped rows named"),
     "stats": ("data.look.stats", "rows, sources, lengths, images, tools, duplicates and broken rows of training files"),
     "show": ("data.look.show", "one row of a training file as a person reads it"),
     "validate": ("data.look.validate", "every row through the readers that will train on it, images decoded"),

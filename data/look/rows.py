@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from agent.images import ImageFile
@@ -61,6 +61,8 @@ class LookedRow:
     gold: tuple[str, ...] = ()
     data_source: str = ""
     source: str = ""
+    licence: str = ""
+    group: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
     problems: tuple[RowProblem, ...] = ()
     """Seen without decoding an image."""
@@ -78,18 +80,26 @@ class LookOptions:
 
     image_roots: tuple[str, ...] = ()
     """After the folder of the file and the one above it, which is where published conversations mean."""
+    by_ending: bool = False
+    """Find an image of a conversation by the end of its path, where the path is one of its author's machine; only below
+    those folders."""
 
 
-def rows_of(file: RowsFile, options: LookOptions, wanted: Collection[int] | None = None) -> Iterator[LookedRow]:
+def rows_of(
+    file: RowsFile, options: LookOptions, wanted: Collection[int] | None = None, *, first: int = 0
+) -> Iterator[LookedRow]:
     """The rows of a file; one that stands for the whole file has the number WHOLE_FILE and a problem.
 
     Args:
         file: RL rows or conversations.
         options: Where images lie.
         wanted: Numbers of rows; None is all of them.
+        first: Rows before it are passed over.
     """
     try:
-        yield from (_rl_rows if file.kind == "rl" else _conversations)(file.path, options, wanted)
+        for row in (_rl_rows if file.kind == "rl" else _conversations)(file.path, options, wanted, first):
+            if row.row >= first or row.row == WHOLE_FILE:
+                yield row
     except (RecipeError, OSError) as error:
         yield _broken(file, WHOLE_FILE, "file cannot be read", str(error))
 
@@ -132,19 +142,19 @@ def _broken(file: RowsFile, row: int, kind: str, detail: str) -> LookedRow:
 # ---- RL ----------------------------------------------------------------------------------------------------------------
 
 
-def _rl_rows(path: Path, options: LookOptions, wanted: Collection[int] | None) -> Iterator[LookedRow]:
+def _rl_rows(path: Path, options: LookOptions, wanted: Collection[int] | None, begin: int) -> Iterator[LookedRow]:
     own = RowOptions(image_roots=options.image_roots)
-    groups = None if wanted is None else _groups_with(path, wanted)
+    groups = _groups_with(path, wanted, begin) if wanted is not None or begin else None
     last = None if wanted is None else max(wanted, default=-1)
     for number, raw in read_groups(path, groups, (*own.columns, *_MORE_COLUMNS)):
         if last is not None and number > last:
             return
-        if wanted is None or number in wanted:
+        if (wanted is None or number in wanted) and number >= begin:
             yield _rl_row(raw, path, number, own)
 
 
-def _groups_with(path: Path, wanted: Collection[int]) -> list[int]:
-    """Row groups in which wanted rows stand."""
+def _groups_with(path: Path, wanted: Collection[int] | None, begin: int) -> list[int]:
+    """Row groups in which wanted rows stand, from one on."""
     import pyarrow
     import pyarrow.parquet
 
@@ -154,11 +164,15 @@ def _groups_with(path: Path, wanted: Collection[int]) -> list[int]:
     except (pyarrow.ArrowException, OSError) as error:
         raise RecipeError(f"{path} is no readable parquet file ({error}); was its download cut off?") from error
     starts = [sum(sizes[:group]) for group in range(len(sizes) + 1)]
-    return [group for group, (start, end) in enumerate(pairwise(starts)) if any(start <= one < end for one in wanted)]
+    return [
+        group
+        for group, (start, end) in enumerate(pairwise(starts))
+        if end > begin and (wanted is None or any(start <= one < end for one in wanted))
+    ]
 
 
 def _rl_row(raw: Mapping[str, Any], path: Path, number: int, options: RowOptions) -> LookedRow:
-    source = raw.get("source")
+    source, licence, group = (_text_of(raw, name) for name in _MORE_COLUMNS)
     try:
         content = read_row(raw, file=str(path), row=number, options=options)
     except RowError as error:
@@ -169,8 +183,10 @@ def _rl_row(raw: Mapping[str, Any], path: Path, number: int, options: RowOptions
             row=number,
             kind="rl",
             data_source=data_source if isinstance(data_source, str) else "",
-            source=source if isinstance(source, str) else "",
             problems=(problem,),
+            source=source,
+            licence=licence,
+            group=group,
         )
     return LookedRow(
         file=str(path),
@@ -181,15 +197,22 @@ def _rl_row(raw: Mapping[str, Any], path: Path, number: int, options: RowOptions
         question_images=len(content.images),
         gold=content.gold,
         data_source=content.data_source,
-        source=source if isinstance(source, str) else "",
         extra={**content.extra, "item_id": content.item_id},
+        source=source,
+        licence=licence,
+        group=group,
     )
+
+
+def _text_of(raw: Mapping[str, Any], name: str) -> str:
+    value = raw.get(name)
+    return value if isinstance(value, str) else ""
 
 
 # ---- conversations ------------------------------------------------------------------------------------------------------
 
 
-def _conversations(path: Path, options: LookOptions, wanted: Collection[int] | None) -> Iterator[LookedRow]:
+def _conversations(path: Path, options: LookOptions, wanted: Collection[int] | None, begin: int) -> Iterator[LookedRow]:
     file = RowsFile(path, "sft")
     folders = (path.resolve().parent, path.resolve().parent.parent, *(Path(root) for root in options.image_roots))
     mended: set[str] = set()
@@ -199,21 +222,21 @@ def _conversations(path: Path, options: LookOptions, wanted: Collection[int] | N
                 mended.add(note)
                 detail = f"it has {note}, first at element {item.number}, and cold start reads one strict list; prepare it"
                 yield _broken(file, WHOLE_FILE, "no list of strict JSON", detail)
-        if wanted is not None and item.number not in wanted:
+        if (wanted is not None and item.number not in wanted) or item.number < begin:
             continue
         if item.problem:
             yield _broken(file, item.number, "element cannot be read", item.problem)
         else:
-            yield _conversation(item.value, path, item.number, folders)
+            yield _conversation(item.value, path, item.number, folders, options.by_ending)
 
 
-def _conversation(value: Any, path: Path, number: int, folders: tuple[Path, ...]) -> LookedRow:
+def _conversation(value: Any, path: Path, number: int, folders: tuple[Path, ...], by_ending: bool) -> LookedRow:
     said = [RowProblem(str(path), number, _kind_of(reason), reason) for reason in conversation_problems(value)]
     messages = _messages(value)
-    images, missing = _images(value, folders)
+    images, missing = _images(value, folders, by_ending)
     said += [RowProblem(str(path), number, kind, detail) for kind, detail in missing]
     more = {key: one for key, one in value.items() if key not in ("messages", "images")} if isinstance(value, dict) else {}
-    source = more.get("source")
+    source, licence, group = (_text_of(more, name) for name in _MORE_COLUMNS)
     asked = 0
     for message in messages:
         if message["role"] == "assistant":
@@ -226,9 +249,11 @@ def _conversation(value: Any, path: Path, number: int, folders: tuple[Path, ...]
         messages=messages,
         images=tuple(images),
         question_images=min(asked, len(images)),
-        source=source if isinstance(source, str) else "",
         extra=more,
         problems=tuple(said),
+        source=source,
+        licence=licence,
+        group=group,
     )
 
 
@@ -241,14 +266,14 @@ def _messages(value: Any) -> tuple[Mapping[str, str], ...]:
     )
 
 
-def _images(value: Any, folders: tuple[Path, ...]) -> tuple[list[ImageFile], list[tuple[str, str]]]:
+def _images(value: Any, folders: tuple[Path, ...], by_ending: bool) -> tuple[list[ImageFile], list[tuple[str, str]]]:
     given = value.get("images") if isinstance(value, dict) else None
     found: list[ImageFile] = []
     problems: list[tuple[str, str]] = []
     for path in given if isinstance(given, list) else ():
         if not isinstance(path, str) or not path or "\0" in path:
             continue  # the check of the text has said so
-        places = [folder / path for folder in folders]
+        places = places_by_ending(path, folders) if by_ending else (folder / path for folder in folders)
         place = next((one for one in places if one.is_file()), None)
         if place is None:
             problems.append(("image is missing", f"{path!r} is not there; looked in {', '.join(map(str, folders))}"))
@@ -258,6 +283,17 @@ def _images(value: Any, folders: tuple[Path, ...]) -> tuple[list[ImageFile], lis
         except OSError as error:
             problems.append(("image cannot be read", f"{place}: {error}"))
     return found, problems
+
+
+def places_by_ending(path: str, folders: tuple[Path, ...]) -> Iterator[Path]:
+    """Where an image may lie: its path below each folder, then without its first names. None is outside of them."""
+    parts = [part for part in PurePosixPath(path.replace("\\", "/")).parts if part not in ("/", ".")]
+    if ".." in parts:
+        return
+    if Path(path).is_absolute() and any(Path(path).is_relative_to(folder) for folder in folders):
+        yield Path(path)
+    for start in range(len(parts)):
+        yield from (folder.joinpath(*parts[start:]) for folder in folders)
 
 
 def _kind_of(reason: str) -> str:

@@ -35,7 +35,7 @@ def problems_of(files: Sequence[RowsFile], options: LookOptions, counts: Counter
     counts = counts if counts is not None else Counter()
     for file in files:
         seen = 0
-        for number, images, problems in in_threads(_checked, rows_of(file, options)):
+        for number, images, problems in in_threads(checked, rows_of(file, options)):
             if number != WHOLE_FILE:
                 seen += 1
                 counts["rows"] += 1
@@ -46,7 +46,13 @@ def problems_of(files: Sequence[RowsFile], options: LookOptions, counts: Counter
             yield RowProblem(str(file.path), WHOLE_FILE, "file is empty", "it holds no row; is it the right file?")
 
 
-def _checked(row: LookedRow) -> tuple[int, int, list[RowProblem]]:
+def checked(row: LookedRow, *, quickly: bool = False) -> tuple[int, int, list[RowProblem]]:
+    """The number of a row, the number of its images, and everything that is wrong with it.
+
+    Args:
+        row: Its images are decoded.
+        quickly: Believe plain images whose end says that they are whole.
+    """
     problems = list(row.problems)
     if row.data_source and row.messages:
         try:
@@ -54,15 +60,15 @@ def _checked(row: LookedRow) -> tuple[int, int, list[RowProblem]]:
         except LookupError as error:
             problems.append(RowProblem(row.file, row.row, "unknown data source", str(error)))
     for number, image in enumerate(row.images, start=1):
-        if (told := _image_problem(image)) is not None:
+        if (told := _image_problem(image, quickly)) is not None:
             detail = f"image {number} of {len(row.images)}: {told}; replace the file"
             problems.append(RowProblem(row.file, row.row, "image is broken", detail))
     return row.row, len(row.images), problems
 
 
-def _image_problem(image: ImageFile) -> str | None:
+def _image_problem(image: ImageFile, quickly: bool) -> str | None:
     try:
-        image.check()
+        image.check(quickly=quickly)
     except UnreadableImage as error:
         return str(error)
     return None
