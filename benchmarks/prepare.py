@@ -17,6 +17,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +88,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         source, store = Path(directory) / "rows.parquet", Path(directory) / "store"
-        size = write(source, int(options.gib * (1 << 30)), options.image_kib)
+        # In a process of its own: what a child of a large process takes counts as at least as much.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            size = pool.submit(write, source, int(options.gib * (1 << 30)), options.image_kib).result()
         started = time.perf_counter()
         shutil.copyfile(source, Path(directory) / "copy")
         copied_s = time.perf_counter() - started
