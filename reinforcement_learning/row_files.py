@@ -12,6 +12,7 @@ import contextlib
 import glob
 import hashlib
 import json
+import logging
 import mmap
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ import msgpack
 from agent.recipes import RecipeError
 from reinforcement_learning.rows import RowContent, RowOptions, read_row
 
+_log = logging.getLogger(__name__)
 _BATCH_BYTES = 16 << 20
 _MAX_BATCH_ROWS = 1024
 _READ_BYTES = 1 << 20
@@ -173,6 +175,8 @@ class RowStore:
         return read_row(self.raw(row), file=self._path, row=row, options=self._options)
 
     def _make(self) -> None:
+        _log.info("a copy of the rows of %s is made in %s, once; `deepeyes data prepare rl` makes a smaller one", self._path,
+                  self._data_path.parent)  # fmt: skip
         partial = self._data_path.with_name(f"{self._data_path.name}.{os.getpid()}.partial")
         ends: list[int] = []
         try:
