@@ -2,9 +2,9 @@
 
     python -m benchmarks.prepare [--gib 1] [--image-kib 512] [--quick]
 
-Writes a parquet file of images in one row group (held in memory until then), prepares it in a process of its own, and removes
-both. The images are JPEGs of a photograph's size; they are decoded unless `--quick` is given, which believes a JPEG that ends
-as one.
+Writes a parquet file of images in one row group (held in memory until then), prepares it in a process of its own, and
+removes both. The images are JPEGs of a photograph's size; they are decoded unless `--quick` is given, which believes a JPEG
+that ends as one.
 """
 
 from __future__ import annotations
