@@ -152,7 +152,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_set(tmp_path):
 def test_published_conversations_become_a_set_that_cold_start_reads_whole(tmp_path, capsys):
     rows = bad_conversations(tmp_path)
     # A comma too many, a byte order mark, and paths of the author's machine.
-    text = json.dumps([*rows, conversation(1, images=["/home/author/data/images/a.png", "images/b.jpg"])])
+    text = json.dumps([*rows, conversation(1, images=["/mnt/author/data/images/a.png", "images/b.jpg"])])
     (tmp_path / "json").mkdir()
     (tmp_path / "json/part_0.json").write_text(text[:-1] + ",\n]", encoding="utf-8-sig")
     (tmp_path / "json/part_1.jsonl").write_text(json.dumps(conversation(2)) + "\n\n" + json.dumps(conversation(3))[:-9])
