@@ -63,7 +63,7 @@ class SetCounts:
         self.first_dropped.setdefault(dropped["kind"], f"{dropped['file']}, row {dropped['row']}: {dropped['detail']}")
 
     def told(self) -> dict[str, Any]:
-        """As the manifest has it."""
+        """All counts, as plain values of JSON."""
         images = {
             f"{kind}_images": {
                 "count": len(self._pixels[kind]),
@@ -88,7 +88,7 @@ class SetCounts:
 
 
 def versions() -> dict[str, str]:
-    """Of what decides how rows and images are read."""
+    """The versions of what decides how rows and images are read."""
     return {name: importlib.metadata.version(name) for name in _VERSIONS}
 
 
