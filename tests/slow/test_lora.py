@@ -1,13 +1,16 @@
 """The path of qwen2_5_vl_3b_1gpu on a CPU: adapters are trained, and vLLM gets weights into which they are merged."""
 
 import json
+import shutil
 
 import pytest
 import yaml
 
+from deepeyes.cli import main as deepeyes
 from reinforcement_learning.plan import checkpoint_bytes
 from reinforcement_learning.recipe import RECIPES, load_recipe
 from tests.slow.conftest import train_tiny
+from tests.unit.data.test_look import BAD_ROWS, rl_row, write_rl
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -15,11 +18,26 @@ LORA = yaml.safe_load((RECIPES / "qwen2_5_vl_3b_1gpu.yaml").read_text())["verl"]
 
 
 @pytest.fixture(scope="module")
-def run(quickstart, sandbox_url, tmp_path_factory):
+def prepared(quickstart, tmp_path_factory):
+    """The quickstart's rows beside broken ones of other schemas, prepared: the trainer, which stops at a bad row, reads the set."""
+    directory = tmp_path_factory.mktemp("prepared")
+    source = directory / "in"
+    source.mkdir()
+    shutil.copy(quickstart.directory / "data/rl_train.parquet", source / "tiles.parquet")
+    for number, changes in enumerate(BAD_ROWS.values()):
+        write_rl(source / f"bad_{number}.parquet", [rl_row(**changes)])
+    deepeyes(["data", "prepare", "rl", str(source), "--out", str(directory / "store")])
+    manifest = json.loads((directory / "store/sets/rl/manifest.json").read_text())
+    assert sum(one["number"] for one in manifest["counts"]["dropped"].values()) == len(BAD_ROWS)
+    return directory / "store/sets/rl/rl.parquet"
+
+
+@pytest.fixture(scope="module")
+def run(quickstart, prepared, sandbox_url, tmp_path_factory):
     return train_tiny(
         tmp_path_factory.mktemp("lora") / "run", sandbox_url,
         f"run.model={quickstart.directory / 'models/sft'}",
-        f"run.train_files=['{quickstart.directory / 'data/rl_train.parquet'}']",
+        f"run.train_files=['{prepared}']", "run.on_bad_rows=stop",
         f"verl.actor_rollout_ref.model={json.dumps(LORA)}",
         # Large enough that vLLM without the adapters would be another model.
         "verl.actor_rollout_ref.actor.optim={lr: 3.0e-3, lr_warmup_steps: 0, weight_decay: 0.0}",

@@ -18,7 +18,7 @@ from PIL import Image
 
 from agent.image_library import ImageLibrary
 from cold_start.check_data import conversation_problems
-from cold_start.prepare_data import read_sources
+from cold_start.prepare_data import examine_data, read_sources
 from cold_start.recipe import DataSettings
 from data.look.files import data_files
 from data.look.rows import LookOptions
@@ -175,6 +175,25 @@ def test_published_conversations_become_a_set_that_cold_start_reads_whole(tmp_pa
     assert (counts["question_images"]["count"], counts["tool_images"]["count"]) == (3, 3)
     assert counts["rows_by_licence"] == {"cc-by-4.0": 3}
     assert sum(one["number"] for one in counts["dropped"].values()) == 8
+
+
+def test_llama_factory_drops_nothing_of_a_prepared_set(toy, tmp_path):
+    from cold_start.llama_factory import Pipeline
+    from tests.unit.cold_start.test_cold_start import settings_for
+
+    rows = json.loads((toy / "data/sft.json").read_text())
+    with_images = next(row for row in rows if row["images"])
+    broken = [with_images | {"images": "a.png"}, with_images | {"images": [None]}, {"messages": []}]
+    (tmp_path / "cut.png").write_bytes((toy / "data" / with_images["images"][0]).read_bytes()[:-60])
+    broken.append(with_images | {"images": ["cut.png", *with_images["images"][1:]]})
+    text = json.dumps([*rows[:20], *broken])
+    (tmp_path / "part.json").write_text("\ufeff" + text[:-1] + ",]")
+    store = tmp_path / "store"
+    assert run("prepare", "sft", tmp_path / "part.json", "--image-root", toy / "data", "--out", store) == 0
+    path = store / "sets/sft/sft.json"
+    settings = settings_for(toy / "models/base")
+    examined = examine_data(DataSettings(files=(str(path),)), settings, load_encoder=lambda: Pipeline(settings))
+    assert (len(examined.num_tokens), examined.problems) == (20, [])
 
 
 @pytest.mark.parametrize("path", ["../secret.png", "images/../../secret.png", "{outside}/secret.png"])
