@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument("--direct", type=float, default=0.8, help="answers at once where no tool is needed (%(default)s)")
     parser.add_argument("--guess", type=float, default=0.2, help="answers at once where one is (%(default)s)")
     parser.add_argument("--sft", type=int, default=1600, help="conversations (%(default)s)")
-    parser.add_argument("--sft-steps", type=int, default=320, help="of 16 conversations (%(default)s)")
+    parser.add_argument("--sft-steps", type=int, default=350, help="of 16 conversations (%(default)s)")
     parser.add_argument("--rl-steps", type=int, default=24, help="of 64 rollouts (%(default)s)")
     parser.add_argument("rl_option", nargs="*", metavar="NAME=VALUE", help="further values of the RL recipe")
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """One coloured mark on a board, legible at once or only in a crop; the question does not tell which.
 
-A large mark is a plain square. A small one is 40 px wide, in the middle of a grey plate of the same size: its colour stands
+A large mark is a plain square. A small one is 40 px wide, in the middle of a grey plate of 96 px: its colour stands
 in dots so fine that the board at the model's size shows their mean, which is the plate's grey for every colour; in a crop
 of one dot it is plain to see. All of it lies under noise of blocks as large as a pixel of the shrunken
 board.
@@ -32,8 +32,9 @@ DOT_PX = 4
 SHOWN_PX = 56
 _DOTS = 5
 SMALL_PX = _DOTS * _BLOCK_PX
+_PLATE_PX = 96
 _BACKGROUND = (228, 228, 228)
-_MEAN = (122, 112, 92)
+_MEAN = (176, 176, 176)
 """Of every small mark: a quarter of it has the colour, the rest makes up for it."""
 _FADING = (0.4, 0.8, 1.0, 0.8, 0.4)
 """Strength of the dots from one edge to the other: a sudden end would show in the shrunken board."""
@@ -68,7 +69,7 @@ class Mark:
     """Of its middle; a multiple of 8, as is `y`."""
     y: int
     size_px: int
-    """Of the plain square, or of the plate."""
+    """Of the plain square."""
     is_small: bool
     noise_seed: int
 
@@ -80,18 +81,19 @@ class Mark:
     def board(self, colour: tuple[int, int, int]) -> Image.Image:
         """The board with the mark in a colour."""
         board = Image.new("RGB", (BOARD_PX, BOARD_PX), _BACKGROUND)
-        left, top = self.x - self.size_px // 2, self.y - self.size_px // 2
-        board.paste(_MEAN if self.is_small else colour, (left, top, left + self.size_px, top + self.size_px))
+        size_px = _PLATE_PX if self.is_small else self.size_px
+        left, top = self.x - size_px // 2, self.y - size_px // 2
+        board.paste(_MEAN if self.is_small else colour, (left, top, left + size_px, top + size_px))
         if self.is_small:
             half = SMALL_PX // 2 + _BLOCK_PX // 2
             board.paste(_dotted(colour), (self.x - half, self.y - half))
-        self._add_noise(board, left, top)
+        self._add_noise(board, left, top, size_px)
         return board
 
-    def _add_noise(self, board: Image.Image, left: int, top: int) -> None:
+    def _add_noise(self, board: Image.Image, left: int, top: int, size_px: int) -> None:
         """Shift the colour of each block of the mark, and of two blocks around it, which the shrinking mixes with it."""
         margin = 2 * _BLOCK_PX
-        box = (left - margin, top - margin, left + self.size_px + margin, top + self.size_px + margin)
+        box = (left - margin, top - margin, left + size_px + margin, top + size_px + margin)
         blocks = (box[2] - box[0]) // _BLOCK_PX
         shifts = random.Random(self.noise_seed).choices(range(2 * _NOISE + 1), k=3 * blocks**2)
         noise = Image.frombytes("RGB", (blocks, blocks), bytes(shifts))
