@@ -199,13 +199,16 @@ async def peer(url: str, rounds: int, image: bytes) -> list[str]:
     init = f"import base64, io\nfrom PIL import Image\nimage_1 = Image.open(io.BytesIO(base64.b64decode({picture!r})))"
     async with httpx.AsyncClient(timeout=300) as http:
 
-        async def run(session_id: str, code: str, timeout_s: float = 60.0) -> None:
-            await http.post(url, json={"session_id": session_id, "code": code, "timeout": timeout_s})
+        async def run(session_id: str, code: str, timeout_s: float = 60.0) -> str:
+            response = await http.post(url, json={"session_id": session_id, "code": code, "timeout": timeout_s})
+            return response.raise_for_status().text
 
         session_id = uuid.uuid4().hex
         few = max(3, rounds // 4)
         lines = [row(f"{name}: first cell with a 3 MP image", await timed(lambda: run(uuid.uuid4().hex, init), few))]
         await run(session_id, init)
+        if "2048" not in (said := await run(session_id, "print(image_1.size)")):  # an error is quick, and no figure
+            raise SystemExit(f"{url} does not keep an image from one cell to the next; it said {said[:300]}")
         lines.append(row(f"{name}: no-op cell, 1 client", await timed(lambda: run(session_id, "1"), few)))
         lines.append(row(f"{name}: crop and plt.show()", await timed(lambda: run(session_id, _PLOT), few)))
         ids = [uuid.uuid4().hex for _ in range(_CLIENTS)]
