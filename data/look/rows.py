@@ -220,7 +220,8 @@ def _conversations(path: Path, options: LookOptions, wanted: Collection[int] | N
         for note in item.mended:
             if note not in (*mended, BYTE_ORDER_MARK) and wanted is None:
                 mended.add(note)
-                detail = f"it has {note}, first at element {item.number}, and cold start reads one strict list; prepare it"
+                where = f"it has {note}, first at element {item.number}"
+                detail = f"{where}, and cold start reads one strict list; `deepeyes data prepare sft` mends that"
                 yield _broken(file, WHOLE_FILE, "no list of strict JSON", detail)
         if (wanted is not None and item.number not in wanted) or item.number < begin:
             continue
