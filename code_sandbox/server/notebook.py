@@ -189,6 +189,8 @@ def _report_interrupts_in_a_line(shell: Any) -> None:
             shell._showtraceback(kind, value, [f"KeyboardInterrupt: {value}"])
         else:
             render(exc_tuple, *arguments, **options)
+            if isinstance(value, PermissionError) and str(value.filename).startswith("/tmp/"):  # noqa: S108 - only read
+                print(f"[/tmp cannot be written to here; {os.getcwd()} can, and what `tempfile` makes]", file=sys.stderr)
 
     shell.showtraceback = showtraceback
 

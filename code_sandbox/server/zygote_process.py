@@ -103,6 +103,11 @@ def _become_session(backend: str, request: SessionRequest) -> NoReturn:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     from ipykernel.kernelapp import IPKernelApp
 
+    # IPython copies this file where it is not there, with its mode, and without namespaces no session may set one.
+    startup = os.path.join(os.environ["IPYTHONDIR"], "profile_default", "startup")
+    os.makedirs(startup, exist_ok=True)
+    with open(os.path.join(startup, "README"), "w"):
+        pass
     IPKernelApp.launch_instance(
         argv=[
             f"--IPKernelApp.connection_file={request.connection_file}",

@@ -6,6 +6,7 @@ import pytest
 
 from code_sandbox.client import SandboxClient
 from code_sandbox.server import fonts
+from serving.processes import sandbox_server
 from tests.conftest import png
 
 pytestmark = pytest.mark.services
@@ -152,3 +153,18 @@ async def test_chinese_text_in_a_figure_has_glyphs_of_its_own(session, setting):
         timeout_s=60,
     )
     assert (result.result, result.stderr) == ("([True, True, True], False)", "")
+
+
+@pytest.mark.parametrize("backend", ["fork", "jupyter"])
+async def test_without_namespaces_cells_run_and_tmp_that_cannot_be_written_to_is_said(redis_url, tmp_path, backend):
+    arguments = ("--require-level", "0", "--backend", backend, "--without", "namespaces", "--spare-kernels", "1")
+    with sandbox_server(tmp_path, redis_url, arguments=arguments) as url:
+        async with SandboxClient(url) as client:
+            session = await client.open([png(30, 20)])
+            shown = await session.execute("image_1.crop((0, 0, 9, 9))")
+            refused = await session.execute("image_1.save('/tmp/crop.png')")
+            saved = await session.execute("image_1.save('crop.png'); import os; os.path.exists('crop.png')")
+    assert [(image.width_px, image.height_px) for image in shown.images] == [(9, 9)]
+    assert refused.error.name == "PermissionError"
+    assert "[/tmp cannot be written to here; " in refused.stderr
+    assert saved.result == "True"
