@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from code_sandbox.server import fonts
@@ -190,7 +191,7 @@ def _report_interrupts_in_a_line(shell: Any) -> None:
         else:
             render(exc_tuple, *arguments, **options)
             if isinstance(value, PermissionError) and str(value.filename).startswith("/tmp/"):  # noqa: S108 - only read
-                print(f"[/tmp cannot be written to here; {os.getcwd()} can, and what `tempfile` makes]", file=sys.stderr)
+                print(f"[/tmp cannot be written to here; {Path.cwd()} can, and what `tempfile` makes]", file=sys.stderr)
 
     shell.showtraceback = showtraceback
 
