@@ -1,8 +1,8 @@
 """One coloured mark on a board, legible at once or only in a crop; the question does not tell which.
 
-A large mark is a plain square. A small one is 40 px wide: its colour stands in dots so fine that the board at the model's
-size shows their mean, which is the background's grey for every colour; in a crop of one dot it is plain to see. Both lie
-under noise of blocks as large as a pixel of the shrunken board.
+A large mark is a plain square. A small one is 40 px wide, in the middle of a grey plate: its colour stands in dots so
+fine that the board at the model's size shows their mean, which is the plate's grey for every colour; in a crop of one dot it
+is plain to see. All of it lies under noise of blocks as large as a pixel of the shrunken board.
 
 The label's rule, `separation`: boards that differ in nothing but the colour are shrunk as they are for the model; the
 distance between the two, in standard deviations of the noise, says how well the best of all observers could tell them
@@ -31,11 +31,10 @@ DOT_PX = 4
 SHOWN_PX = 56
 _DOTS = 5
 SMALL_PX = _DOTS * _BLOCK_PX
-_NOISY_PX = 96
-"""Of what lies under noise with a small mark, and shows where it is."""
-_BACKGROUND = (128, 128, 128)
-"""The mean of every small mark, too: a quarter of it has the colour, the rest makes up for it. It is a middle grey because
-the tiny model learns late to see a colour that differs from the background in one channel alone, as yellow on white does."""
+_PLATE_PX = 96
+_BACKGROUND = (228, 228, 228)
+_MEAN = (176, 176, 176)
+"""Of every small mark: a quarter of it has the colour, the rest makes up for it."""
 _FADING = (0.4, 0.8, 1.0, 0.8, 0.4)
 """Strength of the dots from one edge to the other: a sudden end would show in the shrunken board."""
 _NOISE = 24
@@ -58,7 +57,7 @@ class _Level:
     """Whether the question says where the mark is."""
 
 
-_LEVELS = {1: _Level(4, 208, 224, True), 2: _Level(5, 128, 112, False), 3: _Level(6, 96, 56, False)}
+_LEVELS = {1: _Level(3, 208, 224, True), 2: _Level(5, 128, 112, False), 3: _Level(6, 96, 56, False)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +80,12 @@ class Mark:
     def board(self, colour: tuple[int, int, int]) -> Image.Image:
         """The board with the mark in a colour."""
         board = Image.new("RGB", (BOARD_PX, BOARD_PX), _BACKGROUND)
-        size_px = _NOISY_PX if self.is_small else self.size_px
+        size_px = _PLATE_PX if self.is_small else self.size_px
         left, top = self.x - size_px // 2, self.y - size_px // 2
+        board.paste(_MEAN if self.is_small else colour, (left, top, left + size_px, top + size_px))
         if self.is_small:
             half = SMALL_PX // 2 + _BLOCK_PX // 2
             board.paste(_dotted(colour), (self.x - half, self.y - half))
-        else:
-            board.paste(colour, (left, top, left + size_px, top + size_px))
         self._add_noise(board, left, top, size_px)
         return board
 
@@ -108,8 +106,8 @@ def _dotted(colour: tuple[int, int, int]) -> Image.Image:
     for row, high in enumerate(_FADING):
         for column, wide in enumerate(_FADING):
             strength, x, y = high * wide, column * _BLOCK_PX, row * _BLOCK_PX
-            dot = tuple(round(mean + strength * (level - mean)) for mean, level in zip(_BACKGROUND, colour, strict=True))
-            rest = tuple(round((4 * mean - level) / 3) for mean, level in zip(_BACKGROUND, dot, strict=True))
+            dot = tuple(round(mean + strength * (level - mean)) for mean, level in zip(_MEAN, colour, strict=True))
+            rest = tuple(round((4 * mean - level) / 3) for mean, level in zip(_MEAN, dot, strict=True))
             mark.paste(rest, (x, y, x + _BLOCK_PX, y + _BLOCK_PX))
             mark.paste(dot, (x + margin, y + margin, x + margin + DOT_PX, y + margin + DOT_PX))
     return mark
