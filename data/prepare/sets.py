@@ -62,8 +62,10 @@ def prepare_set(
     key = {
         "kind": settings.kind,
         "sources": {_unique(file.path, files): file_checksum(file.path) for file in files},
-        "settings": {"names": asdict(settings.names), "quickly": settings.quickly},
-    }
+        "settings": {
+            "names": asdict(settings.names), "quickly": settings.quickly, "image_roots": list(settings.image_roots),
+        },
+    }  # fmt: skip
     library = _library(store)
     with folder.begun(key) as is_open:
         if not is_open:

@@ -108,6 +108,8 @@ def test_a_set_that_is_done_is_not_written_again_and_another_is_not_written_over
     write_rows(tmp_path / "other.parquet", [rl_row(9)])
     assert run("prepare", "rl", tmp_path / "other.parquet", "--out", store) == 1
     assert "made from other files or settings (sources); give another --name" in capsys.readouterr().err
+    assert run("prepare", "rl", tmp_path / "in.parquet", "--image-root", tmp_path, "--out", store) == 1
+    assert "made from other files or settings (settings)" in capsys.readouterr().err
     assert run("prepare", "rl", tmp_path / "other.parquet", "--out", store, "--name", "more") == 0
     assert manifest_of(store, "more")["counts"]["rows"] == 1
     # A prepared set is a source like any other.
