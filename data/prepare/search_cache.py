@@ -41,7 +41,8 @@ def prepare_search_cache(
         raise PrepareError(f"{', '.join(sources)}: expected the JSON file of the cache; data/README.md says where to get it")
     path = Path(sources[0])
     folder = SetFolder(store, name)
-    key = {"kind": "search-cache", "sources": {path.name: file_checksum(path)}, "settings": {"image_roots": list(image_roots)}}
+    settings = {"image_roots": list(image_roots)}
+    key = {"kind": "search-cache", "sources": {path.name: file_checksum(path)}, "settings": settings}
     try:
         library = open_library(store)
         cache = json.loads(path.read_text(encoding="utf-8-sig"))
