@@ -196,7 +196,8 @@ async def peer(url: str, rounds: int, image: bytes) -> list[str]:
     """Another server: its first cell carries the image, as its clients do it."""
     name = url.rsplit("/", 1)[1]
     picture = base64.b64encode(image).decode()
-    init = f"import base64, io\nfrom PIL import Image\nimage_1 = Image.open(io.BytesIO(base64.b64decode({picture!r}))).convert('RGB')"
+    init = f"import base64, io\nfrom PIL import Image\ndata = io.BytesIO(base64.b64decode({picture!r}))\n"
+    init += "image_1 = Image.open(data).convert('RGB')\ndel data"
     async with httpx.AsyncClient(timeout=300) as http:
 
         async def run(session_id: str, code: str, timeout_s: float = 60.0) -> str:
