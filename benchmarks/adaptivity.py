@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -197,6 +198,9 @@ def main() -> None:
     parser.add_argument("--rl-steps", type=int, default=24, help="of 64 rollouts (%(default)s)")
     parser.add_argument("rl_option", nargs="*", metavar="NAME=VALUE", help="further values of the RL recipe")
     options = parser.parse_args()
+    # A kill from outside cleans up like Ctrl-C, which a shell that started us in the background has had ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     plan = Plan(
         turn_cost=options.turn_cost,
         control=options.control,

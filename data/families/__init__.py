@@ -69,7 +69,7 @@ class Family:
     draw: Callable[[random.Random, int, str], Question]
     """(generator, level, split of `SPLITS`) -> a question."""
     tools: tuple[str, ...] = (PYTHON,)
-    max_turns: int = 2
+    num_replies: int = 2
     """Replies of the longest demonstration."""
     pages: Callable[[int], list[WebResult]] | None = None
     """level -> what its local search index holds."""

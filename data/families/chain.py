@@ -75,6 +75,6 @@ FAMILY = Family(
     title="Keeper of a station whose code is on a board (synthetic)",
     draw=draw,
     tools=("python", "search"),
-    max_turns=3,
+    num_replies=3,
     pages=pages,
 )

@@ -69,7 +69,7 @@ def test_the_calls_of_a_question_lead_to_its_answer(name, level, tmp_path):
     )
     for question in questions(family, "benchmark", 12, seed=1, level=level):
         seen = runner.run(question.calls, question.image)
-        assert len(seen) < family.max_turns
+        assert len(seen) < family.num_replies
         assert {call.name for call in question.calls} <= set(family.tools)
         assert question.answer in question.others or not question.tool_needed
         if name != "mark":  # what a crop shows is not text
