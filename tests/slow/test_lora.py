@@ -6,7 +6,7 @@ import shutil
 import pytest
 import yaml
 
-from deepeyes.cli import main as deepeyes
+from data.prepare.command import main as prepare
 from reinforcement_learning.plan import checkpoint_bytes
 from reinforcement_learning.recipe import RECIPES, load_recipe
 from tests.slow.conftest import train_tiny
@@ -26,7 +26,7 @@ def prepared(quickstart, tmp_path_factory):
     shutil.copy(quickstart.directory / "data/rl_train.parquet", source / "tiles.parquet")
     for number, changes in enumerate(BAD_ROWS.values()):
         write_rl(source / f"bad_{number}.parquet", [rl_row(**changes)])
-    deepeyes(["data", "prepare", "rl", str(source), "--out", str(directory / "store")])
+    prepare(["rl", str(source), "--out", str(directory / "store")])
     manifest = json.loads((directory / "store/sets/rl/manifest.json").read_text())
     assert sum(one["number"] for one in manifest["counts"]["dropped"].values()) == len(BAD_ROWS)
     return directory / "store/sets/rl/rl.parquet"
