@@ -78,7 +78,11 @@ GROUPS: dict[str, list[str]] = {
 
 _USAGE = "a magic used wrongly is an error here; ipykernel writes it to stderr and calls the cell fine"
 _PAGER = "help is shown as text here; ipykernel sends it to a pager, which is no part of a cell's output"
+_LOOP = "a kernel's cells run inside an event loop; here one runs only for a cell that awaits"
 DIFFERENT = {
+    "import asyncio\nasync def h(): return 5\nasyncio.run(h())": _LOOP,
+    "import asyncio\nasync def h(): return 5\nasyncio.get_event_loop().run_until_complete(h())": _LOOP,
+    "import asyncio\nasync def h(): return 5\nasyncio.create_task(h()).done()": _LOOP,
     "raise ExceptionGroup('both', [ValueError(1), TypeError(2)])": "an error here; ipykernel prints it and calls the cell fine",
     "cv2.imread('/no/such') is None": "what C code writes is part of this cell here; with ipykernel it may come later or not at all",
     "%env NO_SUCH": _USAGE,
