@@ -1,11 +1,15 @@
 """Does RL teach a model to use its tool where it is needed, and only there? On two CPU cores, through the real stack.
 
-    python -m benchmarks.adaptivity [--seeds 0,1,2] [--turn-cost 0.05] [--control] [--direct 0.8] [--guess 0.2]
+    python -m benchmarks.adaptivity [--seeds 0,1,2] [--turn-cost 0.2] [--control] [--direct 0.8] [--guess 0.2]
 
 One seed: questions of the family `mark` (data/families/mark.py), a model of one million parameters, cold start with
-LLaMA-Factory, GRPO with verl, Ray, vLLM and the sandbox, and 200 held-out questions asked after each. Adaptivity is the
-tool rate where a crop is needed minus that where none is. `--control` trains a second time from the same cold start,
-without a cost. What is finished is not run again.
+LLaMA-Factory, GRPO with verl, Ray, vLLM and the sandbox, and 200 held-out questions asked (greedily) after each. Adaptivity
+is the tool rate where a crop is needed minus that where none is. The rollouts of training, which are sampled, are counted
+beside it, those of the first and of the last steps. `--control` trains a second time from the same cold start, without a
+cost. What is finished is not run again.
+
+Advantages are not divided by the deviation of their group (`verl.algorithm.norm_adv_by_std_in_grpo=true` brings that back):
+in a group that is all right any cost would have full strength, and a lucky guess would outweigh the wrong ones.
 """
 
 from __future__ import annotations
@@ -18,11 +22,13 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from agent.records import RolloutHead
+from agent.trajectory import RecordReader, record_files
 from data.families import load_family
 from data.families._demonstrations import DirectShares
 from data.families._files import Amounts, write_family
@@ -32,6 +38,8 @@ from serving import processes
 
 _TIMEOUT_S = 3600.0
 _IMAGE_MAX_PIXELS = 12_544
+_KINDS = ("crop", "direct")
+_COUNTED_STEPS = 3
 _SANDBOX_ARGUMENTS = ("--max-sessions", "128", "--spare-kernels", "48", "--require-level", "0")
 
 
@@ -95,6 +103,7 @@ class SeedRun:
             self._once(f"rl {short}", partial(self._rl, short, cost))
             self._once(f"eval {short}", partial(self._eval, short))
             measured[name] = self._measured(short)
+            measured |= self._sampled(name, short)
         return measured
 
     def _once(self, name: str, work: Callable[[], None]) -> None:
@@ -128,7 +137,7 @@ class SeedRun:
                 "reinforcement_learning.train", "--recipe", "tiny_cpu", f"run.directory={run}",
                 f"verl.data.seed={self._seed}", f"verl.actor_rollout_ref.rollout.seed={self._seed}",
                 f"agent.reward.turn_cost={cost}", f"verl.trainer.total_training_steps={self._plan.rl_steps}",
-                *self._plan.rl_options, log=name, CODE_SANDBOX_URL=url,
+                "verl.algorithm.norm_adv_by_std_in_grpo=false", *self._plan.rl_options, log=name, CODE_SANDBOX_URL=url,
             )  # fmt: skip
         target = self._folder / "models" / name
         shutil.rmtree(target, ignore_errors=True)
@@ -147,11 +156,29 @@ class SeedRun:
         summary = read_summary(self._folder / "eval" / name)
         if summary.not_evaluated:
             raise RuntimeError(f"{summary.not_evaluated} items of {name} were not evaluated; see {self._folder}/eval/{name}")
-        kinds = {kind: summary.categories[kind] for kind in ("crop", "direct")}
+        kinds = {kind: summary.categories[kind] for kind in _KINDS}
         return Measured(
             {kind: found.accuracy or 0.0 for kind, found in kinds.items()},
             {kind: found.tool_rate or 0.0 for kind, found in kinds.items()},
         )
+
+    def _sampled(self, name: str, short: str) -> dict[str, Measured]:
+        """The rollouts of the first and of the last steps."""
+        heads = [
+            head for path in record_files(self._folder / short / "rollouts") for _, head in RecordReader(path).heads()
+        ]
+        last = self._plan.rl_steps
+        parts = {
+            f"{name}, sampled in steps 1 to {_COUNTED_STEPS}": range(1, _COUNTED_STEPS + 1),
+            f"{name}, sampled in steps {last - _COUNTED_STEPS + 1} to {last}": range(last - _COUNTED_STEPS + 1, last + 1),
+        }
+        return {
+            part: Measured(
+                {kind: _share(heads, steps, kind, lambda head: bool(head.facts.correct)) for kind in _KINDS},
+                {kind: _share(heads, steps, kind, lambda head: bool(head.tools)) for kind in _KINDS},
+            )
+            for part, steps in parts.items()
+        }
 
     @contextlib.contextmanager
     def _sandbox(self) -> Iterator[str]:
@@ -169,6 +196,12 @@ class SeedRun:
     def _program(self, command: list[str], log: str, **env: str) -> None:
         path = self._folder / "logs" / f"{log}.log"
         processes.run(command, log=path, env=self._env | env, timeout_s=_TIMEOUT_S)
+
+
+def _share(heads: Sequence[RolloutHead], steps: range, kind: str, holds: Callable[[RolloutHead], bool]) -> float:
+    """Of the rollouts of some steps to questions of a kind: of how many something holds."""
+    found = [holds(head) for head in heads if head.facts.step in steps and head.facts.category == kind]
+    return sum(found) / len(found) if found else 0.0
 
 
 def _rows(seed: int, measured: dict[str, Measured]) -> list[list[str]]:
@@ -189,13 +222,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/adaptivity"), help="folder of the runs (%(default)s)")
-    parser.add_argument("--turn-cost", type=float, default=0.05, help="off a right answer, a turn (%(default)s)")
+    parser.add_argument("--turn-cost", type=float, default=0.2, help="off a right answer, a turn (%(default)s)")
     parser.add_argument("--control", action="store_true", help="train without a cost as well")
     parser.add_argument("--direct", type=float, default=0.8, help="answers at once where no tool is needed (%(default)s)")
     parser.add_argument("--guess", type=float, default=0.2, help="answers at once where one is (%(default)s)")
-    parser.add_argument("--sft", type=int, default=1600, help="conversations (%(default)s)")
+    parser.add_argument("--sft", type=int, default=1200, help="conversations (%(default)s)")
     parser.add_argument("--sft-steps", type=int, default=350, help="of 16 conversations (%(default)s)")
-    parser.add_argument("--rl-steps", type=int, default=24, help="of 64 rollouts (%(default)s)")
+    parser.add_argument("--rl-steps", type=int, default=12, help="of 64 rollouts (%(default)s)")
     parser.add_argument("rl_option", nargs="*", metavar="NAME=VALUE", help="further values of the RL recipe")
     options = parser.parse_args()
     # A kill from outside cleans up like Ctrl-C, which a shell that started us in the background has had ignored.
