@@ -41,8 +41,9 @@ def test_a_long_text_is_no_structure_whatever_it_holds(text):
         b"[" + b'"",' * 10_000_000 + b"1]",
         b"[" * 40_000_000,
         b"{" + b'"a":1,' * 1_000_000 + b'"a":1}',
+        b'"' + b"\\u0041" * 4_000_000 + b'"',
     ],
-    ids=["lists", "numbers", "after an escape", "texts", "a nest", "names"],
+    ids=["lists", "numbers", "after an escape", "texts", "a nest", "names", "a text of escapes"],
 )
 def test_a_message_of_millions_of_values_is_refused_before_it_is_read(data):
     with pytest.raises(TooMuch, match="more than 300,000 values"):
