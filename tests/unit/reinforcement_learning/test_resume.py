@@ -200,7 +200,7 @@ def test_every_start_of_a_run_logs_to_the_same_wandb_run(tmp_path, monkeypatch):
 
 
 def test_real_wandb_goes_on_with_the_same_run(tmp_path, monkeypatch):
-    wandb = pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb", reason="needs wandb: bash scripts/setup.sh")
     for name in ("WANDB_RUN_ID", "WANDB_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
