@@ -214,4 +214,5 @@ def test_real_wandb_goes_on_with_the_same_run(tmp_path, monkeypatch):
             ids.append(run.id)
             run.finish()
     assert len(set(ids)) == 1
-    assert all(path.name.endswith(ids[0]) for path in (tmp_path / "wandb").glob("offline-run-*"))
+    # wandb puts a number behind the second of two that begin within one second.
+    assert all(ids[0] in path.name for path in (tmp_path / "wandb").glob("offline-run-*"))
