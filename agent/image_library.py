@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import uuid
 from pathlib import Path
+
+from agent.files import write_whole
 
 _FORMAT = 1
 _NAME = re.compile(r"[0-9a-f]{64}")
@@ -37,27 +37,32 @@ class ImageLibrary:
             raise ValueError(f"{name[:80]!r} names no image of a store; expected the 64 hex digits of its sha256")
         return self.root / "images" / name[:2] / name
 
-    def put(self, data: bytes) -> str:
-        """Keep a file, unless it is there; its name.
+    def has(self, name: str, num_bytes: int | None = None) -> bool:
+        """Whether an image is there.
+
+        Args:
+            name: Its sha256.
+            num_bytes: How long it is, where that is known: another length is what a power cut left.
+        """
+        try:
+            size = self.path(name).stat().st_size
+        except OSError:
+            return False
+        return num_bytes is None or size == num_bytes
+
+    def put(self, data: bytes, *, durable: bool = True) -> str:
+        """Keep a file, unless it is there; its name. Any number of processes on any number of machines may do so at once.
+
+        Args:
+            data: The file's bytes.
+            durable: Be safe from a loss of power, which `prepare` promises and a recording need not.
 
         Raises:
-            OSError: There is no room.
+            NotWritten: There is no room, or the store cannot be written to.
         """
         name = hashlib.sha256(data).hexdigest()
-        path = self.path(name)
-        if path.exists() and path.stat().st_size == len(data):  # another size is what a power cut left
-            return name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{name}.{os.getpid()}.{uuid.uuid4().hex[:6]}.partial")
-        try:
-            with partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.chmod(0o444)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        if not self.has(name, len(data)):
+            write_whole(self.path(name), data, durable=durable, mode=0o444)
         return name
 
     def get(self, name: str) -> bytes:
@@ -85,10 +90,7 @@ def open_library(store: Path) -> ImageLibrary:
     try:
         said = json.loads(note.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        store.mkdir(parents=True, exist_ok=True)
-        partial = note.with_name(f".{note.name}.{os.getpid()}.{uuid.uuid4().hex[:6]}.partial")
-        partial.write_text(json.dumps({"format": _FORMAT}), encoding="utf-8")
-        partial.replace(note)
+        write_whole(note, json.dumps({"format": _FORMAT}))
         return ImageLibrary(store)
     except ValueError as error:
         raise ValueError(f"{note} is no JSON ({error}); write {json.dumps({'format': _FORMAT})} if it is a store") from error

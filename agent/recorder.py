@@ -19,6 +19,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.episode import Episode
+from agent.record_images import IN_DATA, RecordImages
 from agent.records import RolloutFacts
 from agent.trajectory import TrajectoryWriter
 
@@ -39,6 +40,9 @@ class RecordSettings(BaseModel):
     max_pixels: int | None = Field(None, ge=1024)
     """Of an image, width times height; of a larger one a JPEG of at most so many is kept. None keeps every image as it is: a
     crop of 2 megapixels is a PNG of 3.4 MB."""
+    images: str = IN_DATA
+    """Where images that are new are kept: `data`, in the store (`deepeyes data prepare`) that the run's data lies in, if it
+    does and the store can be written to; `run`, beside the records, with which they are deleted; or the folder of a store."""
     patience_s: float = Field(300.0, gt=0)
     """How long a rollout waits for its record to be written, in seconds; then it goes on, and the record may be lost."""
 
@@ -49,7 +53,8 @@ class Recorder:
     Args:
         directory: Shared by all of a run's processes; each has a file of its own there.
         settings: What is recorded.
-        images: Of agent.trajectory.TrajectoryWriter.
+        run_store: Of agent.record_images.RecordImages.
+        store: Of the same.
         announce: Is told when records are lost, once a minute at most; a log entry by default.
     """
 
@@ -58,10 +63,14 @@ class Recorder:
         directory: Path,
         settings: RecordSettings,
         *,
-        images: Path | None = None,
+        run_store: Path | None = None,
+        store: Path | None = None,
         announce: Callable[[str], None] = _log.warning,
     ) -> None:
-        self._writer = TrajectoryWriter(directory, shared=True, images=images, max_pixels=settings.max_pixels)
+        images = RecordImages(
+            directory, fanned=True, run_store=run_store, store=store, max_pixels=settings.max_pixels, say=announce
+        )
+        self._writer = TrajectoryWriter(directory, shared=True, images=images)
         self._directory, self._settings, self._announce = directory, settings, announce
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recorder")
         self._late: Future[None] | None = None

@@ -2,8 +2,7 @@
 
     <directory>/episodes.jsonl            written by one process at a time, or
     <directory>/episodes-<writer>.jsonl   by many on several nodes, each its own: appending to one file is not atomic on NFS
-    <directory>/images/<sha256>           or <first two digits>/<sha256>; what a store of the run has is not written again
-    <directory>/previews/<sha256>         instead of an image that was too large to be recorded as it is
+    <directory>/images/<sha256>, …        where else they lie: agent/record_images.py
 
 Reading gives back an equal episode, but for images of which only a preview was kept. A head is read without its episode, and
 an episode without its images, which are read when they are asked for. A last line that a kill cut off is skipped; any other
@@ -15,7 +14,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import re
 import socket
 import uuid
 from collections.abc import Callable, Iterator
@@ -25,16 +23,13 @@ from typing import IO, TypeVar
 
 from agent.episode import Episode
 from agent.episode_rows import NewerRecord, UnreadableRecord
-from agent.images import ImageFile, UnreadableImage, preview
 from agent.lines import Line, bounded_lines
 from agent.messages import Message
+from agent.record_images import RecordedImage, RecordImages
 from agent.records import Rollout, RolloutFacts, RolloutHead, parse_head, parse_rollout, to_line
 
 _log = logging.getLogger(__name__)
-MOST_IMAGE_BYTES = 64 << 20
-"""Of an image of a record, which may be somebody else's."""
 _TOLD_OF_A_FILE = 20
-_HASH = re.compile(r"[0-9a-f]{64}")
 _T = TypeVar("_T")
 
 
@@ -60,20 +55,15 @@ class TrajectoryWriter:
     Args:
         directory: Made if it is not there.
         shared: Whether other processes write to it too; this one then has a file of its own.
-        images: The run's store of its data's images, as <first two digits>/<sha256>; what it has is not written again.
-        max_pixels: Of an image, width times height; of a larger one a JPEG of at most so many is kept, unless the store has
-            the image anyway. None keeps every image as it is.
+        images: Takes them; beside the records by default.
     """
 
-    def __init__(
-        self, directory: Path, *, shared: bool = False, images: Path | None = None, max_pixels: int | None = None
-    ) -> None:
+    def __init__(self, directory: Path, *, shared: bool = False, images: RecordImages | None = None) -> None:
         host = "".join(letter if letter.isalnum() else "_" for letter in socket.gethostname())[:32]
         # Neither host nor process id need be unique: containers share names, and numbers come again after a restart.
         name = f"episodes-{host}-{os.getpid()}-{uuid.uuid4().hex[:6]}.jsonl" if shared else _SINGLE
-        self._directory, self._path = directory, directory / name
-        self._shared, self._store, self._max_pixels = shared, images, max_pixels
-        (directory / "images").mkdir(parents=True, exist_ok=True)
+        self._path = directory / name
+        self._images = images or RecordImages(directory, fanned=shared)
 
     def write(self, episode: Episode, facts: RolloutFacts | None = None) -> None:
         """Append one episode; its images first, so that a line never points at nothing.
@@ -83,7 +73,7 @@ class TrajectoryWriter:
         """
         for message in _messages(episode):
             for image in message.images:
-                self._keep(image)
+                self._images.keep(image)
         line = to_line(Rollout(episode, facts or RolloutFacts()))
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
@@ -95,63 +85,9 @@ class TrajectoryWriter:
         finally:
             os.close(descriptor)
 
-    def _keep(self, image: ImageFile) -> None:
-        folder = self._directory / "images"
-        # A training run makes too many images for one folder.
-        path = _in_store(folder, image.sha256) if self._shared else folder / image.sha256
-        if path.exists() or (self._store is not None and _in_store(self._store, image.sha256).exists()):
-            return
-        if self._max_pixels is not None:
-            try:
-                small = preview(image, self._max_pixels)
-            except UnreadableImage:
-                small = image
-            if small is not image:
-                path = self._directory / "previews" / image.sha256
-                if not path.exists():
-                    _write_whole(path, small.data)
-                return
-        _write_whole(path, image.data)
-
 
 _SINGLE = "episodes.jsonl"
 _OF_WRITERS = "episodes-*.jsonl"
-
-
-def _in_store(store: Path, sha256: str) -> Path:
-    return store / sha256[:2] / sha256
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.{uuid.uuid4().hex[:6]}")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def image_path(directory: Path, sha256: str) -> Path:
-    """Where an image of a recorded episode lies: beside the records, in the run's store, or as a preview.
-
-    A record may be somebody else's: what is no content hash names no image, and a link leads nowhere.
-
-    Raises:
-        FileNotFoundError: Nowhere.
-    """
-    if _HASH.fullmatch(sha256) is None:
-        raise FileNotFoundError(f"{sha256[:100]!r} names no image; expected a sha256 in hexadecimal")
-    places = (
-        directory / "images" / sha256,
-        _in_store(directory / "images", sha256),
-        _in_store(directory.parent / "images", sha256),
-        directory / "previews" / sha256,
-    )
-    for path in places:
-        if path.is_file() and not path.is_symlink():
-            return path
-    raise FileNotFoundError(f"no image {sha256} for the episodes in {directory}; expected it in {places[0].parent}")
 
 
 def record_files(directory: Path) -> list[Path]:
@@ -207,37 +143,6 @@ def _step_of(line: bytes, path: Path) -> float:
     except NewerRecord as error:
         raise NewerRecord(f"{path}: {error}") from error
     return float("-inf") if step is None else step
-
-
-class RecordedImage(ImageFile):
-    """An image of a record: its name is known, its bytes are read when they are asked for.
-
-    The name is that of the image that was recorded, also where only a preview of it was kept.
-    """
-
-    def __init__(self, directory: Path, sha256: str) -> None:
-        object.__setattr__(self, "_directory", directory)
-        object.__setattr__(self, "sha256", sha256)
-
-    @functools.cached_property
-    def data(self) -> bytes:  # type: ignore[override]
-        """The file's bytes.
-
-        Raises:
-            FileNotFoundError: It is not there any more.
-            UnreadableImage: The file is larger than an image of a record is.
-        """
-        directory: Path = object.__getattribute__(self, "_directory")
-        path = image_path(directory, self.sha256)
-        if (size := path.stat().st_size) > MOST_IMAGE_BYTES:
-            raise UnreadableImage(f"{path} has {size:,} bytes; at most {MOST_IMAGE_BYTES:,} are read")
-        return path.read_bytes()
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ImageFile) and self.data == other.data
-
-    def __hash__(self) -> int:
-        return hash((self.data,))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -14,6 +14,7 @@ from agent.images import UnreadableImage
 from agent.messages import messages_from_rows
 from agent.openai_chat import ChatPolicy
 from agent.protocol import PYTHON, ToolCall
+from agent.record_images import RecordImages
 from agent.records import RolloutFacts
 from agent.settings import AgentSettings
 from agent.setup import AgentSetup, open_setup, prompt_of, question
@@ -69,7 +70,8 @@ class Players:
         self.endpoints = {name: Endpoint(name, models[name], spent[name]) for name in names}
         self._setups = {name: _setup(endpoint, agent) for name, endpoint in self.endpoints.items()}
         self._judge = Judge(work.curation.file.judge)
-        self._writer = TrajectoryWriter(work.folder / "episodes", shared=True)
+        folder = work.folder / "episodes"
+        self._writer = TrajectoryWriter(folder, shared=True, images=RecordImages(folder, fanned=True, store=work.library.root))
 
     async def play(self, asked: WantedAnswer) -> dict[str, Any]:
         """Play, record and grade one episode; its line for the journal."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from agent.record_images import record_store
 from agent.recipes import RecipeError, explain, find_recipe, parse_override, read_yaml
 from agent.setup import from_environment
 from code_sandbox.redaction import names_secret
@@ -143,3 +145,18 @@ def _explain(error: ValidationError) -> str:
             f". Keys of verl are written with verl. before them (verl.{name}), a `+key` of Hydra as verl_extra.key"
         ),
     )
+
+
+def record_store_of(recipe: Recipe) -> Path | None:
+    """The store of data that takes the images of a run's records; None if they lie beside the records.
+
+    Raises:
+        RecipeError: `agent.record.images` names no store.
+    """
+    if not recipe.agent.record.enabled:
+        return None
+    files = [file for pattern in recipe.run.train_files for file in sorted(glob.glob(pattern))]  # noqa: PTH207
+    try:
+        return record_store(recipe.agent.record.images, files)
+    except ValueError as error:
+        raise RecipeError(f"agent.record.images: {error}") from error

@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from agent.recipes import RecipeError
+from agent.record_images import IN_RUN
 from agent.trajectory import forget_after
 from code_sandbox.redaction import redacted
 from reinforcement_learning.checks import Inspection, inspect_recipe
@@ -29,7 +30,7 @@ from reinforcement_learning.checks.data import row_options
 from reinforcement_learning.dropped import NAME as DROPPED
 from reinforcement_learning.dropped import write_dropped
 from reinforcement_learning.failed_groups import RunEnded
-from reinforcement_learning.recipe import Recipe, load_recipe
+from reinforcement_learning.recipe import Recipe, load_recipe, record_store_of
 from reinforcement_learning.resume import Start, begin, check_resume, wandb_environment
 from reinforcement_learning.row_files import find_files
 from reinforcement_learning.verl_adapter.cluster import use_token
@@ -124,7 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
         plugin.load()
         from reinforcement_learning.verl_adapter import launch
 
-        data = data_values(recipe)
+        data, store = data_values(recipe), record_store_of(recipe)
         config = launch.compose_config(_merge(values, data), extra)
         start = check_resume(
             directory,
@@ -147,6 +148,7 @@ def main(arguments: list[str] | None = None) -> None:
         print("rl: ready; nothing was started")
         return
     agent = resolved["agent"] | {"record_directory": resolved["agent"]["record_directory"] or str(directory / "rollouts")}
+    agent["record"] = agent["record"] | {"images": str(store or IN_RUN)}
     try:
         _make_ready(start, recipe, agent["record_directory"])
         write_dropped(directory / DROPPED, found.dropped)

@@ -15,7 +15,7 @@ from pygments.formatters import HtmlFormatter
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from agent.images import ImageFile, UnreadableImage
-from agent.trajectory import MOST_IMAGE_BYTES, image_path
+from agent.record_images import MOST_IMAGE_BYTES, image_path, missing_stores
 from viewer.episode import describe, find_tokenizer
 from viewer.index import EpisodeIndex, EpisodePage, ListedEpisode, find_records
 
@@ -102,7 +102,7 @@ def _files(runs: Sequence[EpisodeIndex]) -> APIRouter:
         try:
             path = image_path(directory, sha256)
         except FileNotFoundError as error:
-            raise HTTPException(404, "no such image") from error
+            raise HTTPException(404, missing_stores(directory) or "no such image") from error
         if path.stat().st_size > MOST_IMAGE_BYTES:
             raise HTTPException(415, f"the image has more than {MOST_IMAGE_BYTES:,} bytes")
         try:
@@ -178,5 +178,7 @@ def _verdict(row: ListedEpisode | None) -> str | float:
 def serve(directories: Sequence[Path], *, host: str, port: int, tokenizer: Path | None = None) -> None:
     """Serve until interrupted."""
     app = make_app(directories, tokenizer=tokenizer, hosts=[host])
+    for missing in filter(None, (missing_stores(find_records(directory)) for directory in directories)):
+        print(f"deepeyes view: {missing}", flush=True)
     print(f"http://{host}:{port}/  (Ctrl-C ends it)", flush=True)
     uvicorn.run(app, host=host, port=port, log_level="warning")

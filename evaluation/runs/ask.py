@@ -17,6 +17,7 @@ from agent.errors import ToolUnavailable
 from agent.model_keys import NO_KEY
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
 from agent.protocol import render_error_observation
+from agent.record_images import IN_DATA, RecordImages, record_store
 from agent.records import EpisodeKey
 from agent.scheduling import for_each
 from agent.search.gateway import Search
@@ -113,7 +114,10 @@ class _Asker:
 
     def __init__(self, directory: Path, settings: EvaluationSettings, servers: ModelServers) -> None:
         chat = servers.chat(settings)
-        self._settings, self._writer = settings, TrajectoryWriter(directory)
+        self._settings = settings
+        # A file that lies in a store has its images there, and what tools make of them goes there too.
+        images = RecordImages(directory, fanned=False, store=record_store(IN_DATA, [settings.data]))
+        self._writer = TrajectoryWriter(directory, images=images)
         fleet = Fleet(servers.base_urls, max_in_flight=servers.max_episodes, inner=Pools(), patience_s=servers.patience_s)
         self._fleet, self._urls = fleet, servers.base_urls
         self._client, self.stop = ChatClient(chat, transport=fleet, others=servers.base_urls), _Stop(fleet)

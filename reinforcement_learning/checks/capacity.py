@@ -15,7 +15,7 @@ from code_sandbox.wire import Health
 from reinforcement_learning.plan import Plan, make_plan
 from reinforcement_learning.plan_advice import advice, contradictions
 from reinforcement_learning.plan_values import PUBLISHED_STEPS, episodes_at_once
-from reinforcement_learning.recipe import Recipe
+from reinforcement_learning.recipe import Recipe, record_store_of
 
 _LEAST_BYTES = 1 << 30
 """Asked for where the model's size is not known."""
@@ -41,7 +41,8 @@ def check_disk(recipe: Recipe) -> str:
     """Room for checkpoints and recordings where each is written; what an earlier start of the run left there is reckoned in.
 
     Raises:
-        RecipeError: Too little is free; the message says what is needed for what, where, and what is there.
+        RecipeError: Too little is free; the message says what is needed for what, where, and what is there. Or
+            `agent.record.images` names no store.
     """
     directory = Path(recipe.run.directory).resolve()
     try:
@@ -65,6 +66,8 @@ def check_disk(recipe: Recipe) -> str:
                 "agent.record.max_pixels)"
             )
         told.append(f"{_gb(free)} free in {_existing(place)}, {_gb(needed)} needed ({parts})")
+    if (store := record_store_of(recipe)) is not None:
+        told.append(f"images of recordings go into the store {store} while it can be written to")
     return "; ".join(told)
 
 

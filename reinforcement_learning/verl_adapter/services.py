@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.images import ImageRule
+from agent.record_images import IN_DATA, IN_RUN
 from agent.recorder import Recorder
 from agent.setup import AgentSetup, open_setup
 from judge.client import Judge
@@ -50,9 +51,13 @@ def recorder(settings_path: str) -> Recorder | None:
     settings = read_settings(settings_path)
     if settings.record_directory is None or not settings.record.enabled:
         return None
-    store = os.environ.get("DEEPEYES_IMAGE_STORE")
+    run_store, images = os.environ.get("DEEPEYES_IMAGE_STORE"), settings.record.images
     return Recorder(
-        Path(settings.record_directory), settings.record, images=Path(store) if store else None, announce=announce
+        Path(settings.record_directory),
+        settings.record,
+        run_store=Path(run_store) if run_store else None,
+        store=None if images in (IN_DATA, IN_RUN) else Path(images),  # the launcher has said which store it is
+        announce=announce,
     )
 
 

@@ -1,6 +1,7 @@
 """Recording: whole groups, what was lost always, one file for each writer, and nobody waits for a disk on the event loop."""
 
 import asyncio
+import errno
 import itertools
 import json
 import subprocess
@@ -11,12 +12,15 @@ import pytest
 
 from agent.episode import Episode, run_episode
 from agent.errors import ToolUnavailable
+from agent.files import NotWritten
+from agent.image_library import ImageLibrary, open_library
 from agent.images import ImageFile
 from agent.messages import Message
+from agent.record_images import RecordImages, image_path, missing_stores, record_store
 from agent.recorder import Recorder, RecordSettings
 from agent.records import RolloutFacts
 from agent.testing import ScriptedPolicy
-from agent.trajectory import TrajectoryWriter, forget_after, image_path, read_rollouts, record_files
+from agent.trajectory import TrajectoryWriter, forget_after, read_rollouts, record_files
 from tests.conftest import ROOT, png
 
 SOME = RolloutFacts(step=1, group="g")
@@ -137,7 +141,7 @@ async def test_an_image_that_the_runs_store_has_is_not_written_again(tmp_path):
     store = tmp_path / "images"
     (store / image.sha256[:2]).mkdir(parents=True)
     (store / image.sha256[:2] / image.sha256).write_bytes(image.data)
-    one = Recorder(tmp_path / "rollouts", RecordSettings(max_pixels=1024), images=store)
+    one = Recorder(tmp_path / "rollouts", RecordSettings(max_pixels=1024), run_store=store)
     await one.record(await an_episode(image.data, png(9, 9)), SOME)
     (found,) = read_rollouts(tmp_path / "rollouts")
     assert found.episode.opening[0].images == (image, ImageFile(png(9, 9)))
@@ -163,3 +167,78 @@ async def test_a_resumed_run_forgets_the_steps_that_it_makes_again(tmp_path):
     assert {path.suffix for path in tmp_path.iterdir() if path.is_file()} == {".jsonl"}
     TrajectoryWriter(tmp_path).write(await an_episode(), RolloutFacts(step=5, group="w0"))
     assert [record.facts.step for record in read_rollouts(tmp_path) if record.facts.group == "w0"] == [1, 2, 3, 4, 5]
+
+
+async def test_images_go_into_the_store_of_the_data_and_are_found_there_wherever_both_are_moved(tmp_path):
+    library, seen = open_library(tmp_path / "a/store"), ImageFile(png(200, 200))
+    library.put(seen.data)
+    crop = png(30, 20)
+    one = Recorder(tmp_path / "a/run/rollouts", RecordSettings(), store=library.root)
+    await one.record(await an_episode(seen.data, crop), SOME)
+    assert library.path(ImageFile(crop).sha256).read_bytes() == crop
+    assert not [path for path in (tmp_path / "a/run").rglob("*/images/*") if path.is_file()]
+    (tmp_path / "a").rename(tmp_path / "b")
+    (found,) = read_rollouts(tmp_path / "b/run/rollouts")
+    assert found.episode.opening[0].images == (seen, ImageFile(crop))
+    assert missing_stores(tmp_path / "b/run/rollouts") == ""
+
+
+async def test_a_record_without_its_store_says_in_a_line_which_one_is_missing_and_where_to_write_its_place(tmp_path):
+    library, crop = open_library(tmp_path / "store"), ImageFile(png())
+    TrajectoryWriter(
+        tmp_path / "run", images=RecordImages(tmp_path / "run", fanned=False, store=library.root)
+    ).write(await an_episode(crop.data))
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    (tmp_path / "store").rename(tmp_path / "away")
+    (found,) = read_rollouts(tmp_path / "elsewhere")
+    line = missing_stores(tmp_path / "elsewhere")
+    assert f"the store {tmp_path / 'store'}, which is not there" in line and "\n" not in line
+    with pytest.raises(FileNotFoundError, match="which is not there: bring it, or write"):
+        _ = found.episode.opening[0].images[0].data
+    note = tmp_path / "elsewhere/image_stores.json"
+    note.write_text(note.read_text().replace(str(tmp_path / "store"), str(tmp_path / "away")))
+    (found,) = read_rollouts(tmp_path / "elsewhere")
+    assert found.episode.opening[0].images == (crop,)
+
+
+async def test_a_store_that_cannot_be_written_to_is_said_once_and_images_lie_beside_the_records(tmp_path, monkeypatch):
+    library, seen, said = open_library(tmp_path / "store"), ImageFile(png(200, 200)), []
+    library.put(seen.data)
+
+    def refuses(self, data, *, durable=True):
+        raise NotWritten(self.root, OSError(errno.EROFS, "Read-only file system"))
+
+    monkeypatch.setattr(ImageLibrary, "put", refuses)
+    one = Recorder(tmp_path / "run", RecordSettings(), store=library.root, announce=said.append)
+    for size in range(5, 9):
+        assert await one.record(await an_episode(seen.data, png(size, size)), SOME)
+    assert one.lost == 0
+    assert len(said) == 1 and "Read-only file system" in said[0] and str(tmp_path / "run/images") in said[0]
+    assert sum(path.is_file() for path in (tmp_path / "run/images").rglob("*")) == 4
+    for rollout in read_rollouts(tmp_path / "run"):
+        assert rollout.episode.opening[0].images[0] == seen
+
+
+async def test_what_a_record_of_somebody_else_calls_a_store_is_read_only_where_it_is_one(tmp_path):
+    secret = ImageFile(png())
+    folder = tmp_path / "private"
+    (folder / "images" / secret.sha256[:2]).mkdir(parents=True)
+    (folder / "images" / secret.sha256[:2] / secret.sha256).write_bytes(secret.data)
+    run = tmp_path / "run"
+    TrajectoryWriter(run)
+    for said in ('{"stores": [{"path": "%s", "from_here": "../private"}]}' % folder, '{"stores": [{"path": "\\u0000"}]}',
+                 "[" * 9000, "[]", '{"stores": 3}'):  # fmt: skip
+        (run / "image_stores.json").write_text(said)
+        with pytest.raises(FileNotFoundError, match="no image"):
+            image_path(run, secret.sha256)
+
+
+def test_the_store_of_records_is_the_datas_or_the_one_that_is_named_and_a_folder_that_is_none_is_refused(tmp_path):
+    library = open_library(tmp_path / "store")
+    data = [tmp_path / "plain.parquet", library.root / "sets/rl/rl.parquet"]
+    assert record_store("data", data) == library.root
+    assert record_store("data", data[:1]) is None
+    assert record_store("run", data) is None
+    assert record_store(str(library.root), []) == library.root
+    with pytest.raises(ValueError, match="is no store of images"):
+        record_store(str(tmp_path), [])

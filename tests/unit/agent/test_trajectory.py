@@ -13,10 +13,11 @@ from agent.episode import run_episode
 from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
+from agent.record_images import image_path
 from agent.records import RolloutFacts
 from agent.settings import AgentSettings
 from agent.testing import EchoTool, ScriptedPolicy
-from agent.trajectory import TrajectoryWriter, image_path, read_rollouts, tokens
+from agent.trajectory import TrajectoryWriter, read_rollouts, tokens
 from tests.conftest import png
 
 FORMAT = format_of("qwen2_5_vl")

@@ -1,0 +1,99 @@
+"""Files that are whole or not there, whoever looks and whenever the writer ends."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+PARTIAL = ".partial"
+"""How the name of a file ends that is not whole; it begins with a dot. A kill leaves it behind, and it may be deleted."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class NotWritten(OSError):
+    """A file could not be written; what was there before is as it was. The message names it, and the room that is left."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(error.errno, error.strerror or str(error), str(path))
+        self._told = f"{path} cannot be written: {error.strerror or error}{_room(path)}"
+
+    def __str__(self) -> str:
+        return self._told
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, *, durable: bool = False, mode: int | None = None) -> Iterator[IO[bytes]]:
+    """A file to write into, which is put in its place, whole, when the block ends; an error in the block leaves nothing new.
+
+    Any number of processes, on any number of machines that share the disk, may do so at once: the last one stays.
+
+    Args:
+        path: Its folder is made if it is not there.
+        durable: Be safe from a loss of power as well, for what is not made again: bytes and name are forced to the disk.
+        mode: Permissions, where they are to be others than by default.
+
+    Raises:
+        NotWritten: The disk is full, or the place cannot be written to.
+    """
+    partial = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex[:12]}{PARTIAL}")
+    is_ours = True
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            is_ours = False
+            yield file
+            is_ours = True
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        if mode is not None:
+            partial.chmod(mode)
+        partial.replace(path)
+        if durable:
+            _settle(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        if isinstance(error, OSError) and not isinstance(error, NotWritten) and (is_ours or error.errno in _FULL):
+            raise NotWritten(path, error) from error
+        raise
+
+
+def write_whole(
+    path: Path, content: str | bytes | Iterable[str | bytes], *, durable: bool = False, mode: int | None = None
+) -> None:
+    """Write a file as `whole_file` does: text, in UTF-8 and without any other line ends than its own, bytes, or parts of them.
+
+    Raises:
+        NotWritten: The disk is full, or the place cannot be written to.
+        UnicodeEncodeError: The text holds half a surrogate pair.
+    """
+    parts = (content,) if isinstance(content, str | bytes) else content
+    with whole_file(path, durable=durable, mode=mode) as file:
+        file.writelines(part.encode() if isinstance(part, str) else part for part in parts)
+
+
+def _settle(folder: Path) -> None:
+    """Force the names in a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _room(path: Path) -> str:
+    """How much room is left where a file was to be."""
+    there = next((folder for folder in path.absolute().parents if folder.is_dir()), None)
+    if there is None:
+        return ""
+    try:
+        return f" ({shutil.disk_usage(there).free / 1e9:,.2f} GB free in {there})"
+    except OSError:
+        return ""
