@@ -68,7 +68,7 @@ def whole_file(path: Path, *, durable: bool = False, mode: int | None = None) ->
 def write_whole(
     path: Path, content: str | bytes | Iterable[str | bytes], *, durable: bool = False, mode: int | None = None
 ) -> None:
-    """Write a file as `whole_file` does: text, in UTF-8 and without any other line ends than its own, bytes, or parts of them.
+    """Write a file as `whole_file` does: bytes, text (in UTF-8, line ends as they are), or parts of either.
 
     Raises:
         NotWritten: The disk is full, or the place cannot be written to.

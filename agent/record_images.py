@@ -161,8 +161,8 @@ def missing_stores(directory: Path) -> str:
     if not missing:
         return ""
     return (
-        f"images of {directory} lie in the store {' and '.join(missing)}, which is not there: bring it, or write where it is "
-        f"now into {directory / STORES}"
+        f"images of {directory} lie in the store {' and '.join(missing)}, which is not there: bring it, or write where "
+        f"it is now into {directory / STORES}"
     )
 
 

@@ -41,8 +41,8 @@ class RecordSettings(BaseModel):
     """Of an image, width times height; of a larger one a JPEG of at most so many is kept. None keeps every image as it is: a
     crop of 2 megapixels is a PNG of 3.4 MB."""
     images: str = IN_DATA
-    """Where images that are new are kept: `data`, in the store (`deepeyes data prepare`) that the run's data lies in, if it
-    does and the store can be written to; `run`, beside the records, with which they are deleted; or the folder of a store."""
+    """Where images that are new are kept: `data`, in the store (`deepeyes data prepare`) that the run's data lies in, if
+    it does and can be written to; `run`, beside the records, with which they are deleted; or the folder of a store."""
     patience_s: float = Field(300.0, gt=0)
     """How long a rollout waits for its record to be written, in seconds; then it goes on, and the record may be lost."""
 

@@ -71,7 +71,8 @@ class Players:
         self._setups = {name: _setup(endpoint, agent) for name, endpoint in self.endpoints.items()}
         self._judge = Judge(work.curation.file.judge)
         folder = work.folder / "episodes"
-        self._writer = TrajectoryWriter(folder, shared=True, images=RecordImages(folder, fanned=True, store=work.library.root))
+        images = RecordImages(folder, fanned=True, store=work.library.root)
+        self._writer = TrajectoryWriter(folder, shared=True, images=images)
 
     async def play(self, asked: WantedAnswer) -> dict[str, Any]:
         """Play, record and grade one episode; its line for the journal."""

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from agent.record_images import record_store
 from agent.recipes import RecipeError, explain, find_recipe, parse_override, read_yaml
+from agent.record_images import record_store
 from agent.setup import from_environment
 from code_sandbox.redaction import names_secret
 from reinforcement_learning.settings import RolloutSettings

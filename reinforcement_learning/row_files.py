@@ -3,7 +3,8 @@
 Files are read a few rows at a time, so that a row group of more than 2 GiB of images, which Arrow refuses to read whole,
 is read like any other. Each row keeps the types it has in its own file: files of different schemas need no common one.
 Rows that are drawn at random are served from a copy of the file made for that purpose (`RowStore`), in the cache of the
-user: parquet itself can only be read a row group at a time.
+user: parquet itself can only be read a row group at a time. Images that stand in the rows become files of a store there, by
+sha256, each once; a set that `deepeyes data prepare` made has its images by name already.
 """
 
 from __future__ import annotations
@@ -15,20 +16,25 @@ import json
 import logging
 import mmap
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgpack
 
+from agent.files import whole_file, write_whole
+from agent.image_library import ImageLibrary, open_library, store_of
 from agent.recipes import RecipeError
+from reinforcement_learning.row_images import is_list
 from reinforcement_learning.rows import RowContent, RowOptions, read_row
 
 _log = logging.getLogger(__name__)
 _BATCH_BYTES = 16 << 20
 _MAX_BATCH_ROWS = 1024
 _READ_BYTES = 1 << 20
-_FORMAT = "1"
+_FORMAT = "2"
 
 
 def find_files(patterns: Iterable[str]) -> list[str]:
@@ -64,17 +70,9 @@ def file_checksum(path: str | Path) -> str:
         pass
     with path.open("rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    write_whole(note, checksum.encode("ascii"))
+    with contextlib.suppress(OSError):  # a cache that cannot be written is none
+        write_whole(note, checksum)
     return checksum
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file of the cache: complete or absent. A cache that cannot be written is none."""
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        partial.write_bytes(data)
-        partial.replace(path)
 
 
 def read_groups(
@@ -145,15 +143,20 @@ class RowStore:
 
     def __init__(self, path: str | Path, options: RowOptions) -> None:
         self._path = str(path)
-        self._options = options
         name = hashlib.sha256("\0".join((_FORMAT, file_checksum(path), *options.columns)).encode()).hexdigest()
-        self._data_path = cache_directory() / "rows" / f"{name}.rows"
+        store = cache_directory() / "store"
+        # It lies in the store, so that who deletes the images deletes what names them.
+        self._data_path = store / "rows" / f"{name}.rows"
+        own = store_of(Path(path).resolve().parent)
+        self.library = ImageLibrary(own or store)
+        """Has the images that the rows name."""
+        self._options = options if own else replace(options, image_roots=(*options.image_roots, str(store)))
         if not self._data_path.is_file():
             self._make()
         self._open()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("_path", "_options", "_data_path")}
+        return {name: getattr(self, name) for name in ("_path", "_options", "_data_path", "library")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -175,28 +178,30 @@ class RowStore:
         return read_row(self.raw(row), file=self._path, row=row, options=self._options)
 
     def _make(self) -> None:
-        _log.info("a copy of the rows of %s is made in %s, once; `deepeyes data prepare rl` makes a smaller one", self._path,
-                  self._data_path.parent)  # fmt: skip
-        partial = self._data_path.with_name(f"{self._data_path.name}.{os.getpid()}.partial")
+        folder = self._data_path.parent.parent
+        started, key = time.monotonic(), self._options.image_key
         ends: list[int] = []
         try:
-            self._data_path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            library = open_library(folder)
+            with whole_file(self._data_path) as file:
                 for _, values in read_groups(self._path, None, self._options.columns):
+                    if key in values:
+                        values[key] = _by_name(values[key], library)
                     file.write(msgpack.packb(values, default=_plain))
                     ends.append(file.tell())
                 # The places of the rows stand behind them, so that the file is complete or absent.
                 index = json.dumps(ends).encode("ascii")
                 file.write(index + len(index).to_bytes(8, "little"))
-            partial.replace(self._data_path)
         except OSError as error:
             raise RecipeError(
-                f"the rows of {self._path} cannot be kept in {self._data_path.parent} ({error}); set DEEPEYES_CACHE to a "
-                "folder with room for the uncompressed data"
+                f"the rows of {self._path} cannot be kept in {folder} ({error}); set DEEPEYES_CACHE to a folder with room "
+                "for the uncompressed data"
             ) from error
-        finally:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
+        if self.library.root == library.root:
+            _log.warning(
+                "%s was not prepared, and is now, in %.0f s: %s rows, and their images by name in %s; `deepeyes data "
+                "prepare rl` does that once for all users", self._path, time.monotonic() - started, f"{len(ends):,}", folder,
+            )  # fmt: skip
 
     def _open(self) -> None:
         with self._data_path.open("rb") as file:
@@ -208,3 +213,11 @@ class RowStore:
 def _plain(value: Any) -> Any:
     """Dates and decimals, which only occur in `extra_info`, as texts."""
     return list(value) if isinstance(value, tuple | set) else str(value)
+
+
+def _by_name(value: Any, library: ImageLibrary) -> Any:
+    """Images of a row with their bytes as names of files in a store; what is anything else as it is."""
+    if is_list(value):
+        return [_by_name(one, library) for one in value]
+    data = value.get("bytes") if isinstance(value, Mapping) else value
+    return library.put(data, durable=False) if isinstance(data, bytes) and data else value

@@ -49,8 +49,9 @@ class SearchBenchmark(Benchmark):
                 question = _last_question(row["prompt"])
                 reward = row["reward_model"]
                 golds = json_texts(reward.get("candidate_answers")) + texts(reward.get("ground_truth"))
-                index = row.get("data_id") or (row.get("extra_info") or {}).get("index") or f"{self.name}_{entry.number}"
-            except (KeyError, TypeError, AttributeError, IndexError) as error:
+                extra = row.get("extra_info") or json.loads(row.get("extra_info_json") or "{}")  # as a store's sets have it
+                index = row.get("data_id") or extra.get("index") or f"{self.name}_{entry.number}"
+            except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
                 raise BenchmarkError(f"{entry.place} is no row of MMSearch-R1's form: {error!r}") from error
             return self.item(
                 item_id=item_name(index),

@@ -1,17 +1,22 @@
-"""An image as it stands in a table's cell: bytes, base64 however it is dressed, a data URI, or the path of a file."""
+"""An image as it stands in a table's cell: bytes, base64 however it is dressed, a data URI, the path of a file, or its name
+in the store that the table lies in.
+"""
 
 from __future__ import annotations
 
 import ast
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from agent.image_library import ImageLibrary, store_of
 from agent.images import ImageFile, UnreadableImage
 from evaluation.errors import BenchmarkError
 
+_NAME = re.compile(r"[0-9a-f]{64}")
 _MAX_PATH_CHARS = 1024
 _QUOTED_BYTES = ("b'", 'b"')
 """What Python writes around bytes that somebody put into a text."""
@@ -22,8 +27,9 @@ def read_image(value: Any, folder: Path, place: str) -> ImageFile:
     """The image of a cell, its pixels not decoded.
 
     Args:
-        value: Bytes, `{"bytes", "path"}`, base64 (wrapped, without its padding, url-safe, as a data URI), or a path.
-        folder: Where paths start.
+        value: Bytes, `{"bytes", "path"}`, base64 (wrapped, without its padding, url-safe, as a data URI), a path, or a
+            name in a store (its sha256).
+        folder: Where paths start; where it lies in a store (agent/image_library.py), that has the images of those names.
         place: For messages.
 
     Raises:
@@ -40,6 +46,8 @@ def read_image(value: Any, folder: Path, place: str) -> ImageFile:
             return ImageFile(decode_base64(value))
         except ValueError as error:
             raise BenchmarkError(f"{place}: the image is no base64 ({error}); was the file cut off?") from error
+    if _NAME.fullmatch(value) and (store := store_of(folder)) is not None:
+        return _stored(ImageLibrary(store), value, place)
     path = folder / value.removeprefix("file://")
     try:
         if path.is_file():
@@ -54,6 +62,13 @@ def read_image(value: Any, folder: Path, place: str) -> ImageFile:
             f"{place}: no image file {value[:80]!r} in {folder}, and it is no base64 of an image"
         ) from error
     return image
+
+
+def _stored(library: ImageLibrary, name: str, place: str) -> ImageFile:
+    try:
+        return ImageFile(library.get(name))
+    except OSError as error:
+        raise BenchmarkError(f"{place}: {error}") from error
 
 
 def decode_base64(text: str) -> bytes:

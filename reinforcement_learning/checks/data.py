@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.chat_formats import image_rule_for
+from agent.image_library import store_of
 from agent.images import ImageRule
 from agent.recipes import RecipeError, shared_value
 from reinforcement_learning.checks.file_reports import FileReport, check_file, model_here, settings_key, token_counter
 from reinforcement_learning.recipe import Recipe, verl_value
 from reinforcement_learning.row_errors import RowError
-from reinforcement_learning.row_files import find_files
+from reinforcement_learning.row_files import cache_directory, find_files
 from reinforcement_learning.rows import COLUMNS, RowOptions
 
 _NEEDED = ("data_source", "prompt", "reward_model")
@@ -66,6 +67,7 @@ def check_data(recipe: Recipe, patterns: Iterable[str], findings: DataFindings |
     findings.files = tuple(files)
     findings.rows = sum(report.rows for report in reports)
     findings.dropped = [problem for report in reports for problem in report.problems]
+    lines += _unprepared(files)
     summary = [_summary(reports, counted=count_tokens is not None), *lines, *_reasons(findings.dropped)]
     if findings.usable == 0:
         raise RecipeError("\n".join([f"no row of {findings.rows:,} can be trained on", *_reasons(findings.dropped)]))
@@ -143,6 +145,17 @@ def image_costs(recipe: Recipe) -> str:
     except ValueError as error:
         raise RecipeError(f"agent.image_max_pixels: {error}") from error
     return f"{rule}; agent/shared.yaml, which cold start and evaluation go by, says {shared:,} pixels"
+
+
+def _unprepared(files: Sequence[str]) -> list[str]:
+    new = sum(store_of(Path(file).parent) is None for file in files)
+    if not new:
+        return []
+    place = cache_directory() / "store"
+    return [
+        f"{new} of {len(files)} files were not prepared: at the first use their images go by name into {place}; `deepeyes "
+        "data prepare rl` does that once for all users"
+    ]
 
 
 def _compare_schemas(files: Sequence[str], options: RowOptions) -> list[str]:

@@ -7,6 +7,7 @@ by every setting that they follow from; those of files that name images by path 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.chat_formats import ChatFormat, format_of
+from agent.files import write_whole
 from agent.image_sizes import observation_size
 from agent.images import ImageFile, ImageRule, UnreadableImage
 from agent.messages import messages_from_rows
@@ -29,7 +31,7 @@ from agent.setup import opening, prompt_of
 from reinforcement_learning.recipe import Recipe, verl_value
 from reinforcement_learning.rewards import load_reward
 from reinforcement_learning.row_errors import RowError
-from reinforcement_learning.row_files import cache_directory, file_checksum, read_groups, write_whole
+from reinforcement_learning.row_files import cache_directory, file_checksum, read_groups
 from reinforcement_learning.rows import RowContent, RowOptions, read_row
 from reinforcement_learning.verl_adapter.image_store import ImageRef
 
@@ -125,7 +127,8 @@ def check_file(
             _add(reports, waiting.popleft().result())
     reports.seconds = time.monotonic() - began
     if not reports.from_paths:
-        write_whole(note, json.dumps(_to_json(reports)).encode())
+        with contextlib.suppress(OSError):  # a cache that cannot be written is none
+            write_whole(note, json.dumps(_to_json(reports)))
     return reports
 
 

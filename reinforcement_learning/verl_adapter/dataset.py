@@ -11,6 +11,7 @@ import numpy
 import torch
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
+from agent.image_library import ImageLibrary
 from agent.recipes import RecipeError
 from reinforcement_learning.dropped import read_dropped
 from reinforcement_learning.row_files import RowStore
@@ -36,6 +37,10 @@ class RowTable:
     def __getitem__(self, item: int) -> RowContent:
         store, row = self._rows[item]
         return self._stores[store][row]
+
+    def library(self, item: int) -> ImageLibrary:
+        """The store that has the images of a row, if they are named in it."""
+        return self._stores[self._rows[item][0]].library
 
     def select(self, indices: Iterable[int]) -> RowTable:
         """The table of some of the rows."""
@@ -110,10 +115,11 @@ class EpisodeDataset(RLHFDataset):
 
     def __getitem__(self, item: int) -> dict[str, Any]:
         row: RowContent = self.dataframe[item]
+        library = self.dataframe.library(item)
         return {
             "data_source": row.data_source,
             "raw_prompt": list(row.messages),
-            "image_names": [run_store().put(data) for data in row.images],
+            "image_names": [run_store().put(data, library=library) for data in row.images],
             "question": row.question,
             "reward_model": {"ground_truth": list(row.gold)},
             "extra_info": dict(row.extra),

@@ -14,7 +14,6 @@ import hashlib
 import os
 import re
 import shutil
-import socket
 import threading
 import time
 from collections import OrderedDict
@@ -24,6 +23,8 @@ from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 from agent.errors import EpisodeFailure
+from agent.files import write_whole
+from agent.image_library import ImageLibrary
 
 STORE_VARIABLE = "DEEPEYES_IMAGE_STORE"
 KEPT_STEPS = 4
@@ -65,12 +66,13 @@ class ImageStore:
         self.root = root
         self._files: BoundedCache[str, bytes] = BoundedCache(len, max_bytes=cache_bytes)
 
-    def put(self, data: bytes, *, step: int | None = None) -> str:
+    def put(self, data: bytes, *, step: int | None = None, library: ImageLibrary | None = None) -> str:
         """Write a file unless it is there.
 
         Args:
             data: An image file in any format.
             step: The training step whose rollouts made it; None for images of the data set, which stay.
+            library: May have the file; it is then given a second name on that disk instead of a copy.
 
         Returns:
             Its name.
@@ -83,13 +85,9 @@ class ImageStore:
             if path.stat().st_size == len(data):
                 return name
         except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{sha256}.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}")
-        try:
-            partial.write_bytes(data)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+            pass
+        if library is None or not _linked(library, sha256, len(data), path):
+            write_whole(path, data)
         return name
 
     def get(self, name: str) -> bytes:
@@ -157,6 +155,18 @@ class ImageStore:
             f"image {path} cannot be read: {problem}. The run's directory must be one that all nodes share, and nothing but "
             "the trainer may remove files there"
         )
+
+
+def _linked(library: ImageLibrary, name: str, num_bytes: int, path: Path) -> bool:
+    """Whether a file of a store could be given a second name: not on another disk, nor on some that are somebody else's."""
+    if not library.has(name, num_bytes):
+        return False
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.link(library.path(name), path)
+    except OSError:
+        return False
+    return True
 
 
 @functools.cache

@@ -192,7 +192,8 @@ async def test_a_record_without_its_store_says_in_a_line_which_one_is_missing_an
     (tmp_path / "store").rename(tmp_path / "away")
     (found,) = read_rollouts(tmp_path / "elsewhere")
     line = missing_stores(tmp_path / "elsewhere")
-    assert f"the store {tmp_path / 'store'}, which is not there" in line and "\n" not in line
+    assert f"the store {tmp_path / 'store'}, which is not there" in line
+    assert "\n" not in line
     with pytest.raises(FileNotFoundError, match="which is not there: bring it, or write"):
         _ = found.episode.opening[0].images[0].data
     note = tmp_path / "elsewhere/image_stores.json"
@@ -213,7 +214,9 @@ async def test_a_store_that_cannot_be_written_to_is_said_once_and_images_lie_bes
     for size in range(5, 9):
         assert await one.record(await an_episode(seen.data, png(size, size)), SOME)
     assert one.lost == 0
-    assert len(said) == 1 and "Read-only file system" in said[0] and str(tmp_path / "run/images") in said[0]
+    assert len(said) == 1
+    assert "Read-only file system" in said[0]
+    assert str(tmp_path / "run/images") in said[0]
     assert sum(path.is_file() for path in (tmp_path / "run/images").rglob("*")) == 4
     for rollout in read_rollouts(tmp_path / "run"):
         assert rollout.episode.opening[0].images[0] == seen
@@ -226,7 +229,7 @@ async def test_what_a_record_of_somebody_else_calls_a_store_is_read_only_where_i
     (folder / "images" / secret.sha256[:2] / secret.sha256).write_bytes(secret.data)
     run = tmp_path / "run"
     TrajectoryWriter(run)
-    for said in ('{"stores": [{"path": "%s", "from_here": "../private"}]}' % folder, '{"stores": [{"path": "\\u0000"}]}',
+    for said in (f'{{"stores": [{{"path": "{folder}", "from_here": "../private"}}]}}', '{"stores": [{"path": "\\u0000"}]}',
                  "[" * 9000, "[]", '{"stores": 3}'):  # fmt: skip
         (run / "image_stores.json").write_text(said)
         with pytest.raises(FileNotFoundError, match="no image"):

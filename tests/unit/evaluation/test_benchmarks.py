@@ -2,10 +2,13 @@
 
 import json
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import yaml
 
 from data.fetch import sources
+from data.prepare.command import main as prepare
 from evaluation.benchmarks import Item, benchmarks, load_benchmark
 from evaluation.errors import BenchmarkError
 from evaluation.reports.published import published, warnings_for
@@ -114,3 +117,20 @@ def test_a_gold_answer_that_is_missing_is_named(tmp_path):
     path.write_text(json.dumps([{"query": "q", "answer": " ", "image": "a.png"}]))
     with pytest.raises(BenchmarkError, match="row 1: no gold answer"):
         list(load_benchmark("realx").load(path))
+
+
+def test_the_set_of_a_store_is_evaluated_with_its_images_by_name(tmp_path):
+    rows = [{
+        "data_source": "search", "prompt": [{"role": "user", "content": "<image>Who built it?"}],
+        "images": [{"bytes": png(), "path": None}], "reward_model": {"style": "rule", "ground_truth": "Ada"},
+        "extra_info": {"index": "fvqa_7", "question": "Who built it?"},
+    }]  # fmt: skip
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    prepare(["rl", str(tmp_path / "rows.parquet"), "--out", str(tmp_path / "store")])
+    path = tmp_path / "store/sets/rl/rl.parquet"
+    (item,) = load_benchmark("fvqa").load(path)
+    assert (item.item_id, item.gold, [image.data for image in item.read_images()]) == ("fvqa_7", "Ada", [png()])
+    next((tmp_path / "store/images").glob("*/*")).unlink()
+    (item,) = load_benchmark("fvqa").load(path)
+    with pytest.raises(BenchmarkError, match="has no image .* prepare the set again"):
+        item.read_images()

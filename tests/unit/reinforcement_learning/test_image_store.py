@@ -1,7 +1,9 @@
 """Bytes of images lie once, by content, and whoever asks for a name gets those bytes or a reason."""
 
+import errno
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from agent.errors import EpisodeFailure
+from agent.image_library import open_library
 from reinforcement_learning.verl_adapter import image_store
 from reinforcement_learning.verl_adapter.image_store import (
     BackgroundCache,
@@ -38,6 +41,25 @@ def test_a_file_lies_once_under_its_hash_however_often_it_is_put(tmp_path):
     assert store.put(b"picture") == store.put(b"picture") == name
     assert files(tmp_path) == [f"{name[:2]}/{name}"]
     assert ImageStore(tmp_path).get(name) == b"picture"
+
+
+def test_an_image_that_a_store_of_data_has_on_the_same_disk_is_not_copied(tmp_path, monkeypatch):
+    library, store = open_library(tmp_path / "store"), ImageStore(tmp_path / "run")
+    name = library.put(b"picture")
+    assert store.put(b"picture", library=library) == name
+    assert store.path(name).samefile(library.path(name))
+    other = store.put(b"other", library=library)
+    assert (store.path(other).stat().st_nlink, store.get(other)) == (1, b"other")
+    shutil.rmtree(library.root)
+    assert store.get(name) == b"picture"
+
+    def another_disk(*_):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", another_disk)
+    library, store = open_library(tmp_path / "far"), ImageStore(tmp_path / "run2")
+    library.put(b"picture")
+    assert store.get(store.put(b"picture", library=library)) == b"picture"
 
 
 def test_images_of_a_step_lie_apart_and_go_with_their_step(tmp_path):

@@ -2,6 +2,7 @@ import base64
 import io
 import json
 import math
+import pickle
 from pathlib import Path
 
 import datasets
@@ -304,7 +305,30 @@ def test_rows_of_a_store_are_those_of_the_file_in_its_order(tmp_path):
     store = stored(tmp_path, rows, row_group_size=7)
     assert [store[number].item_id for number in range(50)] == [str(number) for number in range(50)]
     assert [number for number, _ in read_groups(tmp_path / "a.parquet", [2, 7], ["extra_info"])] == [*range(14, 21), 49]
-    assert len(list((tmp_path / "cache/rows").iterdir())) == 1
+    assert len(list((tmp_path / "cache/store/rows").iterdir())) == 1
+
+
+def test_a_set_that_was_not_prepared_is_at_first_use_and_it_is_said_once(tmp_path, caplog):
+    rows = [row(extra_info={"index": number, "question": "q"}) for number in range(50)]
+    store = stored(tmp_path, rows)
+    (said,) = [one.getMessage() for one in caplog.records if "was not prepared" in one.getMessage()]
+    assert "50 rows" in said
+    assert str(tmp_path / "cache/store") in said
+    assert "deepeyes data prepare rl" in said
+    assert [path.read_bytes() for path in store.library.root.glob("images/*/*")] == [PNG]
+    assert store.raw(7)["images"] == [ImageFile(PNG).sha256]
+    assert store[7].images == (PNG,)
+    assert sum(path.stat().st_size for path in (store.library.root / "rows").iterdir()) < 50 * 400
+    caplog.clear()
+    again = pickle.loads(pickle.dumps(RowStore(tmp_path / "a.parquet", RowOptions())))
+    assert (again[7].images, caplog.records) == ((PNG,), [])
+
+
+def test_an_image_that_is_none_is_the_same_fault_in_a_set_that_was_prepared_at_first_use(tmp_path):
+    store = stored(tmp_path, [row(), row(images=[{"bytes": b"", "path": None}]), row(images=[{"bytes": None, "path": "x.png"}])])
+    for number, kind in ((1, "image is null"), (2, "image is missing")):
+        with pytest.raises(RowError, match=kind):
+            _ = store[number]
 
 
 def test_a_file_that_changed_is_read_again(tmp_path):

@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.episode import Episode, StopReason, Turn, run_episode
+from agent.image_library import open_library
 from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
 from agent.protocol import parse_action
+from agent.record_images import RecordImages
 from agent.records import Rollout, RolloutFacts
 from agent.testing import EchoTool, ScriptedPolicy
 from agent.trajectory import TrajectoryWriter, forget_after
@@ -200,6 +202,20 @@ def test_images_come_lazily_by_hash_and_nothing_else_is_served(run):
         ):
             assert asked.get(path).status_code in (404, 422), path
         assert asked.get("/api/runs/0/episodes?sort=nothing").status_code == 400
+
+
+async def test_images_of_a_store_are_shown_and_a_store_that_is_not_there_is_named(tmp_path):
+    store, image = open_library(tmp_path / "store"), ImageFile(png())
+    images = RecordImages(tmp_path / "run", fanned=False, store=store.root)
+    opening = (Message("user", "<image>q", (image,)),)
+    episode = await run_episode(opening, policy=ScriptedPolicy("<answer>a</answer>"), tools={})
+    TrajectoryWriter(tmp_path / "run", images=images).write(episode)
+    with TestClient(make_app([tmp_path / "run"]), base_url="http://localhost") as client:
+        assert client.get(f"/images/0/{image.sha256}").content == image.data
+        store.root.rename(tmp_path / "away")
+        refused = client.get(f"/images/0/{image.sha256}")
+    assert refused.status_code == 404
+    assert f"the store {store.root}, which is not there" in refused.json()["detail"]
 
 
 def test_a_page_of_another_site_cannot_read_episodes(run):
