@@ -1,4 +1,4 @@
-"""Asks models for what is still missing: bounded, journalled, within budgets, and stopped where going on is pointless."""
+"""Asks models for what is still missing: bounded, journalled, within caps, and stopped where going on is pointless."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from agent.scheduling import for_each
 from code_sandbox.pools import Pools
 from curation.errors import CurationStopped
 from curation.journal import AnswerJournal
+from curation.metering import Metered
 from curation.rows import CuratedRow
 from curation.settings import ModelSettings
+from curation.spending import RunAccount
 from serving.fleet import Fleet
 
 _IN_A_ROW = 20
@@ -36,55 +38,16 @@ class WantedAnswer:
     """As the file calls it."""
 
 
-@dataclass(slots=True)
-class Budget:
-    """What a model has cost, over all processes and repetitions of a run, as far as journals say."""
-
-    name: str
-    settings: ModelSettings
-    calls: int = 0
-    prompt_tokens: int = 0
-    reply_tokens: int = 0
-    answers: int = 0
-    under_way: int = 0
-
-    def add(self, entry: Mapping[str, Any]) -> None:
-        """Count an answer."""
-        self.calls += entry.get("calls", 0)
-        self.prompt_tokens += entry.get("prompt_tokens", 0)
-        self.reply_tokens += entry.get("reply_tokens", 0)
-        self.answers += 1
-
-    @property
-    def usd(self) -> float:
-        """Money spent."""
-        return self.settings.usd(self.prompt_tokens, self.reply_tokens)
-
-    def exhausted(self) -> str:
-        """Why nothing more may be asked; empty if it may. One more, and what is under way, are expected to cost what others
-        did; while there is no other, an answer is one call.
-        """
-        settings, more = self.settings, self.under_way + 1
-        each = self.calls / self.answers if self.answers else 1.0
-        if settings.max_calls is not None and self.calls + max(1.0, each) * more > settings.max_calls + 1e-9:
-            return f"the model {self.name!r} was asked {self.calls:,} times, max_calls is {settings.max_calls:,}; raise it"
-        cost = self.usd * (1 + more / self.answers) if self.answers else 0.0
-        if settings.max_cost_usd is not None and cost > settings.max_cost_usd * (1 + 1e-9):
-            most = f"max_cost_usd is {settings.max_cost_usd:,.4f}"
-            return f"the model {self.name!r} has cost {self.usd:,.4f} USD, {most}; raise it"
-        return ""
-
-
 class Endpoint:
-    """A model's servers as one client, with its budget."""
+    """A model's servers as one client that keeps to its caps."""
 
-    def __init__(self, name: str, settings: ModelSettings, spent: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, settings: ModelSettings, account: RunAccount) -> None:
         self.settings = settings
-        self.budget = Budget(name, settings, answers=spent["answers"], **{
-            what: int(spent[what]) for what in ("calls", "prompt_tokens", "reply_tokens")
-        })  # fmt: skip
         self.fleet = Fleet(
-            settings.base_urls, max_in_flight=settings.max_in_flight, inner=Pools(), patience_s=settings.patience_s
+            settings.base_urls,
+            max_in_flight=settings.max_in_flight,
+            inner=Metered(Pools(), account, name, settings),
+            patience_s=settings.patience_s,
         )
         chat = ChatSettings(
             base_url=settings.base_urls[0],
@@ -139,7 +102,7 @@ async def ask_all(
         do: Gives a line of the journal, without its `id`, `row`, `sample` and `model`.
 
     Raises:
-        CurationStopped: A budget is spent, no server is left, or only outages come back.
+        CurationStopped: A cap is reached, no server is left, or only outages come back.
     """
     stop = _Stop(endpoints)
     most = max(endpoint.settings.max_in_flight for endpoint in endpoints.values())
@@ -150,7 +113,7 @@ async def ask_all(
             busy: list[WantedAnswer] = []
 
             async def one(asked: WantedAnswer, failed: list[WantedAnswer] = failed, busy: list[WantedAnswer] = busy) -> bool:
-                return await _one(asked, journal, endpoints[asked.model], do, stop, failed, busy)
+                return await _one(asked, journal, do, stop, failed, busy)
 
             try:
                 begun = await for_each(todo, one, max_in_flight=most)
@@ -174,7 +137,6 @@ def _is_full(error: BaseException) -> bool:
 async def _one(
     asked: WantedAnswer,
     journal: AnswerJournal,
-    endpoint: Endpoint,
     do: Callable[[WantedAnswer], Awaitable[dict[str, Any]]],
     stop: _Stop,
     failed: list[WantedAnswer],
@@ -187,17 +149,8 @@ async def _one(
         busy.append(asked)
         return True
     try:
-        budget = endpoint.budget
-        if reason := budget.exhausted():
-            stop.reason = reason
-            return False
-        budget.under_way += 1
-        try:
-            said = await do(asked)
-        finally:
-            budget.under_way -= 1
+        said = await do(asked)
         entry = {"id": asked.id, "row": asked.row.key, "sample": asked.sample, "model": asked.model} | said
-        budget.add(entry)
         journal.add(entry)
     finally:
         journal.release(asked.id)

@@ -51,7 +51,7 @@ class AnswerJournal:
         for path in sorted(self._directory.glob("*.jsonl")):
             if path == self._own or path.stat().st_size == self._read.get(path.name, 0):
                 continue
-            for entry, end in _whole_lines(path, self._read.get(path.name, 0)):
+            for entry, end in whole_lines(path, self._read.get(path.name, 0)):
                 self._read[path.name] = end
                 if entry.get("done"):
                     self._entries[entry["id"]] = entry
@@ -96,7 +96,7 @@ class AnswerJournal:
 def entries(directory: Path) -> Iterator[dict[str, Any]]:
     """All that the journals of a folder say, also of attempts that an outage ended."""
     for path in sorted(directory.glob("*.jsonl")):
-        for entry, _ in _whole_lines(path, 0):
+        for entry, _ in whole_lines(path, 0):
             yield entry
 
 
@@ -104,7 +104,7 @@ def _place(name: str) -> int:
     return int(name[:16], 16) % _RANGE
 
 
-def _whole_lines(path: Path, start: int) -> Iterator[tuple[dict[str, Any], int]]:
+def whole_lines(path: Path, start: int) -> Iterator[tuple[dict[str, Any], int]]:
     """Entries of whole lines with where they end; what a kill or a full disk cut off is passed over."""
     with path.open("rb") as file:
         file.seek(start)

@@ -23,7 +23,7 @@ from curation.asking import Endpoint, WantedAnswer, ask_all
 from curation.grading import graded, judge_identity
 from curation.journal import AnswerJournal
 from curation.rows import CuratedRow, digest
-from curation.spending import spent_by_model
+from curation.spending import RunAccount
 from curation.work import Work
 from evaluation.runs.tool_use import is_placeholder
 from judge.client import Judge
@@ -64,10 +64,10 @@ class Players:
     """What the episodes of a step share."""
 
     def __init__(self, work: Work, names: Sequence[str], agent: AgentSettings, *, own_prompt: bool) -> None:
-        spent = spent_by_model(work.curation)
         models = work.curation.file.models
         self._work, self._agent, self._own_prompt = work, agent, own_prompt
-        self.endpoints = {name: Endpoint(name, models[name], spent[name]) for name in names}
+        self._account = RunAccount(work.curation)
+        self.endpoints = {name: Endpoint(name, models[name], self._account) for name in names}
         self._setups = {name: _setup(endpoint, agent) for name, endpoint in self.endpoints.items()}
         self._judge = Judge(work.curation.file.judge)
         folder = work.folder / "episodes"
@@ -111,6 +111,7 @@ class Players:
         for setup in self._setups.values():
             await setup.aclose()
         await self._judge.aclose()
+        self._account.close()
 
 
 def _setup(endpoint: Endpoint, agent: AgentSettings) -> AgentSetup:
@@ -140,7 +141,7 @@ async def play_all(work: Work, asked: Sequence[WantedAnswer], agent: AgentSettin
     """Play what is missing.
 
     Raises:
-        CurationStopped: A budget is spent, no server is left, or only outages come back.
+        CurationStopped: A cap is reached, no server is left, or only outages come back.
     """
     journal = AnswerJournal(work.folder / "journal")
     try:

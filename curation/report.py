@@ -66,10 +66,13 @@ def _models(models: dict[str, Any]) -> str:
             str(one["model"]),
             *(f"{one[what]:,}" for what in ("calls", "prompt_tokens", "reply_tokens")),
             f"{one['usd']:,.2f}",
+            f"{one['unanswered']:,}",
+            f"{one['usd_at_most']:,.2f}",
         ]
         for name, one in models.items()
     ]
-    return "<h2>Models</h2>" + table(("name", "model", "calls", "tokens read", "tokens written", "USD"), rows)
+    header = ("name", "model", "calls", "tokens read", "tokens written", "USD", "never answered", "USD with those at most")
+    return "<h2>Models</h2>" + table(header, rows)
 
 
 def _step(folder: StepFolder, found: dict[str, Any], library: ImageLibrary, examples: int) -> str:

@@ -60,9 +60,11 @@ class ModelSettings(Strict):
     patience_s: float = Field(30.0, ge=0)
     """How long a request waits while no server answers anybody."""
     max_calls: int | None = Field(None, ge=1)
-    """Requests that may be answered in this run's folder, over all processes and repetitions."""
+    """Requests that may be answered in this run's folder, over all processes and repetitions; those under way count."""
     max_cost_usd: float | None = Field(None, gt=0)
-    """The same in money; needs both prices."""
+    """The same in money; needs both prices and `context_tokens`."""
+    context_tokens: int | None = Field(None, ge=1)
+    """What one request reads and writes at most, such as the model's window: so much a request under way counts for."""
     usd_per_million_prompt_tokens: float | None = Field(None, ge=0)
     usd_per_million_reply_tokens: float | None = Field(None, ge=0)
 
@@ -76,10 +78,11 @@ class ModelSettings(Strict):
     def _capped_by_prices(self) -> ModelSettings:
         if not self.base_urls:
             raise ValueError("base_urls is empty; give the address of the server, with /v1")
-        if self.max_cost_usd is not None and None in (self.usd_per_million_prompt_tokens, self.usd_per_million_reply_tokens):
+        needed = ("usd_per_million_prompt_tokens", "usd_per_million_reply_tokens", "context_tokens")
+        if self.max_cost_usd is not None and (missing := [name for name in needed if getattr(self, name) is None]):
             raise ValueError(
-                "max_cost_usd needs usd_per_million_prompt_tokens and usd_per_million_reply_tokens; give both prices, or "
-                "bound requests with max_calls"
+                f"max_cost_usd needs {', '.join(missing)}; give the prices, and the most tokens of one request (the model's "
+                "window), or bound requests with max_calls"
             )
         return self
 

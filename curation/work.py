@@ -43,7 +43,7 @@ async def run_steps(curation: Curation, *, workers: int, say: Callable[[str], ob
 
     Raises:
         CurationError: A step has nothing left to work on, or cannot do its work.
-        CurationStopped: No model answers, or a budget is spent; what was done is kept.
+        CurationStopped: No model answers, or a cap is reached; what was done is kept.
     """
     try:
         library = open_library(curation.file.store)

@@ -29,7 +29,7 @@ from curation.journal import AnswerJournal
 from curation.players import answers
 from curation.rows import CuratedRow, digest
 from curation.settings import Name, Strict
-from curation.spending import spent_by_model
+from curation.spending import RunAccount
 from curation.work import Work
 
 _PROMPTS = Path(__file__).parent.parent / "prompts"
@@ -93,10 +93,11 @@ async def gather(work: Work) -> None:
     """Ask for what is missing.
 
     Raises:
-        CurationStopped: A budget is spent, no server is left, or only outages come back.
+        CurationStopped: A cap is reached, no server is left, or only outages come back.
     """
     name, journal = work.step.settings.with_, AnswerJournal(work.folder / "journal")
-    endpoint = Endpoint(name, work.curation.file.models[name], spent_by_model(work.curation)[name])
+    account = RunAccount(work.curation)
+    endpoint = Endpoint(name, work.curation.file.models[name], account)
 
     async def one(asked: WantedAnswer) -> dict[str, Any]:
         return await _rewrite(asked.row, endpoint, work)
@@ -106,6 +107,7 @@ async def gather(work: Work) -> None:
     finally:
         journal.close()
         await endpoint.aclose()
+        account.close()
 
 
 async def _rewrite(row: CuratedRow, endpoint: Endpoint, work: Work) -> dict[str, Any]:
@@ -131,7 +133,7 @@ async def _rewrite(row: CuratedRow, endpoint: Endpoint, work: Work) -> dict[str,
     except (UnreadableImage, OSError) as error:
         return spent | {"done": True, "outcome": "refused", "why": f"an image cannot be shown: {error}"}
     except PolicyUnavailable as error:
-        return spent | {"done": False, "outcome": "failed", "why": str(error)}
+        return spent | {"done": False, "outcome": "failed", "why": str(error), "ends_run": error.ends_run}
     except ContextFull as error:
         return spent | {"done": True, "outcome": "refused", "why": f"too long for the teacher: {error}"}
     return spent | {"done": True, "outcome": "refused" if problem else "rewritten", "why": problem, "question": new}

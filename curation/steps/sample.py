@@ -58,7 +58,7 @@ async def gather(work: Work) -> None:
     """Play what is missing, together with other processes.
 
     Raises:
-        CurationStopped: A budget is spent, no server is left, or only outages come back.
+        CurationStopped: A cap is reached, no server is left, or only outages come back.
     """
     asked, agent = _plan(work)
     await play_all(work, asked, agent, own_prompt=work.step.settings.mode == "agent")

@@ -13,10 +13,14 @@ import pytest
 
 from agent.trajectory import read_rollouts
 from curation.journal import entries
+from curation.settings import read_curation
+from curation.spending import spent_by_model
 from evaluation.smoke.scripted_model import request_server
 from tests.conftest import ROOT
 from tests.unit.curation.conftest import Bench, row
 from tests.unit.curation.test_models import THINK, models, said, text_of
+from tests.unit.curation.test_spending import EACH, PRICES
+from tests.unit.curation.test_spending import STEPS as CAPPED
 
 pytestmark = pytest.mark.services
 
@@ -140,6 +144,42 @@ def test_a_run_that_is_killed_three_times_loses_nothing_and_repeats_only_what_wa
     done = [entry["id"] for entry in entries(bench.directory / "run/01_plain/journal") if entry["done"]]
     assert len(done) == len(set(done)) == len(model.asked) == 120
     assert sum(model.asked.values()) - 120 <= 3 * 4
+
+
+CAPS = [
+    {"max_calls": 37},
+    {"max_cost_usd": 37.5 * EACH, "context_tokens": 55, **PRICES},
+]
+
+
+@pytest.mark.parametrize("cap", CAPS, ids=["calls", "money"])
+def test_processes_that_share_a_run_pass_no_cap_together_and_use_it_up(bench, cap):
+    model = Slow(0.05)
+    with request_server(model) as url:
+        path = bench.write([bench.source("mine", [row(n) for n in range(50)])], CAPPED, models=models(url, **cap))
+        processes = [start(path) for _ in range(3)]
+        outs = [process.communicate(timeout=60)[0].decode() for process in processes]
+    assert sum(model.asked.values()) == 37
+    assert [process.returncode for process in processes] == [1, 1, 1]
+    assert all("raise it. What was done is kept; the same command goes on" in out for out in outs), outs
+    assert len(list((bench.directory / "run/01_plain/journal").glob("*.jsonl"))) >= 2
+
+
+def test_what_a_killed_process_had_under_way_counts_for_the_cap_of_those_that_are_left(bench):
+    model = Slow(0.3)
+    with request_server(model) as url:
+        sources = [bench.source("mine", [row(n) for n in range(50)])]
+        path = bench.write(sources, CAPPED, models=models(url, max_calls=40))
+        first, second = start(path), start(path)
+        while sum(model.asked.values()) < 12:
+            time.sleep(0.01)
+        first.send_signal(signal.SIGKILL)
+        first.communicate()
+        out = second.communicate(timeout=60)[0].decode()
+    spent = spent_by_model(read_curation(path))["base"]
+    assert 0 < spent["unanswered"] <= 4
+    assert sum(model.asked.values()) == spent["calls"] + spent["unanswered"] == 40
+    assert f"({spent['unanswered']} more were never answered, and count as if they had been)" in out
 
 
 def test_processes_that_share_a_run_ask_for_each_answer_once_and_agree(bench):

@@ -5,10 +5,8 @@ import json
 
 import pytest
 
-from curation.asking import Budget
 from curation.errors import CurationStopped
 from curation.journal import AnswerJournal, entries
-from curation.settings import ModelSettings
 from evaluation.smoke.scripted_model import request_server
 from tests.unit.curation.conftest import row
 
@@ -109,40 +107,6 @@ def test_an_endpoint_that_is_down_stops_the_run_with_what_was_done_kept(bench):
         up["left"] = 1000
         bench.run([bench.source("mine", [row(n) for n in range(20)])], THINK, models=models(url))
     assert sum(kept.facts["plain.right"] for kept in bench.step("01_plain").kept()) == 80
-
-
-@pytest.mark.parametrize(
-    ("cap", "message"),
-    [
-        ({"max_calls": 5}, r"the model 'base' was asked \d times, max_calls is 5; raise it"),
-        (
-            {"max_cost_usd": 0.0005, "usd_per_million_prompt_tokens": 1.0, "usd_per_million_reply_tokens": 10.0},
-            r"has cost 0.000[1-5] USD, max_cost_usd is 0.0005; raise it",
-        ),
-    ],
-)
-def test_a_cap_stops_before_it_is_passed_and_holds_for_the_next_process_too(bench, cap, message):
-    asked = []
-    with request_server(lambda body: asked.append(1) or said("red")) as url:  # 50 and 5 tokens: 0.0001 USD each
-        for _ in range(2):
-            with pytest.raises(CurationStopped, match=message):
-                bench.run([bench.source("mine", [row(n) for n in range(4)])], THINK, models=models(url, **cap))
-            assert len(asked) <= 5
-        assert len(asked) >= 3
-        bench.run(
-            [bench.source("mine", [row(n) for n in range(4)])],
-            THINK,
-            models=models(url, **{k: v * 100 if k.startswith("max") else v for k, v in cap.items()}),
-        )
-    assert len(asked) == 16
-
-
-def test_what_is_under_way_counts_for_a_cap_before_it_is_answered():
-    budget = Budget("t", ModelSettings(model="m", base_urls=("http://x/v1",), max_calls=10), calls=6, answers=6)
-    budget.under_way = 3
-    assert not budget.exhausted()
-    budget.under_way = 4
-    assert "max_calls is 10" in budget.exhausted()
 
 
 def test_a_row_goes_where_its_answers_put_it(bench):
