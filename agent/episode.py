@@ -13,7 +13,7 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
@@ -106,6 +106,9 @@ class Turn:
     """For a free slot of the model and the tool; not part of the three above."""
 
 
+OnTurn = Callable[[Turn], None]
+
+
 @dataclass(kw_only=True, slots=True)
 class Episode:
     """Everything that happened, from the opening to the stop."""
@@ -191,6 +194,7 @@ async def run_episode(
     image_rule: ImageRule | None = None,
     slots: Slots | None = None,
     episode_id: str | None = None,
+    on_turn: OnTurn | None = None,
 ) -> Episode:
     """Let the model work on a question until it answers or is stopped.
 
@@ -202,6 +206,7 @@ async def run_episode(
         image_rule: What the model sees of the images that tools give, as those of the opening are; None leaves them alone.
         slots: How many episodes may use the model and each tool at once; no bound by default.
         episode_id: For the record; random by default.
+        on_turn: Is told of each turn when its reply is there, and again when its observation is.
 
     Returns:
         The episode. An outage does not raise: it ends the episode as FAILED.
@@ -210,7 +215,8 @@ async def run_episode(
     episode = Episode(opening=tuple(opening), episode_id=episode_id or uuid.uuid4().hex)
     started = time.monotonic()
     try:
-        episode.end = await _Run(episode, policy, tools, settings, image_rule, slots or Slots({}), started).play()
+        run = _Run(episode, policy, tools, settings, image_rule, slots or Slots({}), started, on_turn or (lambda _: None))
+        episode.end = await run.play()
     except ContextFull:
         episode.end = StopReason.CONTEXT_FULL
     except EpisodeFailure as error:
@@ -239,6 +245,7 @@ class _Run:
         image_rule: ImageRule | None,
         slots: Slots,
         started: float,
+        on_turn: OnTurn,
     ) -> None:
         self._episode = episode
         self._policy = policy
@@ -247,6 +254,7 @@ class _Run:
         self._image_rule = image_rule
         self._slots = slots
         self._started = started
+        self._on_turn = on_turn
         self._succeeded: Counter[str] = Counter()
 
     async def play(self) -> Ended:
@@ -255,6 +263,7 @@ class _Run:
             turn = await self._ask(new_messages)
             # Kept before the call is made: a turn whose tool fails or never returns is part of the record.
             self._episode.turns.append(turn)
+            self._on_turn(turn)
             stop = self._stop_before_tools(turn, last=number == self._settings.max_turns)
             if stop is not None:
                 if isinstance(turn.action, FinalAnswer):
@@ -262,6 +271,7 @@ class _Run:
                 return stop
             turn = await self._observe(turn)
             self._episode.turns[-1] = turn
+            self._on_turn(turn)
             assert turn.observation is not None
             if self._program_left_s() == 0.0:
                 return StopReason.DEADLINE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import re
 from collections.abc import Sequence
@@ -93,6 +94,19 @@ class ChatClient:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+
+    def asking(self, **changes: Any) -> ChatClient:
+        """The same connections, asked in another way; only the first of them is closed.
+
+        Args:
+            changes: Of `settings`: not of `base_url` or `api_key`, which the connections are made for.
+
+        Raises:
+            ValidationError: A setting cannot be so.
+        """
+        other = copy.copy(self)
+        other.settings = ChatSettings.model_validate(self.settings.model_dump() | changes)
+        return other
 
     def _tidy(self, text: str) -> str:
         """Words about the server, or of it, without its key and its address's password."""

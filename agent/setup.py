@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.chat_formats import image_rule_for
-from agent.episode import Episode, run_episode
+from agent.episode import Episode, OnTurn, run_episode
 from agent.images import ImageFile, ImageRule
 from agent.messages import IMAGE_PLACEHOLDER, Message, escape, shown
 from agent.policy import Policy
@@ -20,7 +20,7 @@ from agent.prompts import Prompt, load_prompt
 from agent.scheduling import Slots
 from agent.search.gateway import Search, open_search, pages_of
 from agent.settings import AgentSettings
-from agent.tools import Tool, ToolContext, build_tools
+from agent.tools import EpisodeState, Sandbox, Tool, ToolContext, build_tools
 from code_sandbox.client import SandboxClient
 from serving.urls import split_urls
 
@@ -65,6 +65,15 @@ def question(text: str, images: Sequence[ImageFile]) -> Message:
     return Message("user", f"{IMAGE_PLACEHOLDER}\n" * len(images) + escape(text), tuple(images))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """What the tools of a conversation keep from one episode to the next."""
+
+    sandbox: Sandbox | None
+    """Gives the same session to every episode."""
+    state: EpisodeState = field(default_factory=EpisodeState)
+
+
 @dataclass(frozen=True, slots=True)
 class AgentSetup:
     """What the episodes of one process share."""
@@ -88,12 +97,28 @@ class AgentSetup:
         """
         return opening([shown(message, self.image_rule) for message in messages], self.prompt)
 
-    def tools(self, images: Sequence[ImageFile], item_id: str = "") -> dict[str, Tool]:
+    def under(self, settings: AgentSettings, *, image_rule: ImageRule, can_prime: bool) -> AgentSetup:
+        """The same connections under other settings, which have no tools besides those of this setup.
+
+        Args:
+            settings: Of the agent.
+            image_rule: See `open_setup`.
+            can_prime: See `primer_of`.
+
+        Raises:
+            LookupError: There is no prompt of the name.
+            ValueError: The prompt cannot be used with these tools.
+        """
+        prompt, primer = prompt_of(settings), primer_of(settings, can_prime=can_prime)
+        return replace(self, settings=settings, prompt=prompt, primer=primer, image_rule=image_rule)
+
+    def tools(self, images: Sequence[ImageFile], item_id: str = "", *, kept: Kept | None = None) -> dict[str, Tool]:
         """One episode's tools.
 
         Args:
             images: The files of the question, not as the model sees them.
             item_id: Key of the question in a recorded image search.
+            kept: What an earlier episode of the same conversation left.
 
         Raises:
             LookupError: There is no tool of a name.
@@ -102,11 +127,12 @@ class AgentSetup:
         context = ToolContext(
             images=tuple(images),
             item_id=item_id,
-            sandbox=self.sandbox,
+            sandbox=self.sandbox if kept is None else kept.sandbox,
             search=self.search,
             image_search=self.image_search,
             pages=pages_of(self.search),
             settings=self.settings,
+            state=EpisodeState() if kept is None else kept.state,
         )
         return build_tools(self.settings.tools_on, context)
 
@@ -118,6 +144,8 @@ class AgentSetup:
         images: Sequence[ImageFile],
         item_id: str = "",
         wrap: Callable[[Tool], Tool] | None = None,
+        kept: Kept | None = None,
+        on_turn: OnTurn | None = None,
     ) -> Episode:
         """Play one episode.
 
@@ -126,13 +154,21 @@ class AgentSetup:
             policy: One that has seen nothing yet.
             images: See `tools`.
             item_id: See `tools`.
-            wrap: Put around each tool, to show or to withhold what it gives.
+            wrap: Put around each tool, to withhold what it gives.
+            kept: See `tools`.
+            on_turn: Of `run_episode`.
         """
-        tools = self.tools(images, item_id)
+        tools = self.tools(images, item_id, kept=kept)
         if wrap is not None:
             tools = {name: wrap(tool) for name, tool in tools.items()}
         return await run_episode(
-            opening, policy=policy, tools=tools, settings=self.settings, image_rule=self.image_rule, slots=self.slots
+            opening,
+            policy=policy,
+            tools=tools,
+            settings=self.settings,
+            image_rule=self.image_rule,
+            slots=self.slots,
+            on_turn=on_turn,
         )
 
     async def aclose(self) -> None:

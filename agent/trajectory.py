@@ -15,6 +15,7 @@ import functools
 import logging
 import os
 import socket
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class Place:
 
 
 class TrajectoryWriter:
-    """Appends to a directory, on the caller's thread.
+    """Appends to a directory, on the caller's thread; several threads may share it.
 
     Args:
         directory: Made if it is not there.
@@ -62,7 +63,7 @@ class TrajectoryWriter:
         host = "".join(letter if letter.isalnum() else "_" for letter in socket.gethostname())[:32]
         # Neither host nor process id need be unique: containers share names, and numbers come again after a restart.
         name = f"episodes-{host}-{os.getpid()}-{uuid.uuid4().hex[:6]}.jsonl" if shared else _SINGLE
-        self._path = directory / name
+        self.directory, self._path, self._lock = directory, directory / name, threading.Lock()
         self._images = images or RecordImages(directory, fanned=shared)
 
     def write(self, episode: Episode, facts: RolloutFacts | None = None) -> None:
@@ -75,6 +76,10 @@ class TrajectoryWriter:
             for image in message.images:
                 self._images.keep(image)
         line = to_line(Rollout(episode, facts or RolloutFacts()))
+        with self._lock:
+            self._append(line)
+
+    def _append(self, line: bytes) -> None:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             size = os.fstat(descriptor).st_size

@@ -212,9 +212,10 @@ class SandboxClient:
             try:
                 response = await server.send("GET", "/health", None, timeout_s=5.0, repeatable=True)
                 states.append(Health.model_validate_json(response.content))
-            except (_Later, ValueError) as error:
+            except (_Later, SandboxError, ValueError) as error:
+                why = str(error) if isinstance(error, _Later) else "what answers there is none"
                 raise SandboxUnavailable(
-                    f"no sandbox at {server.tidy(server.url)} ({error}); start one with `deepeyes sandbox serve` or set "
+                    f"no sandbox at {server.tidy(server.url)} ({why}); start one with `deepeyes sandbox serve` or set "
                     "CODE_SANDBOX_URL"
                 ) from error
         return states

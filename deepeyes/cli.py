@@ -200,7 +200,7 @@ def _add_view(commands: Commands[argparse.ArgumentParser]) -> None:
 
 _PASSED_ON = {
     "curate": ("curation.run", "make training data out of questions: filters, samples, trajectories, a card"),
-    "chat": ("deepeyes.chat", "ask a served model one question, with the sandbox and, if named, search"),
+    "chat": ("deepeyes.chat.command", "talk with a served model, with the sandbox and, if named, search"),
     "plan": ("deepeyes.plan", "memory, disk, sandbox and judge that a training recipe will need"),
     "eval": ("evaluation.run", "evaluate a model on a benchmark"),
     "leaderboard": ("evaluation.reports.leaderboard", "many runs in one table"),

@@ -4,9 +4,11 @@ model.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -40,16 +42,24 @@ class ChatRequest(TypedDict):
     messages: list[ChatMessage]
     structured_outputs: NotRequired[Choices]
     seed: NotRequired[int | None]
+    stream: NotRequired[bool]
 
 
 Answer = Callable[[list[ChatMessage]], str | int]
 _USAGE = {"completion_tokens": 5, "prompt_tokens": 50, "total_tokens": 55}
+_PIECE_CHARS = 4
+"""About a token."""
 Respond = Callable[[ChatRequest], str | int]
 
 
 @contextmanager
 def request_server(
-    respond: Respond, *, models: tuple[str, ...] = ("judge", "m"), port: int = 0, usage: dict[str, int] | None = None
+    respond: Respond,
+    *,
+    models: tuple[str, ...] = ("judge", "m"),
+    port: int = 0,
+    usage: dict[str, int] | None = None,
+    pause_s: float = 0.0,
 ) -> Iterator[str]:
     """Serve chat completions on loopback, in threads.
 
@@ -58,6 +68,7 @@ def request_server(
         models: Names that `/models` lists.
         port: 0 is any that is free.
         usage: Tokens that every answer counts.
+        pause_s: Before each piece of an answer that is streamed.
 
     Yields:
         The base URL, with `/v1`.
@@ -70,9 +81,13 @@ def request_server(
             self._send(200, {"data": [{"id": name} for name in models]})
 
         def do_POST(self) -> None:
-            said = respond(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            said = respond(body)
             if isinstance(said, int):
                 self._send(said, {"error": "no"})
+                return
+            if body.get("stream"):
+                self._stream(said)
                 return
             choice = {"message": {"content": said}, "finish_reason": "stop"}
             self._send(200, {"choices": [choice], "usage": usage or _USAGE})
@@ -83,6 +98,17 @@ def request_server(
             self.send_header("Content-Length", str(len(payload)))
             self.end_headers()
             self.wfile.write(payload)
+
+        def _stream(self, text: str) -> None:
+            """As server-sent events; a client that has gone away is none of our business."""
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Connection", "close")
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                for event in _stream_events(text, usage or _USAGE):
+                    time.sleep(pause_s)
+                    self.wfile.write(f"data: {event}\n\n".encode())
 
         def log_message(self, *_: object) -> None:
             """Keeps quiet."""
@@ -96,6 +122,13 @@ def request_server(
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _stream_events(text: str, usage: dict[str, int]) -> Iterator[str]:
+    for start in range(0, len(text), _PIECE_CHARS):
+        yield json.dumps({"choices": [{"delta": {"content": text[start : start + _PIECE_CHARS]}}]})
+    yield json.dumps({"choices": [{"delta": {}, "finish_reason": "stop"}], "usage": usage})
+    yield "[DONE]"
 
 
 @contextmanager

@@ -65,13 +65,14 @@ def streaming_server(script):
     thread.join()
 
 
-def chat(*arguments, **environment):
+def chat(*arguments, stdin="", **environment):
     command = [sys.executable, "-m", "deepeyes.cli", "chat", *map(str, arguments)]
     return subprocess.run(
         command,
         cwd=ROOT,
         capture_output=True,
         text=True,
+        input=stdin,
         timeout=100,
         check=False,
         env=os.environ | {"COLUMNS": "120"} | environment,
@@ -91,7 +92,7 @@ def test_a_question_is_answered_with_code_search_and_pages_and_everything_is_sho
     for shown in (
         "I look closer.",
         "(80, 60)",
-        "image of 40x40 px",
+        "image of 56x56 px",
         "A Google search for 'red panda' found 1 results",
         "# Red panda",
     ):
@@ -124,8 +125,60 @@ def test_what_is_missing_is_said_in_one_line(arguments, said):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_without_a_sandbox_the_chat_says_what_to_start():
+def test_without_a_sandbox_one_line_says_what_to_start_and_how_to_do_without():
     with streaming_server([CODE]) as (url, _):
-        done = chat("--base-url", url, "--sandbox-urls", "http://127.0.0.1:9", "q")
-    assert done.returncode == 1
-    assert "sandbox" in done.stderr
+        missing = chat("--base-url", url, "--sandbox-urls", "http://127.0.0.1:9", "q")
+        another = chat("--base-url", url, "--sandbox-urls", url, "q")  # a server, but no sandbox
+        without = chat("--base-url", url, "--tools", "", "--max-turns", "1", "q")
+    for done in (missing, another):
+        assert done.returncode == 1
+        assert len(done.stderr.strip().splitlines()) == 1
+        assert "deepeyes sandbox serve" in done.stderr
+        assert "without Python: --tools ''" in done.stderr
+    assert "max_turns" in without.stdout
+
+
+def test_further_questions_follow_up_in_the_same_session_and_code_is_printed_once(tmp_path, sandbox_url):
+    script = [
+        "<think>I keep it.</think>\n<code>\n```python\nkept = 40 + 1\n```\n</code>",
+        "<answer>41 is kept</answer>",
+        "I show it.</think>\n<code>\n```python\nprint('now', kept + 1)\n```\n</code>",
+        "so</think><answer>42</answer>",
+    ]
+    # An observation counts as the user's, so that the n-th request has n of them in one conversation.
+    with streaming_server(script) as (url, bodies):
+        done = chat(
+            "--base-url", url, "--sandbox-urls", sandbox_url, "--tools", "python", "--temperature", "0.7", "--primer", "<think>",
+            "--out", tmp_path / "run", "Keep 41.", "-", stdin="And one more?\n",
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("kept = 40 + 1") == 1
+    assert done.stdout.count("print('now', kept + 1)") == 1
+    assert "now 42" in done.stdout
+    assert done.stdout.rstrip().splitlines()[-2] == "42"
+    assert {body["temperature"] for body in bodies} == {0.7}
+    said = [message["content"] for message in bodies[2]["messages"]]
+    assert "And one more?" in said[5]
+    assert said[-1] == "<think>"
+    assert "41 is kept" in said[4]
+    first, second = read_rollouts(tmp_path / "run")
+    assert (first.facts.question, second.facts.question) == ("Keep 41.", "And one more?")
+    assert len(second.episode.opening) == 6
+    assert len(second.episode.turns) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "there is no question"),
+        (["-"], "a question is empty"),
+        (["-", "-"], "can be read only once"),
+        (["--temperature", "-1", "q"], "expected 0 or more"),
+        (["--dialect", "openai", "--primer", "<think>", "--tools", "", "--model", "m", "q"], "needs a vLLM server"),
+    ],
+)
+def test_a_question_or_a_setting_that_cannot_be_is_said_in_words(arguments, said):
+    done = chat(*arguments)
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,7 +1,7 @@
 """The same question with the same settings is the same episode in chat, evaluation and training: what the model reads, which
 images it is sent, what its tools give back, and what it is asked for.
 
-Each room's own program plays it: `deepeyes.chat.play`, `evaluation.runs.ask.infer`, and verl's agent worker with our agent
+Each room's own program plays it: `deepeyes.chat.conversation`, `evaluation.runs.ask.infer`, and verl's agent worker with our agent
 loop. The sandbox and the search are real; the model is a script behind HTTP, or in verl's engine.
 """
 
@@ -16,13 +16,12 @@ import sys
 
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from agent.images import ImageFile
 from agent.openai_chat import ChatClient, ChatSettings
 from agent.settings import AgentSettings
 from agent.setup import open_setup
-from deepeyes.chat import play
+from deepeyes.chat.conversation import Conversation
 from evaluation.benchmarks import Item
 from evaluation.runs.ask import ModelServers, infer
 from evaluation.runs.settings import EvaluationSettings
@@ -86,12 +85,15 @@ def in_chat(given):
     """Bodies of the requests."""
     with streaming_server(REPLIES) as (url, bodies):
         client, images = ChatClient(ChatSettings(base_url=url, model="m")), tuple(map(ImageFile, PHOTOS))
+        events = []
 
         async def ask():
             setup = open_setup(AgentSettings(**given))
             try:
-                episode = await play(setup, client, QUESTION, images, console=Console(file=io.StringIO()))
+                conversation = Conversation(setup, client, on_event=events.append)
+                episode = await conversation.ask(QUESTION, images)
             finally:
+                await conversation.aclose()
                 await client.aclose()
                 await setup.aclose()
             assert episode.answer == "Himalaya", episode.failure

@@ -14,7 +14,7 @@ from agent.prompts import load_prompt, prompt_names
 from agent.recipes import RecipeError, shared_value
 from agent.settings import OLD_NAMES, AgentSettings, with_sources
 from agent.setup import opening, primer_of, prompt_of
-from deepeyes.chat import main as chat
+from deepeyes.chat.command import main as chat
 from evaluation.run import parse as evaluate
 from reinforcement_learning.recipe import RECIPES, load_recipe
 from tests.conftest import ROOT

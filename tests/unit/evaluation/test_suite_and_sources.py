@@ -117,7 +117,8 @@ def test_both_forms_of_training_data_are_read(tmp_path):
 def test_no_function_but_a_parser_takes_what_argparse_made():
     """Options are typed once they were read: a misspelt one is found by the type checker, and not in the middle of a run."""
     allowed = {"add_model_options", "add_scoring_options", "model_options"}
-    for path in [*(ROOT / "evaluation").rglob("*.py"), ROOT / "deepeyes/chat.py", ROOT / "deepeyes/quickstart/pipeline.py"]:
+    folders = ("evaluation", "deepeyes/chat", "deepeyes/quickstart")
+    for path in [path for folder in folders for path in (ROOT / folder).rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name not in allowed:
                 taken = [ast.unparse(one.annotation) for one in node.args.args if one.annotation is not None]
