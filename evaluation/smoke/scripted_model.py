@@ -52,6 +52,31 @@ _PIECE_CHARS = 4
 Respond = Callable[[ChatRequest], str | int]
 
 
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def send(self, status: int, content: Mapping[str, object]) -> None:
+        payload = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    def stream(self, events: Iterator[str], pause_s: float) -> None:
+        """Server-sent events; a client that has gone away is none of our business."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            for event in events:
+                time.sleep(pause_s)
+                self.wfile.write(f"data: {event}\n\n".encode())
+
+    def log_message(self, *_: object) -> None:
+        """Keeps quiet."""
+
+
 @contextmanager
 def request_server(
     respond: Respond,
@@ -74,44 +99,21 @@ def request_server(
         The base URL, with `/v1`.
     """
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(_Handler):
         def do_GET(self) -> None:
-            self._send(200, {"data": [{"id": name} for name in models]})
+            self.send(200, {"data": [{"id": name} for name in models]})
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             said = respond(body)
             if isinstance(said, int):
-                self._send(said, {"error": "no"})
+                self.send(said, {"error": "no"})
                 return
             if body.get("stream"):
-                self._stream(said)
+                self.stream(_stream_events(said, usage or _USAGE), pause_s)
                 return
             choice = {"message": {"content": said}, "finish_reason": "stop"}
-            self._send(200, {"choices": [choice], "usage": usage or _USAGE})
-
-        def _send(self, status: int, content: Mapping[str, object]) -> None:
-            payload = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(payload)))
-            self.end_headers()
-            self.wfile.write(payload)
-
-        def _stream(self, text: str) -> None:
-            """As server-sent events; a client that has gone away is none of our business."""
-            self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream")
-            self.send_header("Connection", "close")
-            self.end_headers()
-            with contextlib.suppress(ConnectionError):
-                for event in _stream_events(text, usage or _USAGE):
-                    time.sleep(pause_s)
-                    self.wfile.write(f"data: {event}\n\n".encode())
-
-        def log_message(self, *_: object) -> None:
-            """Keeps quiet."""
+            self.send(200, {"choices": [choice], "usage": usage or _USAGE})
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
