@@ -21,7 +21,9 @@ class NotWritten(OSError):
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(error.errno, error.strerror or str(error), str(path))
-        self._told = f"{path} cannot be written: {error.strerror or error}{_room(path)}"
+        # Of what is done here only the making of a folder finds something in its way.
+        why = f"{path.parent} is no folder" if isinstance(error, FileExistsError) else error.strerror or error
+        self._told = f"{path} cannot be written: {why}{_room(path)}"
 
     def __str__(self) -> str:
         return self._told
@@ -56,7 +58,7 @@ def whole_file(path: Path, *, durable: bool = False, mode: int | None = None) ->
             partial.chmod(mode)
         partial.replace(path)
         if durable:
-            _settle(path.parent)
+            settle(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink()
@@ -68,20 +70,25 @@ def whole_file(path: Path, *, durable: bool = False, mode: int | None = None) ->
 def write_whole(
     path: Path, content: str | bytes | Iterable[str | bytes], *, durable: bool = False, mode: int | None = None
 ) -> None:
-    """Write a file as `whole_file` does: bytes, text (in UTF-8, line ends as they are), or parts of either.
+    """Write a file as `whole_file` does: bytes, text, or parts of either.
+
+    Text is written in UTF-8, its line ends as they are; half a surrogate pair, which no file holds, becomes a question mark.
 
     Raises:
         NotWritten: The disk is full, or the place cannot be written to.
-        UnicodeEncodeError: The text holds half a surrogate pair.
     """
     parts = (content,) if isinstance(content, str | bytes) else content
     with whole_file(path, durable=durable, mode=mode) as file:
-        file.writelines(part.encode() if isinstance(part, str) else part for part in parts)
+        file.writelines(part.encode("utf-8", "replace") if isinstance(part, str) else part for part in parts)
 
 
-def _settle(folder: Path) -> None:
-    """Force the names in a folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def settle(path: Path) -> None:
+    """Force a file, or the names in a folder, to the disk.
+
+    Raises:
+        OSError: It cannot be read, or the disk has failed.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

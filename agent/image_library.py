@@ -6,6 +6,7 @@ STORE/images/<2 hex>/<sha256>          the original file's bytes, read-only, wri
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -100,6 +101,17 @@ def open_library(store: Path) -> ImageLibrary:
 
 
 def store_of(folder: Path) -> Path | None:
-    """The store that a folder is, or lies in."""
-    folder = folder.absolute()
-    return next((place for place in (folder, *folder.parents) if (place / "store.json").is_file()), None)
+    """The store that a folder is, or lies in; where there is one, a process looks for it once."""
+    try:
+        return _store_above(folder.absolute())
+    except LookupError:
+        return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _store_above(folder: Path) -> Path:
+    """Raises what is not remembered: a folder may yet become a store."""
+    for place in (folder, *folder.parents):
+        if (place / "store.json").is_file():
+            return place
+    raise LookupError(f"{folder} lies in no store")

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from agent.files import write_whole
 from cold_start.check_data import CleanConversation, clean, conversation_problems
-from cold_start.files import write_atomically
 from cold_start.llama_factory import Encoded
 
 RULES_VERSION = 2
@@ -202,6 +202,6 @@ def remember(key: str, examinations: Sequence[Sequence[Examination]]) -> None:
     try:
         cache_directory().mkdir(parents=True, exist_ok=True)
         content = [[asdict(one) for one in rows] for rows in examinations]
-        write_atomically(cache_directory() / f"{key}.json", [json.dumps(content)])
+        write_whole(cache_directory() / f"{key}.json", [json.dumps(content)])
     except OSError:
         return

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from agent.files import write_whole
 from agent.images import ImageFile, ImageRule, UnreadableImage
 from agent.recipes import RecipeError
-from cold_start.files import write_bytes_atomically
 
 COPY_BYTES_A_PIXEL = 2.0
 """Of a photo as PNG without loss, at most; drawings take a third."""
@@ -44,8 +44,7 @@ def _written(path: str, directory: Path, rule: ImageRule) -> str:
         copy = directory / image.sha256[:2] / f"{image.sha256}-{width_px}x{height_px}.png"
         if not copy.is_file():
             shown = rule.apply(image)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes_atomically(copy, [shown.data])
+            write_whole(copy, shown.data, durable=True)
     except UnreadableImage as error:
         raise RecipeError(f"{path} has changed since it was looked at: {error}; start again") from error
     return str(copy)

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.files import write_whole
 from agent.images import ImageRule
 from agent.recipes import RecipeError
 from cold_start import examination
 from cold_start.check_data import CleanConversation, Problem, clean
 from cold_start.examination import Encoder, Examination, Source
-from cold_start.files import write_atomically
 from cold_start.images import write_images
 from cold_start.llama_factory import CATALOGUE, DATASET
 from cold_start.recipe import DataSettings
@@ -158,7 +158,7 @@ def examine_data(
 def write_dropped(problems: Sequence[Problem], path: Path) -> None:
     """List what is left out: one line of JSON for each conversation, `source` and `reason`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in problems))
+    write_whole(path, (json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in problems), durable=True)
 
 
 def check_usable(examined: Examined, on_bad: str, dropped: Path) -> None:
@@ -208,7 +208,7 @@ def write_copy(examined: Examined, directory: Path, rule: ImageRule) -> Prepared
     num_escaped = sum(conversation.num_escaped for conversation in examined.kept())
     paths = (path for conversation in examined.kept() for path in conversation.images)
     copies = write_images(paths, directory / "images", rule)
-    write_atomically(directory / f"{DATASET}.json", _json_list(examined.kept(), copies))
+    write_whole(directory / f"{DATASET}.json", _json_list(examined.kept(), copies), durable=True)
     prepared = Prepared(
         fingerprint=examined.fingerprint,
         num_kept=len(examined.num_tokens),
@@ -217,7 +217,8 @@ def write_copy(examined: Examined, directory: Path, rule: ImageRule) -> Prepared
         num_images=sum(source != copy for source, copy in copies.items()),
         content_sha256=content_sha256(examined),
     )
-    write_atomically(directory / "dataset_info.json", [json.dumps(CATALOGUE | {_PREPARED: asdict(prepared)}, indent=1)])
+    catalogue = json.dumps(CATALOGUE | {_PREPARED: asdict(prepared)}, indent=1)
+    write_whole(directory / "dataset_info.json", catalogue, durable=True)
     return prepared
 
 

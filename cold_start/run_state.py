@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
+from agent.files import write_whole
 from agent.recipes import load_yaml
 from code_sandbox.redaction import redacted
 from cold_start.checkpoints import checkpoints, is_finished
-from cold_start.files import write_atomically
 
 RECIPE_FILE = "recipe.resolved.yaml"
 _RUN_FILE = "run.json"
@@ -81,8 +81,8 @@ def differences(output_dir: Path, settings: Mapping[str, Any], facts: RunFacts |
 
 def record(output_dir: Path, settings: Mapping[str, Any], facts: RunFacts) -> None:
     """Write down what this run is."""
-    write_atomically(output_dir / RECIPE_FILE, [yaml.safe_dump(redacted(dict(settings)), sort_keys=False)])
-    write_atomically(output_dir / _RUN_FILE, [json.dumps(asdict(facts), indent=1)])
+    write_whole(output_dir / RECIPE_FILE, [yaml.safe_dump(redacted(dict(settings)), sort_keys=False)], durable=True)
+    write_whole(output_dir / _RUN_FILE, [json.dumps(asdict(facts), indent=1)], durable=True)
 
 
 def _recorded_settings(output_dir: Path) -> dict[str, Any] | None:

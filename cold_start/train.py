@@ -16,11 +16,11 @@ from typing import Any
 import yaml
 
 from agent.checks import Check
+from agent.files import write_whole
 from agent.recipes import RecipeError
 from code_sandbox.redaction import redacted
 from cold_start.checkpoints import is_finished, latest_checkpoint, set_aside_incomplete
 from cold_start.checks import Report, check_recipe, finished_as_asked, trained_on
-from cold_start.files import write_atomically
 from cold_start.launch import launch_environment
 from cold_start.llama_factory import DATASET
 from cold_start.prepare_data import write_copy
@@ -142,9 +142,9 @@ def _start(recipe: Recipe, output_dir: Path, report: Report) -> None:
         # It says that a run is finished, and is written again when this one is.
         (output_dir / "trainer_state.json").unlink(missing_ok=True)
     record(output_dir, resolve(recipe, output_dir, resume=False), facts)
-    write_atomically(output_dir / _LAUNCH_FILE, [yaml.safe_dump(settings, sort_keys=False)])
+    write_whole(output_dir / _LAUNCH_FILE, [yaml.safe_dump(settings, sort_keys=False)], durable=True)
     versions = {name: importlib.metadata.version(name) for name in ("llamafactory", "transformers", "torch")}
-    write_atomically(output_dir / "versions.json", [json.dumps(versions, indent=1)])
+    write_whole(output_dir / "versions.json", [json.dumps(versions, indent=1)], durable=True)
     dropped = f"{prepared.num_left_out:,} left out (see {output_dir / 'data' / 'dropped.jsonl'})"
     copied = f"{prepared.num_images:,} images written as the model sees them"
     print(f"cold start: {trained_on(prepared.num_kept, settings)}, {dropped}; {copied}")

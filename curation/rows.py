@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent.files import NotWritten, write_whole
 from agent.image_library import ImageLibrary
 from agent.images import ImageFile
 from curation.errors import CurationError
@@ -142,14 +143,13 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         CurationError: There is no room for it.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_bytes(text.encode("utf-8", "replace"))
-        partial.replace(path)
+        write_whole(path, text)
     except OSError as error:
         raise no_room(path, error) from error
 
 
 def no_room(path: Path, error: OSError) -> CurationError:
-    """What to say when a file cannot be written; what is left behind is called `.partial`."""
-    return CurationError(f"{path} cannot be written ({error}); make room and run again: steps that are done are kept")
+    """What to say when a file cannot be written."""
+    told = str(error) if isinstance(error, NotWritten) else f"{path} cannot be written ({error})"
+    return CurationError(f"{told}; make room and run again: steps that are done are kept")

@@ -8,6 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from agent.files import whole_file
+
 ROW_GROUP = 1024
 
 
@@ -73,14 +75,12 @@ def write_rows(path: Path, records: Iterable[Mapping[str, Any]], wanted: Any) ->
         wanted: A schema of pyarrow.
 
     Raises:
-        OSError: There is no room; what is left behind is called `.partial`.
+        NotWritten: There is no room.
     """
     import pyarrow
     import pyarrow.parquet
 
-    partial = path.with_name(f"{path.name}.partial")
-    with pyarrow.parquet.ParquetWriter(partial, wanted, compression="zstd") as writer:
+    with whole_file(path) as file, pyarrow.parquet.ParquetWriter(file, wanted, compression="zstd") as writer:
         rows = iter(records)
         while batch := list(islice(rows, ROW_GROUP)):
             writer.write_table(pyarrow.Table.from_pylist(batch, wanted), row_group_size=ROW_GROUP)
-    partial.replace(path)

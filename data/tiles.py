@@ -28,6 +28,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from agent.files import whole_file, write_whole
 from agent.images import ImageFile
 from agent.messages import IMAGE_PLACEHOLDER
 from agent.prompts import load_prompt
@@ -135,7 +136,7 @@ def write_dataset(directory: Path, *, num_sft: int = 2400, num_rl: int = 512, nu
             names.append(f"images/{number:05d}_crop.png")
             crop.save(directory / names[1], compress_level=1)
         conversations.append({"messages": rows, "images": names})
-    _write_text(directory / "sft.json", json.dumps(conversations))
+    write_whole(directory / "sft.json", json.dumps(conversations))
     _write_parquet(
         directory / "rl_train.parquet",
         [_rl_row(tiles, number) for number, tiles in enumerate(generate(num_rl, seed=_SEEDS["rl_train"]))],
@@ -156,12 +157,12 @@ def write_dataset(directory: Path, *, num_sft: int = 2400, num_rl: int = 512, nu
                 }
             )
         )
-    _write_text(directory / "benchmark.jsonl", "\n".join(lines) + "\n")
+    write_whole(directory / "benchmark.jsonl", "\n".join(lines) + "\n")
     pages = [
         {"title": f"The colour {name}", "text": f"{name} is the colour of RGB {value}.", "link": f"tiles:{name}"}
         for name, value in COLOURS.items()
     ]
-    _write_text(directory / "pages.jsonl", "".join(json.dumps(page) + "\n" for page in pages))
+    write_whole(directory / "pages.jsonl", "".join(json.dumps(page) + "\n" for page in pages))
 
 
 def _rl_row(tiles: TilesQuestion, number: int) -> dict[str, Any]:
@@ -178,20 +179,13 @@ def _rl_row(tiles: TilesQuestion, number: int) -> dict[str, Any]:
     }
 
 
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
 def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
     # pandas and pyarrow take a second to load, which the readers of this module need not pay.
     import pyarrow
     import pyarrow.parquet
 
-    partial = path.with_name(path.name + ".partial")
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), partial)
-    partial.replace(path)
+    with whole_file(path) as file:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
 
 
 def main(arguments: list[str] | None = None, prog: str = "deepeyes data tiles") -> None:

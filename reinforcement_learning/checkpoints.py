@@ -11,13 +11,14 @@ A save goes to `.saving`, is flushed to the disk, gets its list, and is renamed.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from agent.files import settle, write_whole
 
 MARKER = "complete.json"
 METRICS = "metrics.json"
@@ -94,15 +95,15 @@ class Checkpoints:
         _check_ranks(source, self._wait_s)
         (source / METRICS).write_text(json.dumps(dict(metrics)), encoding="utf-8")
         for path in source.rglob("*"):
-            _flush(path)
+            settle(path)
         files = {str(path.relative_to(source)): path.stat().st_size for path in sorted(source.rglob("*")) if path.is_file()}
-        _write(source / MARKER, json.dumps({"step": step, "files": files}, indent=1))
+        write_whole(source / MARKER, json.dumps({"step": step, "files": files}, indent=1), durable=True)
         if target.exists():
             self._remove(target)
         source.rename(target)
-        _flush(self._directory)
+        settle(self._directory)
         # Not read by us; other programs look for it.
-        _write(self._directory / _TRACKER, str(step))
+        write_whole(self._directory / _TRACKER, str(step), durable=True)
         shutil.rmtree(self.saving, ignore_errors=True)
         self._remove_older()
         return target
@@ -191,19 +192,3 @@ def _missing_files(actor: Path, ranks: int) -> str:
         if there not in (0, ranks):
             return f"{there} of {ranks} files {kind}_world_size_{ranks}_rank_*.pt are in {actor}"
     return ""
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    _flush(partial)
-    partial.replace(path)
-    _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent.files import write_whole
 from agent.recipes import RecipeError
 from reinforcement_learning.row_errors import RowError
 
@@ -17,16 +18,13 @@ def write_dropped(path: Path, problems: Sequence[RowError]) -> None:
     if not problems:
         path.unlink(missing_ok=True)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [
         json.dumps(
             {"file": problem.file, "row": problem.row, "reason": problem.kind, "detail": problem.detail}, ensure_ascii=False
         )
         for problem in problems
     ]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, "\n".join(lines) + "\n")
 
 
 def read_dropped(path: str | Path | None) -> set[tuple[str, int]]:

@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from agent.files import write_whole
 from code_sandbox.redaction import redacted
 from reinforcement_learning.checkpoints import Checkpoint, Checkpoints
 from reinforcement_learning.fingerprints import data_changes_since, fingerprints, model_changes_since
@@ -208,11 +209,12 @@ def begin(start: Start, recipe: Recipe) -> list[str]:
     directory.mkdir(parents=True, exist_ok=True)
     told = Checkpoints(directory / "checkpoints").tidy(start.step if start.checkpoint else None)
     # First of all, so that a kill right after it cannot lose what was decided about the data.
-    _write(directory / _RESUME_FILE, json.dumps({"step": start.step, "restart_data": start.restart_data}))
+    write_whole(directory / _RESUME_FILE, json.dumps({"step": start.step, "restart_data": start.restart_data}), durable=True)
     forget_metrics_after(directory / METRICS_FILE, start.step, start.checkpoint.metrics if start.checkpoint else {})
     for name, text in fingerprints(directory, start.data_files, recipe.run.model).items():
-        _write(directory / name, text)
-    _write(directory / RECIPE_FILE, yaml.safe_dump(redacted(recipe.model_dump(mode="json")), sort_keys=False))
+        write_whole(directory / name, text, durable=True)
+    text = yaml.safe_dump(redacted(recipe.model_dump(mode="json")), sort_keys=False)
+    write_whole(directory / RECIPE_FILE, text, durable=True)
     return told
 
 
@@ -235,7 +237,7 @@ def forget_metrics_after(path: Path, step: int, last: Mapping[str, Any]) -> None
     if last and step not in rows:
         rows[step] = json.dumps(dict(last))
     if path.exists() or rows:
-        _write(path, "".join(f"{rows[number]}\n" for number in sorted(rows)))
+        write_whole(path, "".join(f"{rows[number]}\n" for number in sorted(rows)), durable=True)
 
 
 def restarts_data(directory: Path, step: int) -> bool:
@@ -261,7 +263,7 @@ def wandb_environment(directory: Path, loggers: Sequence[str] | str, *, new: boo
     kept = path.read_text(encoding="utf-8").strip() if path.is_file() and not new else ""
     name = os.environ.get("WANDB_RUN_ID") or kept or secrets.token_hex(8)
     if name != kept:
-        _write(path, name)
+        write_whole(path, name, durable=True)
     where = {} if os.environ.get("WANDB_DIR") else {"WANDB_DIR": str(directory)}
     return {"WANDB_RUN_ID": name, "WANDB_RESUME": "allow", **where}
 
@@ -320,12 +322,3 @@ def _short(value: Any) -> str:
         return "not set"
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 120 else f"{text[:117]}..."
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -17,6 +17,7 @@ Source of the columns: DeepEyesV2 0373e6e and data/README.md; of `ground_truth: 
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -103,7 +104,13 @@ def read_row(raw: Mapping[str, Any], *, file: str, row: int, options: RowOptions
 
 
 def _folders(file: str, roots: Sequence[str]) -> tuple[Path, ...]:
-    return (Path(file).resolve().parent, *(Path(root) for root in roots))
+    return (_folder_of(Path(file).absolute()), *(Path(root) for root in roots))
+
+
+@functools.lru_cache(maxsize=64)
+def _folder_of(file: Path) -> Path:
+    """Asked for each row; of a path with links it is a question to the disk."""
+    return file.resolve().parent
 
 
 def _clean(text: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import io
 import json
 import random
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.files import whole_file, write_whole
 from agent.images import ImageFile
 from agent.messages import IMAGE_PLACEHOLDER
 from agent.prompts import load_prompt
@@ -106,13 +108,13 @@ def write_family(
         _conversation(family, question, f"images/{number:05d}", directory, demonstration(question, rng, runner, shares))
         for number, question in drawn("sft")
     ]
-    _write_text(directory / "sft.json", json.dumps(conversations))
+    write_whole(directory / "sft.json", json.dumps(conversations))
     _write_parquet(
         directory / "rl_train.parquet", [_rl_row(family, question, number) for number, question in drawn("rl_train")]
     )
     _write_benchmark(directory / "benchmark.tsv", family, drawn("benchmark"))
     about = {"family": family.name, "version": VERSION, "seed": seed, "level": level}
-    _write_text(
+    write_whole(
         directory / "family.json", json.dumps(about | {"rows": asdict(amounts), "direct": asdict(shares)}, indent=1) + "\n"
     )
 
@@ -125,7 +127,7 @@ def _conversation(
         images = [ImageFile.from_pil(question.image), *images]
     names = [f"{name}_{number}.png" for number in range(len(images))]
     for path, image in zip(names, images, strict=True):
-        _write(directory / path, image.data)
+        write_whole(directory / path, image.data)
     return {"messages": opening_rows(family, question) + rows, "images": names}
 
 
@@ -148,16 +150,15 @@ def _rl_row(family: Family, question: Question, number: int) -> dict[str, Any]:
 
 
 def _write_benchmark(path: Path, family: Family, drawn: Iterator[tuple[int, Question]]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(BENCHMARK_COLUMNS)
-        for number, question in drawn:
-            image = question.image
-            encoded = "" if image is None else base64.b64encode(ImageFile.from_pil(image).data).decode()
-            name = f"{family.name}_{number}"
-            writer.writerow([name, encoded, question.text, question.answer, question.kind, int(question.tool_needed)])
-    partial.replace(path)
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow(BENCHMARK_COLUMNS)
+    for number, question in drawn:
+        image = question.image
+        encoded = "" if image is None else base64.b64encode(ImageFile.from_pil(image).data).decode()
+        name = f"{family.name}_{number}"
+        writer.writerow([name, encoded, question.text, question.answer, question.kind, int(question.tool_needed)])
+    write_whole(path, text.getvalue())
 
 
 def _write_sources(family: Family, directory: Path, level: int) -> tuple[Path | None, Path | None]:
@@ -166,27 +167,17 @@ def _write_sources(family: Family, directory: Path, level: int) -> tuple[Path | 
     if family.pages is not None:
         pages = directory / "pages.jsonl"
         rows = [{"title": page.title, "text": page.snippet, "link": page.link} for page in family.pages(level)]
-        _write_text(pages, "".join(json.dumps(row) + "\n" for row in rows))
+        write_whole(pages, "".join(json.dumps(row) + "\n" for row in rows))
     if family.pictures is not None:
         pictures = directory / "pictures"
         pictures.mkdir(exist_ok=True)
         titles = []
         for number, (title, image) in enumerate(family.pictures(level)):
             name = f"{number:03d}.png"
-            _write(pictures / name, ImageFile.from_pil(image).data)
+            write_whole(pictures / name, ImageFile.from_pil(image).data)
             titles.append({"file": name, "title": title})
-        _write_text(pictures / "titles.jsonl", "".join(json.dumps(row) + "\n" for row in titles))
+        write_whole(pictures / "titles.jsonl", "".join(json.dumps(row) + "\n" for row in titles))
     return pages, pictures
-
-
-def _write_text(path: Path, text: str) -> None:
-    _write(path, text.encode())
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    partial.replace(path)
 
 
 def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -199,6 +190,5 @@ def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
     # Of a family without images nothing else would say what an image is.
     number = table.schema.get_field_index("images")
     table = table.set_column(number, "images", table["images"].cast(pyarrow.list_(image)))
-    partial = path.with_name(path.name + ".partial")
-    pyarrow.parquet.write_table(table, partial)
-    partial.replace(path)
+    with whole_file(path) as file:
+        pyarrow.parquet.write_table(table, file)

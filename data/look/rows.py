@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -17,6 +17,7 @@ from agent.recipes import RecipeError
 from cold_start.check_data import conversation_problems
 from data.json_items import BYTE_ORDER_MARK, json_items
 from data.look.files import RowsFile
+from data.look.stored import stored_images
 from reinforcement_learning.row_errors import RowError
 from reinforcement_learning.row_files import read_groups
 from reinforcement_learning.rows import RowOptions, read_row
@@ -80,6 +81,8 @@ class LookOptions:
 
     image_roots: tuple[str, ...] = ()
     """After the folder of the file and the one above it, which is where published conversations mean."""
+    believe_sizes: bool = False
+    """Take the sizes of a store's images from their rows, and leave the files unread."""
     by_ending: bool = False
     """Find an image of a conversation by the end of its path, where the path is one of its author's machine; only below
     those folders."""
@@ -146,11 +149,12 @@ def _rl_rows(path: Path, options: LookOptions, wanted: Collection[int] | None, b
     own = RowOptions(image_roots=options.image_roots)
     groups = _groups_with(path, wanted, begin) if wanted is not None or begin else None
     last = None if wanted is None else max(wanted, default=-1)
-    for number, raw in read_groups(path, groups, (*own.columns, *_MORE_COLUMNS)):
+    more = (*_MORE_COLUMNS, *(("image_sizes",) if options.believe_sizes else ()))
+    for number, raw in read_groups(path, groups, (*own.columns, *more)):
         if last is not None and number > last:
             return
         if (wanted is None or number in wanted) and number >= begin:
-            yield _rl_row(raw, path, number, own)
+            yield _rl_row(raw, path, number, own, options.believe_sizes)
 
 
 def _groups_with(path: Path, wanted: Collection[int] | None, begin: int) -> list[int]:
@@ -171,10 +175,11 @@ def _groups_with(path: Path, wanted: Collection[int] | None, begin: int) -> list
     ]
 
 
-def _rl_row(raw: Mapping[str, Any], path: Path, number: int, options: RowOptions) -> LookedRow:
+def _rl_row(raw: Mapping[str, Any], path: Path, number: int, options: RowOptions, believe_sizes: bool) -> LookedRow:
     source, licence, group = (_text_of(raw, name) for name in _MORE_COLUMNS)
+    unread = stored_images(raw, path.resolve().parent) if believe_sizes else None
     try:
-        content = read_row(raw, file=str(path), row=number, options=options)
+        content = read_row(_without(raw, unread), file=str(path), row=number, options=options)
     except RowError as error:
         problem = RowProblem(str(path), number, error.kind, error.detail)
         data_source = raw.get("data_source")
@@ -193,7 +198,7 @@ def _rl_row(raw: Mapping[str, Any], path: Path, number: int, options: RowOptions
         row=number,
         kind="rl",
         messages=content.messages,
-        images=tuple(ImageFile(data) for data in content.images),
+        images=unread if unread is not None else tuple(ImageFile(data) for data in content.images),
         question_images=len(content.images),
         gold=content.gold,
         data_source=content.data_source,
@@ -202,6 +207,11 @@ def _rl_row(raw: Mapping[str, Any], path: Path, number: int, options: RowOptions
         licence=licence,
         group=group,
     )
+
+
+def _without(raw: Mapping[str, Any], unread: Sequence[ImageFile] | None) -> Mapping[str, Any]:
+    """The row for its reader, with something in the place of each image that is not to be read."""
+    return raw if unread is None else {**raw, "images": [b"unread"] * len(unread)}
 
 
 def _text_of(raw: Mapping[str, Any], name: str) -> str:
@@ -228,13 +238,14 @@ def _conversations(path: Path, options: LookOptions, wanted: Collection[int] | N
         if item.problem:
             yield _broken(file, item.number, "element cannot be read", item.problem)
         else:
-            yield _conversation(item.value, path, item.number, folders, options.by_ending)
+            yield _conversation(item.value, path, item.number, folders, options)
 
 
-def _conversation(value: Any, path: Path, number: int, folders: tuple[Path, ...], by_ending: bool) -> LookedRow:
+def _conversation(value: Any, path: Path, number: int, folders: tuple[Path, ...], options: LookOptions) -> LookedRow:
     said = [RowProblem(str(path), number, _kind_of(reason), reason) for reason in conversation_problems(value)]
     messages = _messages(value)
-    images, missing = _images(value, folders, by_ending)
+    unread = stored_images(value, folders[0]) if options.believe_sizes and isinstance(value, dict) else None
+    images, missing = (unread, []) if unread is not None else _images(value, folders, options.by_ending)
     said += [RowProblem(str(path), number, kind, detail) for kind, detail in missing]
     more = {key: one for key, one in value.items() if key not in ("messages", "images")} if isinstance(value, dict) else {}
     source, licence, group = (_text_of(more, name) for name in _MORE_COLUMNS)

@@ -15,9 +15,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from agent.files import write_whole
 from agent.images import ImageFile, UnreadableImage, preview
 from agent.messages import IMAGE_PLACEHOLDER
-from cold_start.files import write_atomically
 from data.look.command import add_paths, look_options
 from data.look.files import NothingToLookAt, RowsFile, data_files
 from data.look.rows import LookedRow, LookOptions, count_rows, rows_of
@@ -132,5 +132,5 @@ def main(arguments: list[str] | None = None, prog: str = "deepeyes data sample")
         rows = drawn(data_files(given.paths), look_options(given.image_root), given.number, given.seed)
     except NothingToLookAt as error:
         parser.error(str(error))
-    write_atomically(given.out, [samples_page(rows, f"Samples of {', '.join(given.paths)}")])
+    write_whole(given.out, [samples_page(rows, f"Samples of {', '.join(given.paths)}")])
     sys.stdout.write(f"{given.out}\n")

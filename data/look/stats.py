@@ -2,7 +2,7 @@
 
     deepeyes data stats datasets/rl 'datasets/sft/json/*.json'      or a store's set: STORE/sets/NAME
 
-Images are measured by their headers; `deepeyes data validate` decodes them.
+Images are measured by their headers, or by what a store's rows say of them; `deepeyes data validate` decodes them.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
+from agent.files import whole_file
 from agent.images import ImageFile, UnreadableImage
 from data.look.command import add_paths, look_options, printable
 from data.look.files import NothingToLookAt, RowsFile, data_files
@@ -107,16 +108,13 @@ def _printed(found: Iterable[RowProblem]) -> tuple[Counter[str], dict[str, str]]
 
 
 def _written(found: Iterable[RowProblem], path: Path) -> tuple[Counter[str], dict[str, str]]:
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        tallied = _tally(_to_file(found, file))
-    partial.replace(path)
-    return tallied
+    with whole_file(path) as file:
+        return _tally(_to_file(found, file))
 
 
-def _to_file(found: Iterable[RowProblem], file: IO[str]) -> Iterator[RowProblem]:
+def _to_file(found: Iterable[RowProblem], file: IO[bytes]) -> Iterator[RowProblem]:
     for problem in found:
-        file.write(json.dumps(asdict(problem), ensure_ascii=True) + "\n")
+        file.write(json.dumps(asdict(problem), ensure_ascii=True).encode() + b"\n")
         yield problem
 
 

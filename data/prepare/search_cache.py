@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agent.files import write_whole
 from agent.image_library import ImageLibrary, open_library
 from agent.images import ImageFile, UnreadableImage
 from data.look.rows import in_threads, places_by_ending
 from data.prepare.errors import PrepareError
 from data.prepare.manifest import sha256_of, versions
-from data.prepare.set_folder import SetFolder, write_whole
+from data.prepare.set_folder import SetFolder
 from reinforcement_learning.row_files import file_checksum
 
 _Problems = list[tuple[str, str]]

@@ -14,10 +14,11 @@ import fcntl
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agent.files import write_whole
 from data.prepare.errors import PrepareError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -110,18 +111,6 @@ class SetFolder:
         """
         write_whole(self.path / "manifest.json", [json.dumps(manifest, ensure_ascii=False, indent=1)])
         shutil.rmtree(self._unfinished, ignore_errors=True)
-
-
-def write_whole(path: Path, texts: Iterable[str]) -> None:
-    """Write a file, complete or absent; what a kill leaves behind is called `.partial`.
-
-    Raises:
-        OSError: There is no room.
-    """
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(texts)
-    partial.replace(path)
 
 
 def _difference(before: Any, now: Mapping[str, Any]) -> str:

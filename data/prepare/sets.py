@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from agent.files import write_whole
 from agent.image_library import ImageLibrary, open_library
 from data import store_rows
 from data.look.files import RowsFile, data_files
@@ -16,7 +17,7 @@ from data.look.rows import WHOLE_FILE, LookedRow, LookOptions, in_threads, rows_
 from data.prepare.errors import PrepareError
 from data.prepare.manifest import SetCounts, sha256_of, versions
 from data.prepare.rows import RowNames, taken
-from data.prepare.set_folder import SetFolder, write_whole
+from data.prepare.set_folder import SetFolder
 from reinforcement_learning.row_files import file_checksum
 
 _PART_ROWS = 512

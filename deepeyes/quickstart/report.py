@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agent.files import write_whole
 from agent.records import EpisodeKey
 from agent.trajectory import read_rollouts
 from deepeyes.quickstart.bases import base_of
@@ -248,6 +249,4 @@ outage of ours would be counted under &ldquo;not evaluated&rdquo;, never as a wr
 <p class="soft">The same questions, asked of both models. Images are what the model was shown; code is what it wrote.</p>
 {_episodes(directory)}
 """
-    partial = path.with_suffix(".partial")
-    partial.write_text(page("DeepEyes quickstart", body), encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, page("DeepEyes quickstart", body))

@@ -16,10 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from agent.files import write_whole
 from evaluation.benchmarks import load_benchmark
 from evaluation.reports.published import published, warnings_for
 from evaluation.reports.run_page import carried, headline, interval, percent
-from evaluation.runs.files import RunMismatch, write_whole
+from evaluation.runs.files import RunMismatch
 from evaluation.runs.provenance import read_provenance
 from evaluation.runs.summary import read_summary
 from viewer.static_page import page, table

@@ -15,12 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from agent.files import write_whole
 from evaluation.analysis.analytics import ToolUse, analyse
 from evaluation.analysis.compare import Comparison, compare_runs
 from evaluation.benchmarks import load_benchmark
 from evaluation.reports.episodes import behind, browser
 from evaluation.reports.published import published, warnings_for
-from evaluation.runs.files import write_whole
 from evaluation.runs.provenance import Provenance, read_provenance
 from evaluation.runs.provenance import as_json as provenance_json
 from evaluation.runs.rows import ScoreRow, read_scores

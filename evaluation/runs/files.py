@@ -46,13 +46,3 @@ def version_of(path: Path, text: str, newest: int) -> int:
 def read_lines(path: Path) -> list[str]:
     """Lines of a file of JSON lines. `splitlines` would also end a line at U+2028, which JSON leaves in its texts."""
     return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file in one step: a kill leaves the old one or the new one.
-
-    Half a surrogate pair, which a model may write and no file can hold, becomes a question mark.
-    """
-    partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_bytes(text.encode("utf-8", "replace"))
-    partial.replace(path)

@@ -24,12 +24,13 @@ from pathlib import Path
 
 from agent.episode import Episode
 from agent.episode_rows import UnreadableRecord
+from agent.files import write_whole
 from agent.images import UnreadableImage
 from agent.records import EpisodeKey, RolloutFacts
 from agent.trajectory import Place, RecordReader
 from evaluation.benchmarks import Benchmark, Item, nothing_left
 from evaluation.errors import BenchmarkError
-from evaluation.runs.files import RunMismatch, read_lines, write_whole
+from evaluation.runs.files import RunMismatch, read_lines
 from evaluation.runs.outages import outages_of
 from evaluation.runs.provenance import VERSION as PROVENANCE_VERSION
 from evaluation.runs.provenance import Provenance, old_names, prompt_sha256, read_provenance, versions, write_provenance

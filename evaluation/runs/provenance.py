@@ -12,9 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from agent.files import write_whole
 from agent.records import reason_of
 from agent.settings import OLD_NAMES
-from evaluation.runs.files import RunMismatch, read_text, version_of, write_whole
+from evaluation.runs.files import RunMismatch, read_text, version_of
 from evaluation.runs.settings import EvaluationSettings
 
 VERSION = 2

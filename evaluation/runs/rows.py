@@ -12,9 +12,10 @@ from pydantic import TypeAdapter
 
 from agent.episode import StopReason
 from agent.episode_rows import UnreadableRecord, ended_as
+from agent.files import write_whole
 from agent.records import STRICT, EpisodeKey, validated
 from agent.scores import SCORES_VERSION
-from evaluation.runs.files import RunMismatch, read_lines, write_whole
+from evaluation.runs.files import RunMismatch, read_lines
 from evaluation.scoring.grader import Grade
 
 NOT_RUN: Literal["not_run"] = "not_run"

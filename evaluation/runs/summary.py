@@ -11,8 +11,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from agent.episode_rows import UnreadableRecord
+from agent.files import write_whole
 from agent.records import STRICT, validated
-from evaluation.runs.files import RunMismatch, read_text, version_of, write_whole
+from evaluation.runs.files import RunMismatch, read_text, version_of
 from evaluation.runs.rows import ScoreRow, read_scores
 from evaluation.statistics import Totals, totals
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.files import write_whole
 from agent.search import Page, WebResult
 from agent.search.corpus import Skip, read_corpus
 from agent.search.web import WebClient
@@ -250,6 +251,4 @@ def _about(path: Path) -> dict[str, Any] | None:
 
 
 def _write_about(path: Path, about: dict[str, Any]) -> None:
-    partial = path / f"{_ABOUT}.partial"
-    partial.write_text(json.dumps(about), encoding="utf-8")
-    partial.replace(path / _ABOUT)
+    write_whole(path / _ABOUT, json.dumps(about))

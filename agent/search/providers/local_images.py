@@ -7,6 +7,7 @@ an `embedding_model`: an ONNX file of an image encoder such as CLIP's, input [1,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.files import write_whole
 from agent.images import ImageFile, UnreadableImage
 from agent.search import ImageHit
 from agent.search.web import WebClient
@@ -120,12 +122,8 @@ class Provider:
             vectors.append(entry["vector"])
         self._vectors = np.asarray(vectors, np.float32)
         if fresh != known:
-            partial = cache_path.with_suffix(".partial")
-            try:
-                partial.write_text(json.dumps({"method": method, "images": fresh}), encoding="utf-8")
-                partial.replace(cache_path)
-            except OSError:
-                return  # a read-only folder is read again the next time
+            with contextlib.suppress(OSError):  # a read-only folder is read again the next time
+                write_whole(cache_path, json.dumps({"method": method, "images": fresh}))
 
 
 class _Embedder:

@@ -1,6 +1,5 @@
 import json
 import multiprocessing
-import os
 
 import pytest
 import yaml
@@ -9,7 +8,6 @@ from PIL import Image
 from agent.recipes import RecipeError, shared_value
 from cold_start.check_data import conversation_problems
 from cold_start.examination import examine, fingerprint
-from cold_start.files import write_atomically
 from cold_start.prepare_data import examine_data, prepared_copy, read_sources, write_copy
 from cold_start.recipe import RECIPES, DataSettings, load_recipe
 from tests.conftest import png
@@ -179,19 +177,6 @@ def test_several_nodes_prepare_at_once_and_a_reader_always_sees_a_whole_copy(ima
     assert reads > 10
     assert len(json.loads((directory / "deepeyes.json").read_text())) == 300
     assert sorted(path.name for path in directory.iterdir()) == ["dataset_info.json", "deepeyes.json", "dropped.jsonl"]
-
-
-def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tmp_path):
-    (tmp_path / "a").write_text("old")
-
-    def texts():
-        yield "new"
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(tmp_path / "a", texts())
-    assert os.listdir(tmp_path) == ["a"]
-    assert (tmp_path / "a").read_text() == "old"
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)

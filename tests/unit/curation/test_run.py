@@ -76,16 +76,16 @@ def test_a_full_disk_is_told_and_leaves_nothing_that_looks_finished(bench, monke
     source = bench.source("mine", [row(n) for n in range(3)])
 
     def full(self, target):
-        if self.name == "kept.parquet.partial" and self.parent.name == "02_dedupe":
+        if self.name.startswith(".kept.parquet.") and self.parent.name == "02_dedupe":
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(self, target)
 
     real = Path.replace
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(CurationError, match=r"kept\.parquet cannot be written .*No space left.*make room and run again"):
+    with pytest.raises(CurationError, match=r"kept\.parquet cannot be written: No space left.*make room and run again"):
         bench.run([source], STEPS)
     assert not (bench.directory / "run/02_dedupe/key.json").exists()
-    assert [path.name for path in (bench.directory / "run/02_dedupe").glob("kept*")] == ["kept.parquet.partial"]
+    assert not list((bench.directory / "run/02_dedupe").glob("*kept*"))
     monkeypatch.undo()
     bench.run([source], STEPS)
     assert len(bench.kept("02_dedupe")) == 3

@@ -19,6 +19,7 @@ from data.look.files import data_files
 from data.look.rows import LookOptions, in_threads
 from data.look.sample import drawn, samples_page
 from data.look.validate import problems_of
+from data.prepare.command import main as prepare
 from deepeyes.cli import main as deepeyes
 from tests.conftest import ROOT, png
 
@@ -151,6 +152,29 @@ def test_a_set_of_a_store_is_read_by_its_names_and_its_other_files_are_no_rows(t
     assert "2 rows in 2 files, 3 images decoded, 0 rows broken" in capsys.readouterr().out
     assert run("stats", folder, "--json") == 0
     assert json.loads(capsys.readouterr().out)["sources"] == {"sa1b": 1, "(not named)": 1}
+
+
+def test_sizes_that_rows_of_a_store_tell_are_believed_and_only_validate_reads_images(data, tmp_path, capsys):
+    store = tmp_path / "store"
+    prepare(["rl", str(data / "rl"), "--out", str(store)])
+    prepare(["sft", str(data / "sft/json"), "--out", str(store)])
+    capsys.readouterr()
+    assert run("stats", data / "rl", data / "sft/json", "--json") == 0
+    before = json.loads(capsys.readouterr().out)
+    for path in (store / "images").glob("*/*"):
+        path.unlink()
+        path.write_bytes(b"no image any more")
+    assert run("stats", store / "sets/rl", store / "sets/sft", "--json") == 0
+    after = json.loads(capsys.readouterr().out)
+    assert [after[name] for name in ("question_images", "tool_images")] == [before["question_images"], before["tool_images"]]
+    assert [after[name]["rows"] for name in ("duplicates", "broken")] == [5, 0]
+    assert after["question_images"]["count"] == 8
+    assert run("validate", store / "sets/rl", store / "sets/sft") == 1
+    assert "image is broken" in capsys.readouterr().out
+    for path in (store / "images").glob("*/*"):
+        path.unlink()
+    assert run("stats", store / "sets/rl", store / "sets/sft") == 0
+    assert "image is missing" in capsys.readouterr().out
 
 
 # ---- validate ----
