@@ -110,7 +110,7 @@ def store_of(folder: Path) -> Path | None:
 
 @functools.lru_cache(maxsize=1024)
 def _store_above(folder: Path) -> Path:
-    """Raises what is not remembered: a folder may yet become a store."""
+    """The store; that there is none is raised, so that it is not remembered: a folder may yet become one."""
     for place in (folder, *folder.parents):
         if (place / "store.json").is_file():
             return place
