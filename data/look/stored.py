@@ -39,7 +39,7 @@ class StoredImage(ImageFile):
 
     @property
     def size(self) -> tuple[int, int]:
-        """As the row says."""
+        """Its size, taken from the row."""
         size: tuple[int, int] = object.__getattribute__(self, "_size")
         return size
 
