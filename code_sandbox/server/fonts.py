@@ -14,6 +14,7 @@ FONTS = (
 )  # fmt: skip
 """That hold them all, the best first."""
 _FILES = re.compile(r"wqy|cjk|notosanssc|sourcehansans|droidsansfallback|uming|ukai|unifont", re.IGNORECASE)
+_WEIGHTS = (400, 700)
 _ASKED_FOR = (
     *FONTS, "SimHei", "SimSun", "NSimSun", "KaiTi", "FangSong", "Microsoft YaHei", "Microsoft JhengHei", "STHeiti", "STSong",
     "STKaiti", "STXihei", "Heiti SC", "Heiti TC", "Songti SC", "PingFang SC", "PingFang HK", "Hiragino Sans GB", "LiHei Pro",
@@ -48,8 +49,10 @@ def use() -> None:
     entry = found()
     if entry is None:
         return
-    known = {each.name for each in fontManager.ttflist}
-    fontManager.ttflist += [dataclasses.replace(entry, name=name) for name in _ASKED_FOR if name not in known]
+    known = {each.name for each in fontManager.ttflist} - {entry.name}
+    names = [name for name in _ASKED_FOR if name not in known]
+    # A weight that it does not have would be a warning on the stderr of every figure.
+    fontManager.ttflist += [dataclasses.replace(entry, name=name, weight=weight) for name in names for weight in _WEIGHTS]
     # In both, so that `plt.rcdefaults()` and styles keep it.
     for settings in (matplotlib.rcParams, matplotlib.rcParamsDefault):
         settings["font.family"] = ["sans-serif", entry.name]

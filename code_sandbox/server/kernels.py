@@ -7,8 +7,6 @@ port that another cell could reach) and are watched through a pidfd, so a death 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import json
 import re
@@ -30,7 +28,7 @@ from zmq.constants import SocketOption
 
 from code_sandbox.errors import BadImage, KernelStartFailed
 from code_sandbox.server.cells import Cell, CellClock, CellOutput
-from code_sandbox.server.kernel_messages import MAX_MESSAGE_BYTES, MAX_PARTS, TooMuch, unpacked
+from code_sandbox.server.kernel_messages import MAX_MESSAGE_BYTES, MAX_PARTS, TooMuch, check_parts, image_of, unpacked
 from code_sandbox.server.notebook import BoundedText, is_object, shown_text
 from code_sandbox.server.session_process import SessionProcess, make_directory
 from code_sandbox.server.view import INNER_DIRECTORY
@@ -40,8 +38,9 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _POLL_S = 0.002
 _MAX_SOCKETS = 65_535
 _MAX_WAITING_MESSAGES = 16
+_LARGE_BYTES = 1 << 18
 _OPEN = """\
-import random as _r, numpy as _n
+import random as _r, numpy as _n, nest_asyncio2 as _l
 from code_sandbox.pictures import opened as _o, upright_rgb as _u
 from code_sandbox.server.display import FIGURE_OPTIONS as _f, ImageEncoder as _e
 from code_sandbox.server.kernel_messages import keep_to_bounds as _b
@@ -49,9 +48,9 @@ from code_sandbox.server.notebook import complete_streams as _c, install as _i, 
 _r.seed({seed}); _n.random.seed({seed} % 2**32)
 get_ipython().config.InlineBackend.print_figure_kwargs = _f
 _encoder = _e(); _encoder.install(get_ipython()); _i(get_ipython()); _c(); _p(get_ipython())
-_b(get_ipython().kernel)
+_b(get_ipython().kernel); _l.apply()
 {lines}
-del _r, _n, _o, _u, _f, _e, _i, _c, _p, _b"""
+del _r, _n, _o, _u, _f, _e, _i, _c, _p, _b, _l"""
 _ENCODING = "_encoder.max_pixels, _encoder.mime = {max_pixels}, {mime!r}"
 
 
@@ -65,15 +64,22 @@ def new_context() -> zmq.asyncio.Context:
 
 
 class _BoundedChannel(AsyncZMQSocketChannel):
-    """Reads a message part by part, so that one of millions of parts stops nobody."""
+    """Reads a message part by part and a large one in a thread, so that no message stops anybody."""
 
     async def _recv(self, **options: Any) -> dict[str, Any]:
-        parts = [await self.socket.recv(**options)]
+        parts = [await self.socket.recv(copy=False, **options)]
         while self.socket.getsockopt(SocketOption.RCVMORE):
-            parts.append(await self.socket.recv(**options))
+            parts.append(await self.socket.recv(copy=False, **options))
             if len(parts) > MAX_PARTS or sum(map(len, parts)) > MAX_MESSAGE_BYTES:
                 raise TooMuch(f"a message has more than {MAX_PARTS} parts or {MAX_MESSAGE_BYTES:,} bytes")
-        message: dict[str, Any] = self.session.deserialize(self.session.feed_identities(parts)[1])
+        if sum(map(len, parts)) > _LARGE_BYTES:
+            return await asyncio.to_thread(self._read, parts)
+        return self._read(parts)
+
+    def _read(self, frames: Sequence[zmq.Frame]) -> dict[str, Any]:
+        parts = self.session.feed_identities([frame.bytes for frame in frames])[1]
+        check_parts(parts)
+        message: dict[str, Any] = self.session.deserialize(parts)
         return message
 
 
@@ -237,7 +243,7 @@ class JupyterKernel:
             elif kind in ("display_data", "execute_result"):
                 data = content["data"]
                 is_told = kind == "display_data" or is_object(data.get("text/plain", ""))
-                if not _keep_image(output, data, cell.max_images) and is_told and (text := shown_text(data)):
+                if not _keep_image(output, message, cell.max_images) and is_told and (text := shown_text(data)):
                     kept["stdout"].write(f"{text}\n")
                 if kind == "execute_result":
                     output.result = data.get("text/plain", "")[: cell.max_chars + 1]
@@ -259,13 +265,10 @@ def _copy(descriptor: int, path: Path) -> None:
     path.chmod(0o644)
 
 
-def _keep_image(output: CellOutput, data: Mapping[str, str], max_images: int) -> bool:
-    for mime in ("image/png", "image/jpeg"):
-        if mime in data:
-            if len(output.images) >= max_images:
-                output.more_images += 1
-            else:
-                with contextlib.suppress(binascii.Error):
-                    output.images.append((mime, base64.b64decode(data[mime])))
-            return True
-    return False
+def _keep_image(output: CellOutput, message: Mapping[str, Any], max_images: int) -> bool:
+    image = image_of(message)
+    if image is not None and len(output.images) < max_images:
+        output.images.append(image)
+    elif image is not None:
+        output.more_images += 1
+    return image is not None

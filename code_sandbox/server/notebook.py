@@ -23,6 +23,8 @@ _INSTALL = re.compile(
 _NO_INSTALL = "nothing can be installed here: the sandbox has no network. NumPy, pandas, SciPy, scikit-image, OpenCV, "
 _NO_INSTALL += "SymPy, Pillow and Matplotlib are there"
 _CHUNK_BYTES = 1 << 16
+_SHOWN_CALLS = 20
+"""At each end of a long traceback."""
 _NOT_SHOWN = "cannot be shown here; show text, a PIL image or a figure"
 _TEXTS = ("text/markdown", "text/latex", "text/html")
 
@@ -144,7 +146,7 @@ def live_with_forks(shell: Any) -> None:
 def install(shell: Any) -> None:
     """Make a shell behave as in a notebook: commands run, figures of every backend appear, an interrupt is quick."""
     _run_commands_through_a_pipe(shell)
-    _report_interrupts_in_a_line(shell)
+    _report_failures_quickly(shell)
     _show_figures_inline(shell)
     fonts.use()
     from PIL import ImageShow
@@ -180,8 +182,11 @@ def _run_commands_through_a_pipe(shell: Any) -> None:
     shell.register_magic_function(lambda line: system(f"{sys.executable} -m pip {line}"), "line", "pip")
 
 
-def _report_interrupts_in_a_line(shell: Any) -> None:
-    """A time-out interrupts; to render a traceback through a library takes seconds, in which the session would be killed."""
+def _report_failures_quickly(shell: Any) -> None:
+    """To render what an interrupt in a library or an endless recursion has come through takes seconds.
+
+    In those the session would be killed.
+    """
     render = shell.showtraceback
 
     def showtraceback(exc_tuple: Any = None, *arguments: Any, **options: Any) -> None:
@@ -189,11 +194,31 @@ def _report_interrupts_in_a_line(shell: Any) -> None:
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             shell._showtraceback(kind, value, [f"KeyboardInterrupt: {value}"])
         else:
+            if left_out := _leave_out_calls(value):
+                print(f"[of the traceback {left_out:,} calls in the middle are left out]", file=sys.stderr)
             render(exc_tuple, *arguments, **options)
             if isinstance(value, PermissionError) and str(value.filename).startswith("/tmp/"):  # noqa: S108 - only read
                 print(f"[/tmp cannot be written to here; {Path.cwd()} can, and what `tempfile` makes]", file=sys.stderr)
 
     shell.showtraceback = showtraceback
+
+
+def _leave_out_calls(error: BaseException | None) -> int:
+    """Shorten the traceback of an error, and of what it came from, to both ends; how many calls that leaves out."""
+    left_out = 0
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        calls = []
+        call = error.__traceback__
+        while call is not None:
+            calls.append(call)
+            call = call.tb_next
+        if len(calls) > 2 * _SHOWN_CALLS:
+            calls[_SHOWN_CALLS - 1].tb_next = calls[-_SHOWN_CALLS]
+            left_out += len(calls) - 2 * _SHOWN_CALLS
+        error = error.__cause__ or error.__context__
+    return left_out
 
 
 def _show_figures_inline(shell: Any) -> None:

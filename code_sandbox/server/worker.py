@@ -19,18 +19,22 @@ killed, its output until then is lost.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import builtins
+import contextlib
+import contextvars
 import getpass
 import os
 import random
 import signal
 import socket
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
 
 import msgpack
+import nest_asyncio2
 import numpy
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
@@ -44,6 +48,8 @@ from code_sandbox.pictures import BROKEN
 from code_sandbox.server.confinement import LENGTH
 from code_sandbox.server.display import FIGURE_OPTIONS, ImageEncoder, QuestionImage
 from code_sandbox.server.notebook import CellStream, install, is_object, live_with_forks, shown_text
+
+_Result = TypeVar("_Result")
 
 MAX_IMAGES = 64
 _MIMES = ("image/png", "image/jpeg")
@@ -102,6 +108,46 @@ class _Hook(DisplayHook):
         self._is_active = False
 
 
+class CellLoop:
+    """The event loop that all cells of a session run inside, as they do in a notebook.
+
+    One session's own: a loop that was made before the fork would share its descriptors with every other session.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self._loop)
+        nest_asyncio2.apply(self._loop)
+        # What one cell sets there, such as the precision of decimal numbers, the next one finds.
+        self._context = contextvars.copy_context()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether this is inside a cell."""
+        return self._loop.is_running()
+
+    def run(self, cell: Coroutine[Any, Any, _Result]) -> _Result:
+        """Run a cell to its end, with what earlier cells have left to do in the background."""
+        # A cell within a cell, as of `%%capture`, cannot enter the context that is entered already.
+        context = None if self.is_running else self._context
+        task = self._loop.create_task(self._among_others(cell), context=context)
+        try:
+            return self._loop.run_until_complete(task)
+        except BaseException:
+            # An interrupt while the cell awaited: the rest of it shall not run as a part of a later one.
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                self._loop.run_until_complete(task)
+            raise
+
+    @staticmethod
+    async def _among_others(cell: Coroutine[Any, Any, _Result]) -> _Result:
+        await asyncio.sleep(0)  # for what has become due since the last cell
+        result = await cell
+        await asyncio.sleep(0)  # for what this one has begun
+        return result
+
+
 class CellShell(InteractiveShell):
     """IPython that collects instead of printing."""
 
@@ -109,6 +155,13 @@ class CellShell(InteractiveShell):
     displayhook_class = Type(_Hook)
     collected = _Collected()
     encoder = ImageEncoder()
+    loop: CellLoop | None = None
+
+    def should_run_async(self, *arguments: Any, **options: Any) -> bool:
+        """Every cell runs inside the loop, once there is one; a plain cell within a cell does already."""
+        if self.loop is None or self.loop.is_running:
+            return bool(super().should_run_async(*arguments, **options))
+        return True
 
     def init_io(self) -> None: ...
 
@@ -220,6 +273,8 @@ def _open(shell: CellShell, request: Mapping[str, Any], descriptors: list[int]) 
     except BROKEN as error:
         return {"unreadable": str(error) or type(error).__name__}
     live_with_forks(shell)
+    shell.loop = CellLoop()
+    shell.loop_runner = shell.loop.run
     # multiprocessing asks the main module for it.
     shell.user_module.__spec__ = None
     if "" not in sys.path:

@@ -48,6 +48,7 @@ _KERNEL = (
 )
 _SESSION = ("code_sandbox.server.worker",)
 _COMMON = (
+    "nest_asyncio2",
     "code_sandbox.server.display",
     "code_sandbox.server.notebook",
     "IPython.core.completerlib",

@@ -38,6 +38,14 @@ GROUPS: dict[str, list[str]] = {
         "async for_ = 1", "await asyncio.gather(h(), h())", "nonlocal x", "return 5", "yield 1", "break", "continue", "pass;pass;3", "3;", "3; 4", "  3", "if 1:\n  3\n  4", "\n\n5\n\n", "# c\n6 # d", "'''doc'''",
         "\\\n7", "print(1)\n8\nprint(2)", "_", "_8 = 1", "In[-1]", "len(In) > 3", "Out", "x: int = 5", "def k(): return locals()\nk()", "exec('e = 1')\ne", "eval('e + 1')", "globals()['e']", "vars(A())",
     ],
+    "event loops": [
+        "import asyncio\nasync def h(n=5):\n    await asyncio.sleep(0.001)\n    return n", "asyncio.run(h())", "asyncio.get_event_loop().run_until_complete(h())", "asyncio.create_task(h()).done()", "await h()",
+        "t = asyncio.create_task(h(6))", "import time; time.sleep(0.05)", "await t", "asyncio.get_running_loop() is asyncio.get_event_loop()", "asyncio.get_running_loop().is_running()", "loop = asyncio.new_event_loop()\nloop.run_until_complete(h(7))", "loop.close()",
+        "def plain():\n    return asyncio.run(asyncio.wait_for(h(8), 5))\nplain()", "async def outer():\n    return asyncio.run(h(9))\nawait outer()", "asyncio.run(asyncio.gather(h(1), h(2)))", "async def both():\n    return await asyncio.gather(h(1), h(2))\nasyncio.run(both())", "async with asyncio.timeout(5):\n    print(await h())",
+        "async def bad():\n    raise ValueError('inside')\nasyncio.run(bad())", "await bad()", "try:\n    await asyncio.wait_for(asyncio.sleep(5), 0.01)\nexcept TimeoutError:\n    print('late')", "async def rows():\n    for n in range(3):\n        yield n\n[n async for n in rows()]", "import threading\nr = []\nt = threading.Thread(target=lambda: r.append(asyncio.run(h(3)))); t.start(); t.join(); r",
+        "import decimal; decimal.getcontext().prec = 4", "decimal.Decimal(1) / 3", "await asyncio.sleep(0)\ndecimal.getcontext().prec = 6", "decimal.Decimal(1) / 3", "import contextvars; v = contextvars.ContextVar('v', default=0); v.set(3).old_value is v", "v.get()", "import numpy as np; np.seterr(divide='raise')['divide']", "np.ones(1) / 0", "with asyncio.Runner() as runner: print(1)", "await asyncio.to_thread(lambda: 4)", "proc = await asyncio.create_subprocess_exec('echo', 'x', stdout=-1)\n(await proc.communicate())[0]", "t = asyncio.create_task(asyncio.sleep(60))", "t.cancel()", "await t",
+        "%%capture out\nawait h(); print('caught')", "out.stdout", "%%capture out\nv.set(4)", "v.get()", "%%time\nawait h()", "%time asyncio.run(h())", "get_ipython().run_cell('await h()').result",
+    ],
     "errors": [
         "1/0", "int('x')", "[][0]", "{}['a']", "None.x", "'a' + 1", "undefined", "import no_such_module", "from math import no_such", "open('/no/such')", "raise ValueError", "raise ValueError('a', 'b')", "raise ValueError('line\nbreak')",
         "raise ValueError('é ü 中')", "raise KeyError('k')", "raise StopIteration", "raise NotImplementedError('later')", "try:\n    1/0\nexcept ZeroDivisionError as e:\n    raise ValueError('second') from e",
@@ -78,11 +86,7 @@ GROUPS: dict[str, list[str]] = {
 
 _USAGE = "a magic used wrongly is an error here; ipykernel writes it to stderr and calls the cell fine"
 _PAGER = "help is shown as text here; ipykernel sends it to a pager, which is no part of a cell's output"
-_LOOP = "a kernel's cells run inside an event loop; here one runs only for a cell that awaits"
 DIFFERENT = {
-    "import asyncio\nasync def h(): return 5\nasyncio.run(h())": _LOOP,
-    "import asyncio\nasync def h(): return 5\nasyncio.get_event_loop().run_until_complete(h())": _LOOP,
-    "import asyncio\nasync def h(): return 5\nasyncio.create_task(h()).done()": _LOOP,
     "raise ExceptionGroup('both', [ValueError(1), TypeError(2)])": "an error here; ipykernel prints it and calls the cell fine",
     "cv2.imread('/no/such') is None": "what C code writes is part of this cell here; with ipykernel it may come later or not at all",
     "%env NO_SUCH": _USAGE,

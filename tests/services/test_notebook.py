@@ -96,7 +96,7 @@ async def test_the_end_of_a_long_output_is_kept_progress_is_its_last_state_and_r
         "import subprocess\nsubprocess.run(['sleep', '60'])",
         "!sleep 60",
         "import numpy\nwhile True: numpy.ones((300, 300)) @ numpy.ones((300, 300))",
-        "import pandas\npandas.Series(range(10**8)).apply(lambda value: value + 1)",
+        "import pandas\nwhile True: pandas.Series(range(10**6)).apply(lambda value: value + 1)",
         "from PIL import Image\nwhile True: image_1.resize((900, 900))",
         "import matplotlib.pyplot as plt\nwhile True:\n    plt.figure(); plt.plot([1]); plt.savefig('f.png'); plt.close()",
         "import sympy\nx = sympy.symbols('x')\nwhile True: sympy.expand((x + 1) ** 30)",
@@ -146,6 +146,8 @@ box = drawn("\\ue123")
 async def test_chinese_text_in_a_figure_has_glyphs_of_its_own(session, setting):
     if fonts.found() is None:
         pytest.skip("needs a CJK font of this machine: apt-get install fonts-wqy-microhei")
+    plain = await session.execute("import matplotlib.pyplot as plt\nplt.title('中文', fontweight='bold'); plt.plot([1]); plt.show()")
+    assert (len(plain.images), plain.stderr) == (1, "")
     assert "missing from font" in (await session.execute(_GLYPHS, timeout_s=60)).stderr
     result = await session.execute(
         setting + "\n[bool((drawn(one) != drawn(other)).any()) for one, other in ('中文', '日本', '한국')], "
@@ -153,6 +155,32 @@ async def test_chinese_text_in_a_figure_has_glyphs_of_its_own(session, setting):
         timeout_s=60,
     )
     assert (result.result, result.stderr) == ("([True, True, True], False)", "")
+
+
+async def test_what_a_time_out_has_ended_does_not_go_on_in_a_later_cell(session):
+    cut = await session.execute("import asyncio\nfinished = False\nawait asyncio.sleep(1)\nfinished = True", timeout_s=0.3)
+    assert (cut.status, cut.state_lost) == ("timeout", False)
+    assert (await session.execute("await asyncio.sleep(1.5)\nfinished", timeout_s=10)).result == "False"
+
+
+async def test_what_a_cell_has_begun_in_the_background_goes_on(session):
+    await session.execute("import asyncio, time\nasync def after(s):\n    await asyncio.sleep(s)\n    return 41")
+    await session.execute("task = asyncio.create_task(after(0.05))")
+    await session.execute("time.sleep(0.2)")
+    await session.execute("pass")
+    assert (await session.execute("task.done() and task.result()")).result == "41"
+    assert (await session.execute("asyncio.run(after(0)), asyncio.get_event_loop().run_until_complete(after(0))")).result == "(41, 41)"
+
+
+@pytest.mark.parametrize(
+    "program",
+    ["def deep(n):\n    return deep(n + 1)\ndeep(0)", "class A:\n    def __repr__(self):\n        return repr(self)\nA()"],
+)
+async def test_an_endless_recursion_is_told_at_once_by_both_ends_of_its_traceback(session, program):
+    result = await session.execute(program, timeout_s=20)
+    assert (result.status, result.error.name) == ("error", "RecursionError")
+    assert "calls in the middle are left out]" in result.stderr
+    assert result.error.traceback.count("Cell In") >= 3
 
 
 @pytest.mark.parametrize("backend", ["fork", "jupyter"])
