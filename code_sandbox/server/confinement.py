@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from code_sandbox.server import cgroups, landlock, linux, seccomp, view
+from code_sandbox.server import cgroups, landlock, linux, own_tmp, seccomp, view
 
 LAYERS = ("seccomp", "landlock", "uids", "namespaces", "cgroups")
 SESSION_SOCKET = 3
@@ -208,6 +208,11 @@ class Confinement:
         self._confine_worker(request)
         return 0
 
+    def use_own_tmp(self, request: SessionRequest) -> None:
+        """In a session without a view of its own: let `/tmp` mean a folder of its own."""
+        if not self.layers.namespaces:
+            own_tmp.use(_tmp_of(request), kept=[request.directory, *self._readable])
+
     def _confine_worker(self, request: SessionRequest) -> None:
         inside = self.layers.namespaces
         if inside:
@@ -215,16 +220,18 @@ class Confinement:
         else:
             own, home = request.directory, os.path.join(request.directory, "work")
             os.mkdir(home)
+            os.mkdir(_tmp_of(request))
         os.chdir(home)
         _standard_streams(os.path.join(own, "output"))
         os.environ.update(
             HOME=home, TMPDIR=home, IPYTHONDIR=os.path.join(own, "ipython"), MPLCONFIGDIR=os.path.join(own, "matplotlib")
         )
-        writable = [_open_path(own)]
+        writable = [_open_path(own), *([_open_path(view.TMP)] if inside else [])]
         readable = [*self._rules, _open_path("/proc")] if inside else self._rules
         _set_limits(request, own_user=bool(request.uid) or self.layers.user_namespace)
         if request.uid:
-            os.chown(home, request.uid, request.uid)
+            for path in (home,) if inside else (home, _tmp_of(request)):
+                os.chown(path, request.uid, request.uid)
             os.fchown(OUTPUT, request.uid, request.uid)
             os.setgroups([])
             os.setresgid(request.uid, request.uid, request.uid)
@@ -254,6 +261,11 @@ class Confinement:
                     truncating=inside or self.layers.landlock_abi >= landlock.TRUNCATE_ABI,
                 )
             )
+
+
+def _tmp_of(request: SessionRequest) -> str:
+    """What stands for `/tmp` in a session that has no view of its own."""
+    return os.path.join(request.directory, "tmp")
 
 
 def _open_path(path: str) -> int:

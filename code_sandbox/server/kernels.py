@@ -76,7 +76,7 @@ class _BoundedChannel(AsyncZMQSocketChannel):
             return await asyncio.to_thread(self._read, parts)
         return self._read(parts)
 
-    def _read(self, frames: Sequence[zmq.Frame]) -> dict[str, Any]:
+    def _read(self, frames: Sequence[Any]) -> dict[str, Any]:
         parts = self.session.feed_identities([frame.bytes for frame in frames])[1]
         check_parts(parts)
         message: dict[str, Any] = self.session.deserialize(parts)

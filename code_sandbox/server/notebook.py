@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from code_sandbox.server import fonts
@@ -197,8 +196,6 @@ def _report_failures_quickly(shell: Any) -> None:
             if left_out := _leave_out_calls(value):
                 print(f"[of the traceback {left_out:,} calls in the middle are left out]", file=sys.stderr)
             render(exc_tuple, *arguments, **options)
-            if isinstance(value, PermissionError) and str(value.filename).startswith("/tmp/"):  # noqa: S108 - only read
-                print(f"[/tmp cannot be written to here; {Path.cwd()} can, and what `tempfile` makes]", file=sys.stderr)
 
     shell.showtraceback = showtraceback
 

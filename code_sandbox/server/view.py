@@ -21,8 +21,9 @@ _SYSTEM = (
 _SRV = "/srv"
 """Inside the view: the server's directory of session directories."""
 OWN = "/sandbox"
-"""Inside the view: what a session may write to. Not /tmp, below which an interpreter may be installed."""
-HOME, _SHARED_MEMORY, INNER_DIRECTORY = f"{OWN}/work", f"{OWN}/shm", f"{OWN}/session"
+"""Inside the view: what a session may write to, `/tmp` with it."""
+TMP = "/tmp"
+HOME, _OWN_TMP, _SHARED_MEMORY, INNER_DIRECTORY = f"{OWN}/work", f"{OWN}/tmp", f"{OWN}/shm", f"{OWN}/session"
 _INNER_UID = 1000
 _FILES_PER_TMP_MIB = 64
 
@@ -72,8 +73,8 @@ def enter(server_root: str, readable: Sequence[str], *, user_namespace: bool) ->
     for name in ("/proc", OWN, _SRV):
         os.makedirs(view + name, exist_ok=True)
     os.symlink(_SHARED_MEMORY, view + "/dev/shm")
-    if not os.path.exists(view + "/tmp"):
-        os.symlink(OWN, view + "/tmp")
+    if not os.path.exists(view + TMP):
+        os.symlink(_OWN_TMP, view + TMP)
     for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
         os.symlink(f"/proc/self/fd{target}", f"{view}/dev/{name}")
     linux.mount("/proc", view + "/proc", None, linux.MS_BIND | linux.MS_REC)
@@ -104,7 +105,7 @@ def add_own_mounts(*, directory: str, uid: int, tmp_bytes: int, parent: tuple[in
     inodes = (tmp_bytes >> 20) * _FILES_PER_TMP_MIB
     options = f"mode=0700,size={tmp_bytes},nr_inodes={inodes}"
     linux.mount("sandbox", OWN, "tmpfs", safe & ~linux.MS_NOEXEC, options)
-    for name in (HOME, _SHARED_MEMORY):
+    for name in (HOME, _OWN_TMP, _SHARED_MEMORY):
         os.mkdir(name)
     if directory:
         os.mkdir(INNER_DIRECTORY)
@@ -112,8 +113,17 @@ def add_own_mounts(*, directory: str, uid: int, tmp_bytes: int, parent: tuple[in
         linux.make_plain(INNER_DIRECTORY)
     linux.mount("none", _SRV, "tmpfs", safe, "mode=0,size=4k")
     if uid:
-        for name in (OWN, HOME, _SHARED_MEMORY):
+        for name in (OWN, HOME, _OWN_TMP, _SHARED_MEMORY):
             os.chown(name, uid, uid)
+    if not os.path.islink(TMP):
+        _cover_tmp()
+
+
+def _cover_tmp() -> None:
+    """The interpreter lies below `/tmp`: what the view has there appears in the session's own."""
+    for name in os.listdir(TMP):
+        _bind(f"{TMP}/{name}", f"{_OWN_TMP}/{name}", read_only=False)
+    linux.mount(_OWN_TMP, TMP, None, linux.MS_BIND | linux.MS_REC)
 
 
 def session_flags(user_namespace: bool) -> int:

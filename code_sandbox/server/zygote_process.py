@@ -126,6 +126,7 @@ def _fork(backend: str, confinement: Confinement, message: dict[str, Any], conne
         request = SessionRequest(**message)
         pid = confinement.fork_session(request, connection, last_word)
         if pid == 0:
+            confinement.use_own_tmp(request)
             _become_session(backend, request)
     except BaseException as error:
         if os.getpid() == zygote:

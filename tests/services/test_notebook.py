@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from code_sandbox.client import SandboxClient
@@ -183,16 +186,71 @@ async def test_an_endless_recursion_is_told_at_once_by_both_ends_of_its_tracebac
     assert result.error.traceback.count("Cell In") >= 3
 
 
+_IN_TMP = [
+    ("image_1.save('/tmp/crop.png'); print(__import__('os').path.getsize('/tmp/crop.png') > 0)", "True"),
+    ("import cv2, numpy\nprint(cv2.imwrite('/tmp/a.png', numpy.zeros((4, 6, 3), 'uint8')), cv2.imread('/tmp/a.png').shape)", "True (4, 6, 3)"),
+    ("from pathlib import Path\nPath('/tmp/d/e').mkdir(parents=True); Path('/tmp/d/e/f').write_text('x'); print(*Path('/tmp/d').rglob('*'))", "/tmp/d/e /tmp/d/e/f"),
+    ("import shutil, os\nshutil.copyfile('/tmp/d/e/f', '/tmp/d/g'); shutil.move('/tmp/d', '/tmp/h'); print(sorted(os.listdir('/tmp/h')), os.path.exists('/tmp/d'))", "['e', 'g'] False"),
+    ("import numpy\nnumpy.save('/tmp/n.npy', numpy.arange(3)); numpy.arange(3).tofile('/tmp/n.bin'); print(numpy.load('/tmp/n.npy'), numpy.fromfile('/tmp/n.bin', int))", "[0 1 2] [0 1 2]"),
+    ("import pandas\npandas.DataFrame({'a': [1]}).to_csv('/tmp/t.csv'); print(pandas.read_csv('/tmp/t.csv').a.sum())", "1"),
+    ("import matplotlib.pyplot as plt\nplt.plot([1]); plt.savefig(fname='/tmp/f.png'); plt.close(); print(os.stat('/tmp/f.png').st_size > 0)", "True"),
+    ("import sqlite3\nwith sqlite3.connect('/tmp/a.db') as db: print(db.execute('select 41').fetchone())", "(41,)"),
+    ("import zipfile\nwith zipfile.ZipFile('/tmp/a.zip', 'w') as z: z.writestr('a', 'b')\nprint(zipfile.ZipFile('/tmp/a.zip').namelist())", "['a']"),
+    ("import tempfile\nwith tempfile.NamedTemporaryFile(dir='/tmp') as f: print(os.path.exists(f.name))", "True"),
+    ("!echo hello > /tmp/x && cat /tmp/x", "hello"),
+    ("%%bash\ncat /tmp/x; echo more >> /tmp/x; ls -d /tmp", "hello"),
+    ("import subprocess\nprint(subprocess.run(['cat', '/tmp/x'], capture_output=True, text=True).stdout)", "more"),
+    ("print(subprocess.run('wc -l < /tmp/x', shell=True, capture_output=True, text=True).stdout)", "2"),
+    ("print(os.system('test -e /tmp/x'), os.popen('cat /tmp/x').read())", "0 hello"),
+    ("%cd /tmp\nprint(open('x').read())", "hello"),
+    ("open(file='/tmp/x', mode='a').close(); os.rename('/tmp/x', '/tmp/y'); os.remove('/tmp/y'); print('x' in os.listdir('/tmp'))", "False"),
+    ("try:\n    open('/tmp/none')\nexcept OSError as error:\n    print(error)", "No such file or directory: '/tmp/none'"),
+]  # fmt: skip
+
+
+async def _check_tmp(session, other):
+    for code, said in _IN_TMP:
+        result = await session.execute(code, timeout_s=30)
+        assert result.status == "ok", result
+        assert said in result.stdout, (code, result)
+    assert (await other.execute("import os; 'crop.png' in os.listdir('/tmp')")).result == "False"
+
+
+async def test_tmp_is_a_folder_of_the_sessions_own(session, any_sandbox_url):
+    async with SandboxClient(any_sandbox_url) as client:
+        other = await client.open([])
+        await _check_tmp(session, other)
+        await other.close()
+
+
 @pytest.mark.parametrize("backend", ["fork", "jupyter"])
-async def test_without_namespaces_cells_run_and_tmp_that_cannot_be_written_to_is_said(redis_url, tmp_path, backend):
+async def test_tmp_can_be_written_to_where_what_python_needs_lies_below_it(redis_url, tmp_path, monkeypatch, backend):
+    with tempfile.TemporaryDirectory(dir="/tmp") as needed:
+        library = Path(needed, "lib", "kept.txt")
+        library.parent.mkdir()
+        library.write_text("kept")
+        Path(needed).chmod(0o755)
+        monkeypatch.setenv("LD_LIBRARY_PATH", str(library.parent))
+        arguments = ("--require-level", "0", "--backend", backend, "--spare-kernels", "1")
+        with sandbox_server(tmp_path, redis_url, arguments=arguments) as url:
+            async with SandboxClient(url) as client:
+                session, other = [await client.open([png(30, 20)]) for _ in range(2)]
+                await _check_tmp(session, other)
+                read = await session.execute(f"open({str(library)!r}).read()")
+                written = await session.execute(f"open({str(library)!r}, 'w')")
+    assert read.result == "'kept'"
+    assert written.status == "error"
+
+
+@pytest.mark.parametrize("backend", ["fork", "jupyter"])
+async def test_without_namespaces_cells_run_and_tmp_is_a_folder_of_the_sessions_own(redis_url, tmp_path, backend):
     arguments = ("--require-level", "0", "--backend", backend, "--without", "namespaces", "--spare-kernels", "1")
+    before = set(Path("/tmp").iterdir())
     with sandbox_server(tmp_path, redis_url, arguments=arguments) as url:
         async with SandboxClient(url) as client:
-            session = await client.open([png(30, 20)])
+            session, other = [await client.open([png(30, 20)]) for _ in range(2)]
             shown = await session.execute("image_1.crop((0, 0, 9, 9))")
-            refused = await session.execute("image_1.save('/tmp/crop.png')")
-            saved = await session.execute("image_1.save('crop.png'); import os; os.path.exists('crop.png')")
+            await _check_tmp(session, other)
+            made = {path.name for path in set(Path("/tmp").iterdir()) - before}
     assert [(image.width_px, image.height_px) for image in shown.images] == [(9, 9)]
-    assert refused.error.name == "PermissionError"
-    assert "[/tmp cannot be written to here; " in refused.stderr
-    assert saved.result == "True"
+    assert not made & {"crop.png", "a.png", "d", "x", "y"}
