@@ -25,7 +25,7 @@ if redis:
 """
 _SOCKETS = """
 import glob, socket
-for path in ["/run/redis/redis.sock", "/var/run/redis/redis-server.sock", "/tmp/redis.sock", *glob.glob("/tmp/**/*.sock", recursive=True), *glob.glob("/run/**/*.sock", recursive=True), "/var/run/docker.sock", "/run/containerd/containerd.sock"]:
+for path in ["/run/redis/redis.sock", "/var/run/redis/redis-server.sock", "//tmp/redis.sock", *glob.glob("//tmp/**/*.sock", recursive=True), *glob.glob("/run/**/*.sock", recursive=True), "/var/run/docker.sock", "/run/containerd/containerd.sock"]:
     try:
         socket.socket(socket.AF_UNIX).connect(path)
         breach(path)

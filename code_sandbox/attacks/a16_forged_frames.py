@@ -71,6 +71,9 @@ _SPEECHES = {
     "a message of three million parts": "speak(b'{}', *[b''] * 3_000_000)",
     "a message of 200 megabytes": "speak(json.dumps('a' * 200_000_000).encode())",
     "two gigabytes of pictures": "for _ in range(40): speak(json.dumps({'data': {'image/png': 'A' * 50_000_000}}).encode())",
+    "sixty megabytes beside the JSON": "speak(b'{\"data\": {\"image/png\": 0}}', bytes(60_000_000))",
+    "an image that is not there": "speak(b'{\"data\": {\"image/png\": 5}}', b'x')",
+    "a map of 290,000 names": "speak(b'{' + b','.join(b'\"%d\":1' % n for n in range(290_000)) + b'}')",
     "a kernel that packs what it likes": "session.pack = lambda content: b'[' + b'[],' * 5_000_000 + b'1]'",
 }
 """What a Jupyter kernel says on its own sockets; where there is no kernel, these cells find none."""

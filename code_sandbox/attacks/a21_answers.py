@@ -27,7 +27,7 @@ for root in roots:
 """
 _CACHES = """
 import glob, os
-for pattern in ("/data*", "/mnt/*", "/datasets/*", "/workspace/*", "/opt/*/*.parquet", "/var/lib/redis/*", "/tmp/*/*.jsonl", "/tmp/ray/*"):
+for pattern in ("/data*", "/mnt/*", "/datasets/*", "/workspace/*", "/opt/*/*.parquet", "/var/lib/redis/*", "//tmp/*/*.jsonl", "//tmp/ray/*"):
     for path in glob.glob(pattern):
         if os.access(path, os.R_OK):
             breach(path)

@@ -9,7 +9,7 @@ from code_sandbox.attacks.suite import AttackOutcome, Attempt, Target, report
 _ABOUT_FILES = """
 import ctypes, os, stat, sys
 libc = ctypes.CDLL(None, use_errno=True)
-paths = [os.__file__, sys.executable, os.path.dirname(os.__file__), "/usr", "/usr/bin/env", "/etc/passwd", "/tmp", "/var/tmp", "/"]
+paths = [os.__file__, sys.executable, os.path.dirname(os.__file__), "/usr", "/usr/bin/env", "/etc/passwd", "//tmp", "/var/tmp", "/"]
 for path in paths:
     try:
         there = os.stat(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,7 @@ class CellOutput:
 
 
 _SLICE_S = 0.25
+_INTERRUPTS = 2
 """A wait that takes longer than twice this was one in which we did not run ourselves."""
 
 
@@ -64,5 +65,18 @@ class CellClock:
             done, _ = await asyncio.wait(futures, timeout=slice_s, return_when=asyncio.FIRST_COMPLETED)
             self.spent_s += min(time.monotonic() - started_s, slice_s + _SLICE_S)
             if done:
+                return True
+        return False
+
+    async def wait_interrupting(
+        self, futures: Collection[asyncio.Future[Any]], interrupt: Callable[[], None], grace_s: float
+    ) -> bool:
+        """Interrupt the cell, again after half of the time, and wait until one of them is done; False after `grace_s`.
+
+        An interrupt that comes while Python tidies an object up is lost: whatever is raised there is only printed.
+        """
+        for _ in range(_INTERRUPTS):
+            interrupt()
+            if await self.wait_for_any(futures, grace_s / _INTERRUPTS):
                 return True
         return False

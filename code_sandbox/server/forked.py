@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +118,8 @@ class ForkedKernel:
         try:
             if not await clock.wait_for_any({receiver}, cell.timeout_s):
                 output.status = "timeout"
-                self.process.signal(signal.SIGINT)
-                await clock.wait_for_any({receiver}, cell.interrupt_grace_s)
+                interrupt = partial(self.process.signal, signal.SIGINT)
+                await clock.wait_interrupting({receiver}, interrupt, cell.interrupt_grace_s)
             if not receiver.done():
                 output.state_lost = True
             else:

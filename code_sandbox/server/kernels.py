@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -198,8 +199,8 @@ class JupyterKernel:
         try:
             if not await clock.wait_for_any({collector, exit_watch}, cell.timeout_s):
                 output.status = "timeout"
-                self.process.signal(signal.SIGINT)
-                await clock.wait_for_any({collector, exit_watch}, cell.interrupt_grace_s)
+                interrupt = partial(self.process.signal, signal.SIGINT)
+                await clock.wait_interrupting({collector, exit_watch}, interrupt, cell.interrupt_grace_s)
                 output.state_lost = not collector.done()
             elif not collector.done():
                 output.status, output.state_lost = "killed", True

@@ -160,6 +160,15 @@ async def test_chinese_text_in_a_figure_has_glyphs_of_its_own(session, setting):
     assert (result.result, result.stderr) == ("([True, True, True], False)", "")
 
 
+async def test_an_interrupt_that_python_loses_is_sent_again(session):
+    await session.execute("kept = 41")
+    # Whatever is raised while an object is tidied up is printed and forgotten.
+    program = "import time\nclass A:\n    def __del__(self): time.sleep(1)\nA()\nwhile True: time.sleep(0.01)"
+    result = await session.execute(program, timeout_s=0.5)
+    assert (result.status, result.state_lost) == ("timeout", False)
+    assert (await session.execute("kept")).result == "41"
+
+
 async def test_what_a_time_out_has_ended_does_not_go_on_in_a_later_cell(session):
     cut = await session.execute("import asyncio\nfinished = False\nawait asyncio.sleep(1)\nfinished = True", timeout_s=0.3)
     assert (cut.status, cut.state_lost) == ("timeout", False)
