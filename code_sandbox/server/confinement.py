@@ -209,7 +209,7 @@ class Confinement:
         return 0
 
     def use_own_tmp(self, request: SessionRequest) -> None:
-        """In a session without a view of its own: let `/tmp` mean a folder of its own."""
+        """Let `/tmp` mean a folder of the session's own, where it has no view of its own."""
         if not self.layers.namespaces:
             own_tmp.use(_tmp_of(request), kept=[request.directory, *self._readable])
 

@@ -182,10 +182,7 @@ def _run_commands_through_a_pipe(shell: Any) -> None:
 
 
 def _report_failures_quickly(shell: Any) -> None:
-    """To render what an interrupt in a library or an endless recursion has come through takes seconds.
-
-    In those the session would be killed.
-    """
+    """Rendering what an interrupt or an endless recursion has come through takes seconds, in which the session is killed."""
     render = shell.showtraceback
 
     def showtraceback(exc_tuple: Any = None, *arguments: Any, **options: Any) -> None:
