@@ -19,6 +19,8 @@ OnText = Callable[[str], None]
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 _BROKEN = {"abort", "aborted", "error", "cancelled", "canceled", "timeout", "network_error", "insufficient_system_resource"}
 _WITHHELD = {"content_filter", "content-filter", "safety", "recitation", "sensitive", "blocklist", "prohibited_content"}
+_FORBIDDEN = ("content_filter", "content_policy_violation", "data_inspection_failed", "invalid_prompt")
+"""Codes by which Azure OpenAI, OpenAI and DashScope refuse a question before any model reads it."""
 _CUT = {"length", "max_tokens", "max_output_tokens", "model_length", "token_limit"}
 
 
@@ -28,11 +30,12 @@ class NoAnswer(Exception):
     Args:
         reason: For people.
         again: Whether asking again may help.
+        withheld: Whether the server's own rules are why.
     """
 
-    def __init__(self, reason: str, *, again: bool = True) -> None:
+    def __init__(self, reason: str, *, again: bool = True, withheld: bool = False) -> None:
         super().__init__(reason)
-        self.again = again
+        self.again, self.withheld = again, withheld
 
 
 @dataclass(slots=True)
@@ -105,7 +108,7 @@ class Answer:
         if self.finish in _BROKEN:
             raise NoAnswer(f"the server broke the reply off (finish_reason {self.finish!r})")
         if self.finish in _WITHHELD:
-            raise NoAnswer(f"the server withheld the reply (finish_reason {self.finish!r})", again=False)
+            raise NoAnswer(f"the server withheld the reply (finish_reason {self.finish!r})", again=False, withheld=True)
         if self.tool_calls and not self.text:
             raise NoAnswer(
                 f"the server answers with calls of tools ({', '.join(self.tool_calls[:3])}) in place of text; start it "
@@ -245,6 +248,11 @@ _NAMES_THE_LIMIT = re.compile(r"max_(?:completion_|new_)?tokens|(?:completion|ou
 def is_too_long(status: int, message: str) -> bool:
     """Whether a refusal says that the conversation, or it and the reply's limit together, are too long."""
     return status in _TOO_LONG_STATUS and _TOO_LONG.search(message) is not None
+
+
+def is_forbidden(status: int, message: str) -> bool:
+    """Whether a refusal says that the server's own rules forbid the question."""
+    return status in (400, 403, 422) and any(f'"{code}"' in message.casefold() for code in _FORBIDDEN)
 
 
 def tokens_left(message: str, asked: int) -> int | None:

@@ -8,6 +8,7 @@ EpisodeFailure          our outage: ends the episode as FAILED, never scored, co
 |   +-- ReplayMiss      a recorded run asks what was never recorded
 |   +-- BudgetExhausted the money or calls set aside for a run are spent: no further episode is begun
 +-- PolicyUnavailable   the model server is down or answered nonsense
+|   +-- ReplyWithheld   the server keeps the reply back by rules of its own; it will the next time, too
 ContextFull             the next observation does not fit the model's context: the episode ends, scored as it stands
 """
 
@@ -47,6 +48,10 @@ class BudgetExhausted(ToolUnavailable):
 
 class PolicyUnavailable(EpisodeFailure):
     """The model could not be asked."""
+
+
+class ReplyWithheld(PolicyUnavailable):
+    """The server's own rules forbid the question or its reply: asking again gives nothing else."""
 
 
 class ContextFull(Exception):

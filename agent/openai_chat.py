@@ -16,6 +16,7 @@ from agent.chat_answers import (
     Answer,
     NoAnswer,
     OnText,
+    is_forbidden,
     is_too_long,
     read_stream,
     read_whole,
@@ -24,7 +25,7 @@ from agent.chat_answers import (
     wants_other_limit,
 )
 from agent.chat_formats import without_reply_end
-from agent.errors import ContextFull, PolicyUnavailable
+from agent.errors import ContextFull, PolicyUnavailable, ReplyWithheld
 from agent.messages import Message
 from agent.model_keys import NO_KEY
 from agent.policy import Reply
@@ -143,6 +144,7 @@ class ChatClient:
 
         Raises:
             ContextFull: The server says the prompt is too long.
+            ReplyWithheld: Its own rules forbid the question, or the reply.
             PolicyUnavailable: It did not give a usable answer in `attempts` tries.
         """
         url, last, attempt = f"{self.settings.base_url.rstrip('/')}/chat/completions", "", 0
@@ -162,6 +164,8 @@ class ChatClient:
                     raise ContextFull(self._tidy(last)) from error
                 if shown.anything:
                     raise PolicyUnavailable(self._tidy(f"the model server's stream broke off ({last})")) from error
+                if isinstance(error, NoAnswer) and error.withheld:
+                    raise ReplyWithheld(self._tidy(last)) from error
                 if isinstance(error, NoAnswer) and not error.again:
                     break
                 continue
@@ -171,6 +175,8 @@ class ChatClient:
                 continue
             if is_too_long(response.status_code, response.text):
                 raise ContextFull(self._tidy(response.text)[:300])
+            if is_forbidden(response.status_code, response.text):
+                raise ReplyWithheld(self._tidy(f"the server forbids the question ({last})"))
             if response.status_code not in RETRIED:
                 break
         raise PolicyUnavailable(

@@ -150,7 +150,7 @@ def head_of(rollout: Rollout) -> RolloutHead:
         episode_id=episode.episode_id,
         stop_reason=episode.stop_reason,
         answer=episode.answer,
-        failure=redacted(episode.failure),
+        failure=episode.failure and redacted(episode.failure),
         started_at=round(episode.started_at, 3),
         wall_s=round(episode.wall_s, 4),
         num_turns=len(episode.turns),

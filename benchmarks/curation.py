@@ -1,10 +1,11 @@
 """How near curation comes to what a model's latency allows, and what it asks for again after being killed.
 
-    python -m benchmarks.curation [--prompts 10000] [--samples 8] [--latency-s 1.0] [--in-flight 32] [--kills 10]
+    python -m benchmarks.curation [--prompts 10000] [--samples 8] [--latency-s 2.0] [--in-flight 360] [--kills 10]
 
 A local HTTP server answers in the OpenAI form after a fixed time, to as many as ask, and counts what it was asked. Fewer
-than `prompts x samples x latency / in-flight` seconds are impossible; the table says how much longer the step took. Then
-the same work is killed (SIGKILL) at random moments and started again, and the server's count tells what was repeated.
+than `prompts x samples x latency / in-flight` seconds are impossible; each line says how much longer the step took, and how
+busy the machine was meanwhile. Then the same work is killed (SIGKILL) at random moments and started again, and the server's
+count tells what was repeated.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import asyncio
 import json
 import multiprocessing
+import os
 import random
 import subprocess
 import sys
@@ -32,7 +34,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 
 def _serve(port: int, latency_s: float, log: str) -> None:
-    """Answer after a fixed time; each question that came is a line of the log, one that was answered a second one."""
+    """Answer after a fixed time; each question that came is a line of the log."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -129,10 +131,13 @@ def _measure(options: argparse.Namespace, *, kills: int) -> dict[str, Any]:
             total, killed, started = options.prompts * options.samples, 0, time.monotonic()
             marks = sorted(rng.uniform(0.02, 0.95) for _ in range(kills))
             process = _start(file)
-            first = 0.0
+            first, asked, end = 0.0, 0, 0
             while process.poll() is None:
                 time.sleep(0.02)
-                asked = log.read_bytes().count(b"\n")
+                with log.open("rb") as lines:
+                    lines.seek(end)
+                    new = lines.read()
+                asked, end = asked + new.count(b"\n"), end + len(new)
                 first = first or (time.monotonic() if asked else 0.0)
                 if killed < kills and asked >= marks[killed] * total:
                     time.sleep(rng.uniform(0, options.latency_s))
@@ -158,6 +163,7 @@ def _measure(options: argparse.Namespace, *, kills: int) -> dict[str, Any]:
                 "limit_s": total * options.latency_s / options.in_flight,
                 "asking_s": answered,
                 "all_s": time.monotonic() - started,
+                "load_average": os.getloadavg(),
             }
         finally:
             server.terminate()
@@ -175,11 +181,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--prompts", type=int, default=10_000)
     parser.add_argument("--samples", type=int, default=8)
-    parser.add_argument("--latency-s", type=float, default=1.0)
-    parser.add_argument("--in-flight", type=int, default=32)
+    parser.add_argument("--latency-s", type=float, default=2.0)
+    parser.add_argument("--in-flight", type=int, default=360)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    limit_s = options.prompts * options.samples * options.latency_s / options.in_flight
+    answers = f"{options.prompts * options.samples:,} answers of {options.latency_s:g} s each, {options.in_flight} at once"
+    print(f"{answers}: at least {limit_s:.1f} s", flush=True)
     for kills in (0, options.kills):
         found = _measure(options, kills=kills)
         print(json.dumps(found | {"over_limit": round(found["asking_s"] / found["limit_s"] - 1, 4)}), flush=True)

@@ -6,7 +6,7 @@ import itertools
 
 import httpx
 
-_POOLS = 16
+_LEAST_POOLS, _CONNECTIONS = 16, 8
 
 
 class Pools(httpx.AsyncBaseTransport):
@@ -17,12 +17,14 @@ class Pools(httpx.AsyncBaseTransport):
 
     Args:
         uds: Path of a Unix socket to connect to.
+        max_in_flight: Requests at once; a pool is made for every eight of them, and 16 at least.
     """
 
-    def __init__(self, *, uds: str | None = None) -> None:
+    def __init__(self, *, uds: str | None = None, max_in_flight: int = _LEAST_POOLS * _CONNECTIONS) -> None:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
         verify = httpx.create_ssl_context()  # one for all: reading the certificates takes 20 ms
-        self._pools = [httpx.AsyncHTTPTransport(verify=verify, limits=limits, uds=uds) for _ in range(_POOLS)]
+        count = max(_LEAST_POOLS, -(-max_in_flight // _CONNECTIONS))
+        self._pools = [httpx.AsyncHTTPTransport(verify=verify, limits=limits, uds=uds) for _ in range(count)]
         self._turns = itertools.cycle(self._pools)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

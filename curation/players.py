@@ -10,6 +10,7 @@ from typing import Any
 
 from agent.chat_formats import begins_replies, image_rule_for
 from agent.episode import Episode
+from agent.errors import ReplyWithheld
 from agent.images import UnreadableImage
 from agent.messages import messages_from_rows
 from agent.openai_chat import ChatPolicy
@@ -97,8 +98,11 @@ class Players:
             item_id=row.key, source=row.data_source, category=row.group, gold=" or ".join(row.gold), sample=asked.sample
         )
         if episode.failed:
-            ends = episode.outage is not None and episode.outage.ends_run
             self._writer.write(episode, facts)
+            if episode.outage is not None and isinstance(episode.outage.error, ReplyWithheld):
+                # Not ours to wait for: the same question is refused the next time, too.
+                return entry | {"done": True, "outcome": "refused", "why": episode.failure}
+            ends = episode.outage is not None and episode.outage.ends_run
             return entry | {"done": False, "outcome": "failed", "why": episode.failure, "ends_run": ends}
         found = await graded(row, episode, self._judge)
         self._writer.write(episode, facts)

@@ -209,8 +209,7 @@ def _step(path: Path, number: int, given: Mapping[Any, Any], models: Mapping[str
         settings = model.model_validate(values)
     except ValidationError as error:
         raise CurationError(f"{place}, {kind}: {explain(error, model)}{_values(error)}") from error
-    asked = getattr(settings, "with_", ())
-    for name in (asked,) if isinstance(asked, str) else asked:
+    for name in getattr(settings, "asks", ()):
         if name not in models:
             known = ", ".join(models) or "none"
             raise CurationError(f"{place}, {kind}, asks the model {name!r}; under models: there are {known}")

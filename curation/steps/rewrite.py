@@ -1,6 +1,7 @@
 """A teacher turns multiple choice into open questions; the same gold has to follow from the new question.
 
-The check asks the teacher again, with the new question and the options in another order: it has to choose the gold.
+The check asks again, with the new question and the options in another order: the gold has to be chosen. It may be asked of
+another model than the writer, which is blind to its own slips: what a writer means by its words it also reads into them.
 """
 
 from __future__ import annotations
@@ -17,11 +18,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from agent.chat_formats import image_rule_for
-from agent.errors import ContextFull, PolicyUnavailable
+from agent.errors import ContextFull, PolicyUnavailable, ReplyWithheld
 from agent.images import UnreadableImage
 from agent.messages import IMAGE_PLACEHOLDER, escape, shown
 from agent.openai_chat import ChatPolicy
-from agent.policy import Reply
 from agent.setup import question as asked_with
 from curation.asking import Endpoint, WantedAnswer, ask_all
 from curation.folders import OPEN, StepOutcome
@@ -38,14 +38,27 @@ _LETTERS = "ABCDEFGH"
 
 
 class RewriteSettings(Strict):
-    """Who rewrites, and into what."""
+    """Who rewrites, into what, and who checks."""
 
     with_: Name = Field(alias="with")
+    """A model of the file that writes the new question."""
+    check_with: Name | None = None
+    """A model of the file that has to find the gold; null is the writer itself."""
     to: Literal["open_ended"] = "open_ended"
     verify: Literal["same_gold"] = "same_gold"
     max_reply_tokens: int = Field(1024, ge=1)
     on_failure: Literal["drop", "keep"] = "drop"
     """What happens to a row whose rewriting was refused, was no JSON or did not pass: `keep` leaves it multiple choice."""
+
+    @property
+    def checker(self) -> str:
+        """The model that checks."""
+        return self.check_with or self.with_
+
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """Models of the file."""
+        return (self.with_, self.checker)
 
 
 SETTINGS = RewriteSettings
@@ -84,9 +97,11 @@ def _plan(work: Work) -> list[WantedAnswer]:
 
 
 def key_of(work: Work) -> dict[str, Any]:
-    """Who rewrites, told what."""
+    """Who rewrites and who checks, told what."""
     prompts = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(_PROMPTS.glob("*.txt"))}
-    return {"model": work.curation.file.models[work.step.settings.with_].identity(), "prompts": prompts}
+    settings, models = work.step.settings, work.curation.file.models
+    key = {"model": models[settings.with_].identity(), "prompts": prompts}
+    return key if settings.check_with is None else key | {"checker": models[settings.check_with].identity()}
 
 
 async def gather(work: Work) -> None:
@@ -95,57 +110,54 @@ async def gather(work: Work) -> None:
     Raises:
         CurationStopped: A cap is reached, no server is left, or only outages come back.
     """
-    name, journal = work.step.settings.with_, AnswerJournal(work.folder / "journal")
-    account = RunAccount(work.curation)
-    endpoint = Endpoint(name, work.curation.file.models[name], account)
+    journal, account, models = AnswerJournal(work.folder / "journal"), RunAccount(work.curation), work.curation.file.models
+    endpoints = {name: Endpoint(name, models[name], account) for name in dict.fromkeys(work.step.settings.asks)}
 
     async def one(asked: WantedAnswer) -> dict[str, Any]:
-        return await _rewrite(asked.row, endpoint, work)
+        return await _rewrite(asked.row, endpoints, work)
 
     try:
-        await ask_all(_plan(work), journal, {name: endpoint}, one)
+        await ask_all(_plan(work), journal, endpoints, one)
     finally:
         journal.close()
-        await endpoint.aclose()
+        for endpoint in endpoints.values():
+            await endpoint.aclose()
         account.close()
 
 
-async def _rewrite(row: CuratedRow, endpoint: Endpoint, work: Work) -> dict[str, Any]:
-    choice, spent = choice_of(row), {"calls": 0, "prompt_tokens": 0, "reply_tokens": 0}
+async def _rewrite(row: CuratedRow, endpoints: Mapping[str, Endpoint], work: Work) -> dict[str, Any]:
+    choice, settings = choice_of(row), work.step.settings
     assert choice is not None
-
-    async def ask(text: str) -> str:
-        reply = await _ask(row, text, endpoint, work)
-        spent["calls"] += 1
-        spent["prompt_tokens"] += reply.num_prompt_tokens
-        spent["reply_tokens"] += reply.num_tokens
-        return reply.text
-
+    asked = settings.with_
     try:
-        said = await ask(_filled("rewrite", question=row.question))
+        said = await _ask(row, _filled("rewrite", question=row.question), endpoints[asked], work)
         new, problem = _question_in(said, choice)
         if not problem:
             order = sorted(choice.options, key=lambda letter: hashlib.sha256(f"{row.key}{letter}".encode()).digest())
             listed = "\n".join(f"{_LETTERS[n]}. {choice.options[letter]}" for n, letter in enumerate(order))
-            letter = (await ask(_filled("same_gold", question=new, answers=listed))).strip().strip("().*` ").upper()
+            asked = settings.checker
+            said = await _ask(row, _filled("same_gold", question=new, answers=listed), endpoints[asked], work)
+            letter = said.rpartition("</think>")[2].strip().strip("().*` ").upper()
             if letter != _LETTERS[order.index(choice.gold)]:
                 problem = f"the same gold does not follow: {letter[:40]!r} was chosen"
     except (UnreadableImage, OSError) as error:
-        return spent | {"done": True, "outcome": "refused", "why": f"an image cannot be shown: {error}"}
+        return {"done": True, "outcome": "refused", "why": f"an image cannot be shown: {error}"}
+    except ReplyWithheld as error:
+        return {"done": True, "outcome": "refused", "why": f"refused by the server of {asked}: {error}"}
     except PolicyUnavailable as error:
-        return spent | {"done": False, "outcome": "failed", "why": str(error), "ends_run": error.ends_run}
+        return {"done": False, "outcome": "failed", "why": f"{asked}: {error}", "ends_run": error.ends_run}
     except ContextFull as error:
-        return spent | {"done": True, "outcome": "refused", "why": f"too long for the teacher: {error}"}
-    return spent | {"done": True, "outcome": "refused" if problem else "rewritten", "why": problem, "question": new}
+        return {"done": True, "outcome": "refused", "why": f"too long for {asked}: {error}"}
+    return {"done": True, "outcome": "refused" if problem else "rewritten", "why": problem, "question": new}
 
 
-async def _ask(row: CuratedRow, text: str, endpoint: Endpoint, work: Work) -> Reply:
+async def _ask(row: CuratedRow, text: str, endpoint: Endpoint, work: Work) -> str:
     rule = image_rule_for(endpoint.settings.model, work.curation.agent_settings().image_max_pixels)
     message = shown(asked_with(text, row.read_images(work.library)), rule)
     policy = ChatPolicy(
         endpoint.client, max_reply_tokens=work.step.settings.max_reply_tokens, primer="", seed=work.curation.file.seed
     )
-    return await policy.reply([message])
+    return (await policy.reply([message])).text
 
 
 def _filled(name: str, **values: str) -> str:
@@ -185,7 +197,7 @@ async def apply(work: Work) -> StepOutcome:
             notes["rewritten"] += 1
             kept.append(_renewed(row, entry["question"], choice))
         elif entry["outcome"] == "failed":
-            dropped.append((row, f"{OPEN}the teacher was away"))
+            dropped.append((row, f"{OPEN}the teacher or its checker was away"))
         elif settings.on_failure == "keep":
             notes["left as they are"] += 1
             kept.append(row)

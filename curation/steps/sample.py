@@ -32,6 +32,11 @@ class SampleSettings(Strict):
     """The part whose rows are asked; null is all."""
 
     @property
+    def asks(self) -> tuple[str, ...]:
+        """Models of the file."""
+        return (self.with_,)
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """What has to be there."""
         return () if self.on is None else (self.on,)

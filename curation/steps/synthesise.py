@@ -32,6 +32,8 @@ class KeptTrajectories(Strict):
         """Why a trajectory is not kept; empty if it is."""
         if entry["outcome"] == "failed":
             return "an outage"
+        if entry["outcome"] == "refused":
+            return "refused by the teacher's server"
         if entry["outcome"] == "undecided":
             return "open"
         if entry["stop"] != "answered":
@@ -58,6 +60,11 @@ class SynthesiseSettings(Strict):
     tools: tuple[str, ...] | None = None
     max_reply_tokens: int | None = Field(None, ge=1)
     keep: KeptTrajectories = KeptTrajectories()
+
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """Models of the file."""
+        return self.with_
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -118,7 +118,8 @@ class _Asker:
         # A file that lies in a store has its images there, and what tools make of them goes there too.
         images = RecordImages(directory, fanned=False, store=record_store(IN_DATA, [settings.data]))
         self._writer = TrajectoryWriter(directory, images=images)
-        fleet = Fleet(servers.base_urls, max_in_flight=servers.max_episodes, inner=Pools(), patience_s=servers.patience_s)
+        pools = Pools(max_in_flight=servers.max_episodes)
+        fleet = Fleet(servers.base_urls, max_in_flight=servers.max_episodes, inner=pools, patience_s=servers.patience_s)
         self._fleet, self._urls = fleet, servers.base_urls
         self._client, self.stop = ChatClient(chat, transport=fleet, others=servers.base_urls), _Stop(fleet)
         rule = image_rule_for(settings.model, settings.image_max_pixels)

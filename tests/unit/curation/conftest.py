@@ -1,9 +1,12 @@
 """Small sources, made by the toy task's own writer."""
 
 import asyncio
+import contextlib
 import io
 import json
 import random
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow
 import pyarrow.parquet
@@ -80,6 +83,38 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path):
     return Bench(tmp_path)
+
+
+@pytest.fixture
+def httpserver_of():
+    """Starts a server that gives one answer to whatever it is asked; its address, and the list of what it was asked."""
+    with contextlib.ExitStack() as stack:
+
+        def start(status, body):
+            asked = []
+
+            class Handler(BaseHTTPRequestHandler):
+                protocol_version = "HTTP/1.1"
+
+                def do_POST(self):
+                    asked.append(self.rfile.read(int(self.headers["Content-Length"])))
+                    payload = json.dumps(body).encode()
+                    self.send_response(status)
+                    self.send_header("Content-Type", "application/json")
+                    self.send_header("Content-Length", str(len(payload)))
+                    self.end_headers()
+                    self.wfile.write(payload)
+
+                def log_message(self, *_):
+                    """Keeps quiet."""
+
+            server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            stack.callback(server.server_close)
+            stack.callback(server.shutdown)
+            return f"http://127.0.0.1:{server.server_port}/v1", asked
+
+        yield start
 
 
 __all__ = ["Bench", "photo", "png", "row"]

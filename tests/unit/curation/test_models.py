@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from curation.errors import CurationStopped
+from curation.errors import CurationError, CurationStopped
 from curation.journal import AnswerJournal, entries
 from evaluation.smoke.scripted_model import request_server
-from tests.unit.curation.conftest import row
+from tests.unit.curation.conftest import photo, row
 
 THINK = [{"sample": {"as": "plain", "with": "base", "mode": "think", "k": 4}}]
 
@@ -163,6 +163,85 @@ def test_a_teacher_that_refuses_or_answers_garbage_or_changes_the_answer_rewrite
         bench.run([bench.source("mine", rows)], [{"rewrite": {"with": "teacher"}}], models=models(url, "teacher"))
     assert bench.kept("01_rewrite") == ["i1"]
     assert bench.reasons("01_rewrite")["i0"].startswith(reason)
+
+
+REWRITE = [{"rewrite": {"with": "teacher", "check_with": "checker"}}]
+NEW = '{"question": "What lies on the table?"}'
+
+
+def right_letter(body):
+    return next(line[0] for line in text_of(body).splitlines() if line.endswith("a blue plate"))
+
+
+def two_models(writer, checker, **more):
+    return models(writer, "teacher") | models(checker, "checker", **more)
+
+
+def test_a_rewriting_is_checked_by_the_model_that_the_file_names_and_not_by_its_writer(bench):
+    asked = {"writer": [], "checker": []}
+
+    def check(body):
+        asked["checker"].append(text_of(body))
+        return "<think>The plate, I am sure.</think> NONE" if len(asked["checker"]) == 1 else right_letter(body)
+
+    rows = [row(0, question=CHOICE, gold="B"), row(1, question=CHOICE, gold="B", image=photo(7))]
+    with (
+        request_server(lambda body: asked["writer"].append(text_of(body)) or NEW) as writer,
+        request_server(check) as checker,
+    ):
+        settings = two_models(writer, checker, max_in_flight=1) | {"teacher": models(writer, max_in_flight=1)["base"]}
+        bench.run([bench.source("mine", rows)], REWRITE, models=settings)
+    assert bench.kept("01_rewrite") == ["i1"]
+    assert bench.reasons("01_rewrite") == {"i0": "not rewritten (the same gold does not follow: 'NONE' was chosen)"}
+    assert [len(texts) for texts in asked.values()] == [2, 2]
+    assert all("Rewrite" in text for text in asked["writer"])
+    assert all("Which of these answers" in text for text in asked["checker"])
+    spent = json.loads((bench.directory / "run/run.json").read_text())["models"]
+    assert (spent["teacher"]["calls"], spent["checker"]["calls"]) == (2, 2)
+
+
+def test_a_checker_that_is_away_stops_the_run_by_its_name_and_nothing_is_called_wrong(bench):
+    rows = [row(n, question=CHOICE, gold="B", image=photo(n)) for n in range(3)]
+    with request_server(lambda body: NEW) as writer:
+        away = two_models(writer, "http://127.0.0.1:9/v1", attempts=1)
+        with pytest.raises(CurationStopped, match="checker"):
+            bench.run([bench.source("mine", rows)], REWRITE, models=away)
+        with request_server(right_letter) as checker:
+            bench.run([bench.source("mine", rows)], REWRITE, models=two_models(writer, checker))
+    assert bench.kept("01_rewrite") == ["i0", "i1", "i2"]
+
+
+def test_another_checker_checks_anew(bench):
+    rows = [row(0, question=CHOICE, gold="B")]
+    with request_server(lambda body: NEW) as writer, request_server(right_letter) as checker:
+        bench.run([bench.source("mine", rows)], REWRITE, models=two_models(writer, checker))
+        assert bench.kept("01_rewrite") == ["i0"]
+        with request_server(lambda body: "NONE") as strict:
+            settings = two_models(writer, strict, temperature=0.5)
+            bench.run([bench.source("mine", [*rows, row(1)])], REWRITE, models=settings)
+    assert bench.kept("01_rewrite") == ["i1"]
+
+
+FORBIDDEN = {"error": {"code": "content_filter", "message": "The prompt triggered the content management policy."}}
+WITHHELD = {"choices": [{"message": {"content": ""}, "finish_reason": "content_filter"}], "usage": {}}
+
+
+@pytest.mark.parametrize(("status", "body"), [(400, FORBIDDEN), (200, WITHHELD)], ids=["question", "reply"])
+def test_a_teacher_whose_server_refuses_is_no_outage_and_is_not_asked_for_ever(bench, httpserver_of, status, body):
+    rows = [row(n, question=CHOICE, gold="B", image=photo(n)) for n in range(25)]  # more than the outages that stop a run
+    steps = [
+        {"rewrite": {"with": "teacher", "on_failure": "keep"}},
+        {"synthesise": {"on": "rl", "with": ["teacher"], "k": 1, "tools": []}},
+    ]
+    url, asked = httpserver_of(status, body)
+    source = bench.source("mine", [*rows, row(99)])
+    with pytest.raises(CurationError, match="no row is left before step 3"):
+        bench.run([source], [*steps, {"check": {}}], models=models(url, "teacher"), agent={"prompt": "think"})
+    assert bench.step("01_rewrite").summary()["notes"]["left as they are"] == 25
+    reasons = set(bench.reasons("02_synthesise").values())
+    assert reasons == {"no trajectory: 1 refused by the teacher's server"}
+    assert len(asked) == 25 + 26
+    assert bench.step("02_synthesise").summary()["waiting"] == 0
 
 
 @pytest.mark.parametrize("gold", ["B", "b.", "(B)", "B. a blue plate", "A blue plate"])
