@@ -1,6 +1,6 @@
 """Run a curation, or show what it did.
 
-    deepeyes curate run FILE.yaml [--workers 4]
+    deepeyes curate run FILE.yaml [--workers 4|ray]
     deepeyes curate report FILE.yaml|FOLDER [--out report.html]
 
 `run` goes on where it was, however it ended, and skips what is done; started several times at once the processes share what
@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from curation.errors import CurationError, CurationStopped
+from curation.images import Workers
 from curation.report import write_report
 from curation.settings import read_curation
 from curation.work import run_steps
@@ -29,10 +30,10 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m curation.
     run.add_argument("file", type=Path)
     run.add_argument(
         "--workers",
-        type=int,
+        type=_workers,
         default=min(8, os.cpu_count() or 1),
-        metavar="N",
-        help="processes that decode images (%(default)s)",
+        metavar="N|ray",
+        help="processes that decode images (%(default)s), or `ray`: the cluster of RAY_ADDRESS",
     )
     report = actions.add_parser("report", help="write a page of what each step kept and dropped")
     report.add_argument("run", type=Path, help="the run's folder, or the YAML file")
@@ -52,10 +53,16 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m curation.
         sys.exit(f"deepeyes curate: {error}")
 
 
+def _workers(given: str) -> Workers:
+    if given != "ray" and not given.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number or `ray`, not {given!r}")
+    return "ray" if given == "ray" else int(given)
+
+
 def _run(options: argparse.Namespace) -> None:
     curation = read_curation(options.file)
-    if options.workers < 1:
-        raise CurationError(f"--workers is {options.workers}; expected at least 1")
+    if options.workers != "ray" and options.workers < 1:
+        raise CurationError(f"--workers is {options.workers}; expected at least 1, or `ray`")
     asyncio.run(run_steps(curation, workers=options.workers, say=lambda line: print(line, flush=True)))
     write_report(curation.directory, None)
     print(f"{curation.directory / 'report.html'} shows what each step kept and dropped")

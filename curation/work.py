@@ -14,6 +14,7 @@ from agent.image_library import ImageLibrary, open_library
 from agent.loading import load_plugin
 from curation.errors import CurationError
 from curation.folders import StepFolder, StepOutcome, code_of
+from curation.images import Workers
 from curation.rows import CuratedRow, digest_rows, write_text
 from curation.settings import STEPS, Curation, Step
 from curation.sources import read_sources, sources_key
@@ -28,8 +29,8 @@ class Work:
     step: Step
     rows: Sequence[CuratedRow]
     library: ImageLibrary
-    workers: int
-    """Processes that decode images."""
+    workers: Workers
+    """What decodes images."""
     say: Callable[[str], object]
 
     @property
@@ -38,7 +39,7 @@ class Work:
         return self.curation.directory / self.step.folder
 
 
-async def run_steps(curation: Curation, *, workers: int, say: Callable[[str], object]) -> list[StepFolder]:
+async def run_steps(curation: Curation, *, workers: Workers, say: Callable[[str], object]) -> list[StepFolder]:
     """Run what is not done yet.
 
     Raises:

@@ -62,10 +62,10 @@ class Bench:
         path.write_text(yaml.safe_dump(content, sort_keys=False))
         return path
 
-    def run(self, sources, steps, **more):
+    def run(self, sources, steps, *, workers=1, **more):
         curation = read_curation(self.write(sources, steps, **more))
         self.lines = []
-        return asyncio.run(run_steps(curation, workers=1, say=self.lines.append))
+        return asyncio.run(run_steps(curation, workers=workers, say=self.lines.append))
 
     def step(self, name):
         return StepFolder(self.directory / "run" / name)

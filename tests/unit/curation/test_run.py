@@ -1,6 +1,7 @@
 """A run skips what is done, goes on where it was, and says what is wrong in words."""
 
 import errno
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from curation.run import main
 from curation.settings import read_curation
 from deepeyes.cli import main as deepeyes
 from tests.conftest import ROOT
-from tests.unit.curation.conftest import row
+from tests.unit.curation.conftest import photo, row
 
 STEPS = [{"check": {}}, {"dedupe": {}}, {"keep": {}}][:2]
 
@@ -148,6 +149,28 @@ def test_the_command_runs_a_file_and_its_report_shows_what_each_step_dropped_wit
     assert text.count("data:image/") >= 5
     main(["report", str(bench.directory / "run"), "--out", str(bench.directory / "page.html")])
     assert (bench.directory / "page.html").read_text().startswith("<!doctype html>")
+
+
+def test_without_ray_the_command_says_what_to_install(bench, monkeypatch, capsys):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "ray" else real(name, *more))
+    path = bench.write([bench.source("mine", [row(0)])], STEPS)
+    with pytest.raises(SystemExit, match=r"--workers ray needs the package ray: pip install 'deepeyes\[rl\]'"):
+        main(["run", str(path), "--workers", "ray"])
+    with pytest.raises(SystemExit):
+        main(["run", str(path), "--workers", "many"])
+    assert "--workers: expected a number or `ray`, not 'many'" in capsys.readouterr().err
+
+
+def test_a_file_of_the_store_that_was_changed_is_found_by_its_name(bench):
+    source = bench.source("mine", [row(0), row(1)])
+    bench.run([source], [{"keep": {}}])
+    first = bench.step("00_sources").kept()[0]
+    path = bench.directory / "store/images" / first.images[0][:2] / first.images[0]
+    path.chmod(0o644)
+    path.write_bytes(photo(99))
+    bench.run([source], [{"check": {}}])
+    assert bench.reasons("01_check")["i0"].startswith("image is broken: number 1, the store's file is not the one")
 
 
 def test_a_folder_that_is_no_run_is_told(tmp_path):
