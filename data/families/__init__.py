@@ -18,8 +18,6 @@ from agent.loading import load_plugin, plugin_names
 from agent.protocol import PYTHON
 from agent.search import WebResult
 
-VERSION = 1
-"""Raised with every change that makes other questions or files of the same seed."""
 LEVELS = (1, 2, 3)
 """The difficulties that every family knows, easy ones first."""
 
@@ -68,6 +66,8 @@ class Family:
     title: str
     draw: Callable[[random.Random, int, str], Question]
     """(generator, level, split of `SPLITS`) -> a question."""
+    version: int = 1
+    """Raised with every change that makes other questions or files of the same seed."""
     tools: tuple[str, ...] = (PYTHON,)
     num_replies: int = 2
     """Replies of the longest demonstration."""

@@ -25,7 +25,7 @@ from agent.images import ImageFile
 from agent.messages import IMAGE_PLACEHOLDER
 from agent.prompts import load_prompt
 from agent.protocol import PYTHON
-from data.families import LEVELS, SPLITS, VERSION, Family, Question
+from data.families import LEVELS, SPLITS, Family, Question
 from data.families._demonstrations import DirectShares, Runner, demonstration
 
 BENCHMARK_COLUMNS = ("index", "image", "question", "answer", "category", "tool_needed")
@@ -57,7 +57,7 @@ def questions(family: Family, split: str, count: int, *, seed: int, level: int) 
     """
     if level not in LEVELS:
         raise ValueError(f"there is no level {level}; expected one of {', '.join(map(str, LEVELS))}")
-    rng = random.Random(f"{family.name} {VERSION} {split} {seed} {level}")
+    rng = random.Random(f"{family.name} {family.version} {split} {seed} {level}")
     for _ in range(count):
         yield family.draw(rng, level, split)
 
@@ -113,7 +113,7 @@ def write_family(
         directory / "rl_train.parquet", [_rl_row(family, question, number) for number, question in drawn("rl_train")]
     )
     _write_benchmark(directory / "benchmark.tsv", family, drawn("benchmark"))
-    about = {"family": family.name, "version": VERSION, "seed": seed, "level": level}
+    about = {"family": family.name, "version": family.version, "seed": seed, "level": level}
     write_whole(
         directory / "family.json", json.dumps(about | {"rows": asdict(amounts), "direct": asdict(shares)}, indent=1) + "\n"
     )

@@ -1,8 +1,9 @@
-"""A code of two colours on a board, and the keeper of the station that has it: a crop and a search in one episode.
+"""A station's code is a mark's colour and a number as one word, and its keeper can only be looked up: a crop and a search.
 
-The keeper is never known: a search is always needed. Whether a crop is needed too goes by the rule of the family `mark`: the
-code is two marks side by side, both large or both small. Codes are split: no split asks about one of another's stations,
-and each code has several stations, told apart by their number in the question.
+The keeper is never known: a search is always needed. Whether a crop is needed too goes by the rule of the family `mark`,
+whose board it is. A code such as `red47` is one word to the local index, so the right code finds its page and no other.
+Stations are split: no split asks about one of another's. Colours, numbers and keepers are in every split, so that what is
+held out is which keeper a station has, and not a word.
 """
 
 from __future__ import annotations
@@ -13,48 +14,44 @@ import random
 from agent.search import WebResult
 from data.families import Call, Family, Question
 from data.families._invented import invented_names, shares_of
-from data.families.mark import BOARD_PX, COLOURS, Mark
+from data.families.mark import COLOURS, colours_of, draw_mark, told_place
 
-_SIZE_PX = 128
-_APART_PX = 160
-"""Between the middles of the two marks."""
-_NAMES = {1: ("red", "green", "blue", "yellow"), 2: tuple(COLOURS)[:5], 3: tuple(COLOURS)}
-_LINES = 24
-"""Stations of each code, one on each line."""
+_NUMBERS = {1: range(10, 100), 2: range(10, 100), 3: range(100, 1000)}
+"""Of the stations of each colour, by level."""
+KEEPERS = tuple(invented_names(12, world="keepers"))
 
 
 @functools.cache
-def stations(level: int) -> dict[tuple[int, str, str], str]:
-    """(line, left colour, right colour) -> keeper."""
-    names = _NAMES[level]
-    keys = [(line, left, right) for line in range(1, _LINES + 1) for left in names for right in names]
-    return dict(zip(keys, invented_names(len(keys), world="keepers"), strict=True))
+def stations(level: int) -> dict[tuple[str, int], str]:
+    """(colour, number) -> keeper."""
+    keys = [(colour, number) for number in _NUMBERS[level] for colour in colours_of(level)]
+    rng = random.Random("keepers")
+    return {key: rng.choice(KEEPERS) for key in keys}
+
+
+@functools.cache
+def _numbers(level: int, split: str, colour: str) -> list[int]:
+    """Numbers of the stations of a colour that a split may ask about."""
+    keys = list(stations(level))
+    return [keys[place][1] for place in shares_of(len(keys), split, known=0) if keys[place][0] == colour]
 
 
 def draw(rng: random.Random, level: int, split: str) -> Question:
     """One question."""
-    known = stations(level)
-    line = 1 + rng.choice(list(shares_of(_LINES, split, known=0)))
-    left, right = rng.choice(_NAMES[level]), rng.choice(_NAMES[level])
-    is_small = rng.random() < 0.5
-    y = rng.randrange(112, BOARD_PX - 111, 56)
-    x = rng.randrange(112, BOARD_PX - 111 - _APART_PX, 56)
-    marks = [Mark(x + by, y, _SIZE_PX, is_small, rng.getrandbits(48)) for by in (0, _APART_PX)]
-    look = "\n".join(f"display({mark.closer_look()})" for mark in marks)
-    image, beside = (mark.board(COLOURS[name]) for mark, name in zip(marks, (left, right), strict=True))
-    box = (x + _APART_PX // 2, 0, BOARD_PX, BOARD_PX)
-    image.paste(beside.crop(box), box)
-    search = Call(
-        thought=f"The code is {left} {right}.", name="search", arguments={"query": f"station {left} {right} line {line}"}
+    mark, colour = draw_mark(rng, level)
+    number = rng.choice(_numbers(level, split, colour))
+    code = f"{colour}{number}"
+    crop = Call(
+        thought="I need a closer look at the mark.", arguments={"code": f"display({mark.closer_look()})"}
     )
-    crop = Call(thought="I need a closer look at the code.", arguments={"code": look})
+    search = Call(thought=f"The code is {code}.", name="search", arguments={"query": code})
     return Question(
-        image=image,
-        text=f"Who keeps the station on line {line} that has this code?",
-        answer=known[line, left, right],
-        kind="both" if is_small else "search",
-        calls=[crop, search] if is_small else [search],
-        others=[known[line, one, two] for one in _NAMES[level] for two in _NAMES[level]],
+        image=mark.board(COLOURS[colour]),
+        text=f"A station's code is the colour of the mark{told_place(mark, level)} and {number} as one word. Who keeps it?",
+        answer=stations(level)[colour, number],
+        kind="both" if mark.is_small else "search",
+        calls=[crop, search] if mark.is_small else [search],
+        others=KEEPERS,
     )
 
 
@@ -62,11 +59,11 @@ def pages(level: int) -> list[WebResult]:
     """One page a station."""
     return [
         WebResult(
-            title=f"Station {left} {right} line {line}",
-            link=f"station:{line}-{left}-{right}",
-            snippet=f"The keeper of the station {left} {right} on line {line} is {keeper}.",
+            title=f"Station {colour}{number}",
+            link=f"station:{colour}{number}",
+            snippet=f"The keeper of {colour}{number} is {keeper}.",
         )
-        for (line, left, right), keeper in stations(level).items()
+        for (colour, number), keeper in stations(level).items()
     ]
 
 
@@ -74,6 +71,7 @@ FAMILY = Family(
     name="chain",
     title="Keeper of a station whose code is on a board (synthetic)",
     draw=draw,
+    version=2,
     tools=("python", "search"),
     num_replies=3,
     pages=pages,

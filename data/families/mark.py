@@ -130,7 +130,7 @@ def draw_mark(rng: random.Random, level: int) -> tuple[Mark, str]:
     is_small = rng.random() < _SMALL_FRAC
     places = range(112, BOARD_PX - 111, limits.step_px)
     mark = Mark(rng.choice(places), rng.choice(places), limits.size_px, is_small, rng.getrandbits(48))
-    return mark, rng.choice(list(COLOURS)[: limits.num_colours])
+    return mark, rng.choice(colours_of(level))
 
 
 def draw(rng: random.Random, level: int, split: str) -> Question:
@@ -138,7 +138,7 @@ def draw(rng: random.Random, level: int, split: str) -> Question:
     mark, colour = draw_mark(rng, level)
     return Question(
         image=mark.board(COLOURS[colour]),
-        text=f"What colour is the mark{_place(mark) if _LEVELS[level].place_is_told else ''}?",
+        text=f"What colour is the mark{told_place(mark, level)}?",
         answer=colour,
         kind="crop" if mark.is_small else DIRECT,
         calls=[
@@ -146,11 +146,19 @@ def draw(rng: random.Random, level: int, split: str) -> Question:
                 thought="I need a closer look at the mark.", arguments={"code": f"display({mark.closer_look()})"}
             )
         ],
-        others=list(COLOURS)[: _LEVELS[level].num_colours],
+        others=colours_of(level),
     )
 
 
-def _place(mark: Mark) -> str:
+def colours_of(level: int) -> list[str]:
+    """The colours that marks of a level have."""
+    return list(COLOURS)[: _LEVELS[level].num_colours]
+
+
+def told_place(mark: Mark, level: int) -> str:
+    """Where the mark is, as it goes on after the word "mark"; empty where the level does not tell."""
+    if not _LEVELS[level].place_is_told:
+        return ""
     row, column = (1 + (part - 112) // 224 for part in (mark.y, mark.x))
     return f" in row {row}, column {column}"
 

@@ -7,11 +7,12 @@ import pyarrow.parquet
 import pytest
 
 from agent.protocol import FinalAnswer, ToolCall, parse_action
-from agent.search.providers import local_images
+from agent.search.providers import local, local_images
 from data.families import DIRECT, LEVELS, SPLITS, family_names, load_family
 from data.families._demonstrations import DirectShares, Runner, demonstration
 from data.families._files import Amounts, questions, write_family
 from data.families._invented import MOST_NAMES, invented_names
+from data.families.chain import stations
 from data.families.count import needs_code
 from data.families.lookup import towns
 from data.families.mark import COLOURS, ILLEGIBLE, LEGIBLE, SMALL_PX, draw_mark, separation
@@ -135,6 +136,33 @@ def test_a_town_that_is_not_known_is_asked_about_in_one_split_only():
     assert not asked["rl_train"][True] & asked["benchmark"][True]
 
 
+def test_a_station_is_asked_about_in_one_split_only_and_its_words_in_all():
+    codes = {
+        split: {question.calls[-1].arguments["query"] for question in questions(load_family("chain"), split, 600, seed=0, level=1)}
+        for split in SPLITS
+    }
+    assert not codes["sft"] & codes["rl_train"]
+    assert not codes["sft"] & codes["benchmark"]
+    assert not codes["rl_train"] & codes["benchmark"]
+    for split in SPLITS:
+        assert {code.rstrip("0123456789") for code in codes[split]} == {"red", "green", "blue"}
+        assert {digit for code in codes[split] for digit in code[-2:]} == set("0123456789")
+
+
+async def test_a_stations_code_finds_its_page_and_no_other(written):
+    provider = local.Provider(local.Settings(path=written["chain"] / "pages.jsonl"))
+    for (colour, number), keeper in stations(1).items():
+        (hit,) = await provider.search(f"{colour}{number}", max_hits=5)
+        assert hit.snippet == f"The keeper of {colour}{number} is {keeper}."
+
+
+def test_a_code_that_is_read_wrongly_leads_to_another_keeper_mostly():
+    """A search with a guessed colour must not be worth as much as one with the colour that a crop shows."""
+    known = stations(1)
+    same = [known["red", number] == known["blue", number] for number in range(10, 100)]
+    assert sum(same) / len(same) < 0.2
+
+
 async def test_every_picture_is_found_in_its_folder_at_any_size(written):
     from agent.images import ImageFile
 
@@ -173,7 +201,7 @@ def test_what_is_written_is_read_by_every_stage(name, written):
         assert [image.pil().tobytes() for image in item.read_images()] == (
             [] if question.image is None else [question.image.tobytes()]
         )
-    assert json.loads((folder / "family.json").read_text())["version"] == 1
+    assert json.loads((folder / "family.json").read_text())["version"] == load_family(name).version
 
 
 @pytest.mark.parametrize(("not_needed", "needed"), [(1.0, 0.0), (0.0, 1.0)])
