@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
@@ -22,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from code_sandbox.errors import BodyTooLarge, BodyTooSlow, CallerGone, TooManySessions
+from code_sandbox.host_names import answers_to
 from code_sandbox.wire import JSON, MSGPACK
 
 _OPEN_ROUTES = ("/health", "/metrics")
@@ -59,7 +59,7 @@ class CallerCheck:
     def _refused(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if not self._may_be_named(host):
+        if not answers_to(host, self._hosts):
             message = f"this server is not called {host[:200]!r}; start it with --allowed-host and the name that you use"
             return _refusal(421, "WrongHost", message)
         origin = headers.get("origin")
@@ -79,20 +79,6 @@ class CallerCheck:
         if scope["method"] == "POST" and kind not in (JSON, MSGPACK):
             return _refusal(415, "WrongContentType", f"the body is {kind[:100]!r}; expected {JSON} or {MSGPACK}")
         return None
-
-    def _may_be_named(self, host: str) -> bool:
-        if "*" in self._hosts:
-            return True
-        name = urlsplit(f"//{host}").hostname if host.isprintable() and "/" not in host else None
-        if name is None:
-            return False
-        if name in self._hosts or name == "localhost" or name.endswith(".localhost"):
-            return True
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return True
 
 
 def _refusal(status: int, error: str, message: str) -> JSONResponse:

@@ -21,10 +21,13 @@ from agent.options import add_agent_options, given_settings, settings_of
 from agent.settings import AgentSettings, with_sources
 from agent.setup import AgentSetup, open_setup
 from agent.trajectory import TrajectoryWriter
-from code_sandbox.errors import SandboxError
-from deepeyes.chat.conversation import Conversation, setup_for
+from deepeyes.chat.conversation import Conversation, missing_sandbox, setup_for
 from deepeyes.chat.terminal import TerminalView
+from deepeyes.chat.web.options import WebOptions
 
+_WEB, _WEB_OUT = WebOptions(), Path("runs/chat")
+_ATTEMPTS = 3
+"""Somebody waits: a server that does not answer for two seconds is said to be away."""
 _PROMPT = "\nnext question (empty ends): "
 
 
@@ -44,6 +47,8 @@ class ChatOptions:
     temperature: float = 0.0
     out: Path | None = None
     """Where the episodes are recorded."""
+    web: WebOptions | None = None
+    """Serve a page instead of asking."""
 
 
 def chat(options: ChatOptions, *, on_terminal: bool) -> int:
@@ -85,18 +90,8 @@ def server_settings(options: ChatOptions) -> ChatSettings:
         api_key=model_key([options.base_url]),
         dialect=options.dialect,
         temperature=options.temperature,
+        attempts=_ATTEMPTS,
     )
-
-
-async def missing_sandbox(setup: AgentSetup) -> str:
-    """What to do about a sandbox that does not answer; empty if one answers, or none is needed."""
-    if setup.sandbox is None or await setup.sandbox.available():
-        return ""
-    try:
-        await setup.sandbox.health()
-    except SandboxError as error:
-        return f"{error}; without Python: --tools ''"
-    return ""
 
 
 async def _ready(setup: AgentSetup, client: ChatClient) -> ChatClient:
@@ -163,11 +158,17 @@ def parse(arguments: list[str] | None = None) -> ChatOptions:
         "--out", type=Path, help="record the episodes here, for `deepeyes view`, with the images that were shown"
     )
     add_agent_options(parser, instead={"tools": "python, and search and image_search if they have a source"})
+    _add_web_options(parser)
     options = parser.parse_args(arguments)
     if options.temperature < 0:
         parser.error(f"--temperature {options.temperature:g} cannot be; expected 0 or more")
+    if options.web and (options.question or options.image):
+        parser.error("with --web questions and images are given on the page")
+    web = WebOptions(
+        host=options.host, port=options.port, allowed_hosts=tuple(options.allowed_host), replay=options.replay
+    )
     return ChatOptions(
-        questions=tuple(_texts(options.question)),
+        questions=() if options.web else tuple(_texts(options.question)),
         settings=chat_settings(given_settings(options)),
         base_url=options.base_url,
         images=tuple(options.image),
@@ -175,7 +176,21 @@ def parse(arguments: list[str] | None = None) -> ChatOptions:
         dialect=options.dialect,
         temperature=options.temperature,
         out=options.out,
+        web=web if options.web else None,
     )
+
+
+def _add_web_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the page", "A page to talk to, and to replay recorded episodes on, step by step.")
+    group.add_argument("--web", action="store_true", help=f"serve the page; it records in --out, by default {_WEB_OUT}")
+    group.add_argument(
+        "--host", default=_WEB.host, help="beyond loopback the printed link holds a token; default: %(default)s"
+    )
+    group.add_argument("--port", type=int, default=_WEB.port, help="0 is any that is free; default: %(default)s")
+    group.add_argument(
+        "--allowed-host", action="append", default=[], help="a name of this server besides localhost; may be repeated"
+    )
+    group.add_argument("--replay", type=Path, metavar="RUN", help="replay the records of this run instead of the chat's own")
 
 
 def _texts(given: Sequence[str]) -> Iterator[str]:
@@ -193,7 +208,18 @@ def _texts(given: Sequence[str]) -> Iterator[str]:
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     options = parse(arguments)
+    if options.web is not None:
+        _serve(options, options.web)
+        sys.exit(0)
     sys.exit(chat(options, on_terminal=sys.stdin.isatty() and sys.stdout.isatty()))
+
+
+def _serve(options: ChatOptions, web: WebOptions) -> None:
+    try:
+        from deepeyes.chat.web.serve import serve_page
+    except ModuleNotFoundError as error:
+        raise RuntimeError(f"the page needs {error.name}; install it with: pip install 'deepeyes[view]'") from error
+    serve_page(web, options.settings, server_settings(options), options.out or _WEB_OUT)
 
 
 def _read_image(path: Path) -> ImageFile:

@@ -17,6 +17,7 @@ from agent.records import RolloutFacts
 from agent.settings import AgentSettings
 from agent.setup import AgentSetup, Kept, question
 from agent.trajectory import TrajectoryWriter
+from code_sandbox.errors import SandboxError
 from deepeyes.chat.events import EpisodeEnded, Event, QuestionAsked, TextWritten, TurnObserved, TurnReplied
 from deepeyes.chat.kept_session import KeptSession
 
@@ -32,6 +33,17 @@ def setup_for(setup: AgentSetup, settings: AgentSettings, client: ChatClient) ->
     model = client.settings.model
     can_prime = client.settings.can_prime and not begins_replies(model)
     return setup.under(settings, image_rule=image_rule_for(model, settings.image_max_pixels), can_prime=can_prime)
+
+
+async def missing_sandbox(setup: AgentSetup) -> str:
+    """What to do about a sandbox that does not answer; empty if one answers, or none is needed."""
+    if setup.sandbox is None or await setup.sandbox.available():
+        return ""
+    try:
+        await setup.sandbox.health()
+    except SandboxError as error:
+        return f"{error}; without Python: --tools ''"
+    return ""
 
 
 class Conversation:
@@ -60,11 +72,13 @@ class Conversation:
         self._kept = Kept(sandbox=self._session)
         self._past: tuple[Message, ...] = ()
         self._images: tuple[ImageFile, ...] = ()
+        self._unanswered: tuple[ImageFile, ...] = ()
+        """Of a question that an outage or its asker ended before there was a reply; they go with the next one."""
 
     @property
     def num_images(self) -> int:
         """Those of all questions so far."""
-        return len(self._images)
+        return len(self._images) + len(self._unanswered)
 
     async def ask(self, text: str, images: Sequence[ImageFile] = ()) -> Episode:
         """Play one question from its opening to its end. An outage does not raise: it ends the episode.
@@ -78,10 +92,11 @@ class Conversation:
         Raises:
             UnreadableImage: An image is none; nothing was asked.
         """
-        opening = await asyncio.to_thread(self._opening, text, tuple(images))
-        before, self._images = self._images, self._images + tuple(images)
+        added = self._unanswered + tuple(images)
+        opening = await asyncio.to_thread(self._opening, text, added)
+        self._images, self._unanswered = self._images + added, ()
         turns: list[Turn] = []
-        self._on_event(QuestionAsked(opening=opening, text=text))
+        self._on_event(QuestionAsked(opening=opening, text=text, images=added))
         started = time.monotonic()
         try:
             episode = await self.setup.play(
@@ -93,9 +108,9 @@ class Conversation:
             )
         except asyncio.CancelledError:
             episode = Episode(opening=opening, turns=turns, end=STOPPED, wall_s=time.monotonic() - started)
-            await self._end(episode, text, before)
+            await self._end(episode, text, added)
             raise
-        await self._end(episode, text, before)
+        await self._end(episode, text, added)
         return episode
 
     async def aclose(self) -> None:
@@ -142,11 +157,13 @@ class Conversation:
             turns[-1] = turn
             self._on_event(TurnObserved(len(turns), turn))
 
-    async def _end(self, episode: Episode, text: str, images_before: tuple[ImageFile, ...]) -> None:
+    async def _end(self, episode: Episode, text: str, added: tuple[ImageFile, ...]) -> None:
         if episode.turns:
             self._past = _said(episode)
         else:
-            self._images = images_before  # a question without a reply is no part of the conversation
+            # A question without a reply is no part of the conversation; its images may not have been the reason.
+            self._images = self._images[: len(self._images) - len(added)]
+            self._unanswered = added if episode.failed else ()
         recorded, problem = None, ""
         if self._out is not None:
             try:

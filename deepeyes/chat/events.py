@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.episode import Episode, Turn
+from agent.images import ImageFile
 from agent.messages import Message
 
 
@@ -18,6 +19,8 @@ class QuestionAsked:
     """All that the model reads first, earlier questions and their replies included."""
     text: str
     """As it was typed; empty where the record does not say."""
+    images: tuple[ImageFile, ...] | None = None
+    """That came with it; None where the record does not tell them from earlier ones."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,7 @@ Respond = Callable[[ChatRequest], str | int]
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or what follows the headers waits 40 ms for their receipt
 
     def send(self, status: int, content: Mapping[str, object]) -> None:
         payload = json.dumps(content).encode()
