@@ -56,7 +56,7 @@ class ImageLibrary:
 
         Args:
             data: The file's bytes.
-            durable: Be safe from a loss of power, which `prepare` promises and a recording need not.
+            durable: Be safe from a loss of power at once; whoever puts many settles the disk (agent/files.py) after them.
 
         Raises:
             NotWritten: There is no room, or the store cannot be written to.

@@ -150,10 +150,20 @@ def _data(report: Report, recipe: Recipe, output_dir: Path, *, usable: bool) -> 
     left_out = f"{len(problems):,} left out, listed in {dropped}" if problems else "none left out"
     escaped = sum(conversation.num_escaped for conversation in examined.kept())
     more = f"; special tokens escaped in {escaped:,} messages" if escaped else ""
+    more += "".join(f"; {line}" for line in mended_lines(examined))
     return (
         f"{trained_on(len(tokens), settings)}, {left_out}; the longest has {max(tokens):,} of {settings['cutoff_len']:,} "
         f"tokens{more}"
     )
+
+
+def mended_lines(examined: Examined) -> list[str]:
+    """What was read although it is not as it should be, a line a file."""
+    return [
+        f"{source.path.name} was not prepared, and is read all the same: it has {', '.join(source.mended)}"
+        for source in examined.sources
+        if source.mended
+    ]
 
 
 def trained_on(num_conversations: int, settings: Mapping[str, Any]) -> str:

@@ -49,6 +49,8 @@ class Source:
     sha256: str
     conversations: list[Any]
     images_directory: Path
+    mended: tuple[str, ...] = ()
+    """What is not as a strict list with images at their paths, and was read all the same."""
 
 
 @dataclass(frozen=True, slots=True)

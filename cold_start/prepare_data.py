@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.files import write_whole
+from agent.image_paths import places_by_ending
 from agent.images import ImageRule
+from agent.json_items import json_items
 from agent.recipes import RecipeError
 from cold_start import examination
 from cold_start.check_data import CleanConversation, Problem, clean
@@ -93,20 +95,64 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
     return files
 
 
-def read_conversations(path: Path) -> tuple[list[Any], str]:
-    """Read one file: its conversations, and the sha256 of its bytes.
+def read_conversations(path: Path) -> tuple[list[Any], str, tuple[str, ...]]:
+    """Read one file, in any form in which conversations are published.
+
+    Returns:
+        Its conversations, the sha256 of its bytes, and what a strict reader would have stumbled over.
 
     Raises:
-        RecipeError: It is no JSON list; the message gives the place.
+        RecipeError: It holds no conversations, or one that is no JSON; the message gives the place.
     """
     try:
         data = path.read_bytes()
-        content = json.loads(data.decode("utf-8-sig"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise RecipeError(f"{path} cannot be read as JSON ({error}); was its download cut off?") from error
+        sha256 = hashlib.sha256(data).hexdigest()
+        try:
+            content = json.loads(data.decode("utf-8-sig"))
+        except (ValueError, RecursionError):
+            conversations, mended = _as_published(path)
+            return conversations, sha256, mended
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read ({error})") from error
     if not isinstance(content, list):
         raise RecipeError(f"{path} holds a {type(content).__name__}; expected a list of conversations")
-    return content, hashlib.sha256(data).hexdigest()
+    return content, sha256, ()
+
+
+def _as_published(path: Path) -> tuple[list[Any], tuple[str, ...]]:
+    """(conversations, what was mended) of a file that is no strict JSON."""
+    found: list[Any] = []
+    mended: dict[str, None] = {}
+    for item in json_items(path):
+        if item.problem:
+            raise RecipeError(
+                f"{path} cannot be read as JSON: element {item.number}: {item.problem}; get the file again, or let `deepeyes "
+                "data prepare sft` leave such elements out"
+            )
+        found.append(item.value)
+        mended |= dict.fromkeys(item.mended)
+    return found, tuple(mended)
+
+
+def _find_images(conversations: Sequence[Any], path: Path, directory: Path) -> list[str]:
+    """Put in place of paths that lead nowhere those of the images that they end with; says how many.
+
+    Args:
+        conversations: Changed.
+        path: Of their file.
+        directory: Where their paths start; it, the file's folder and the one above that are looked through.
+    """
+    folders, found = tuple(dict.fromkeys((directory, path.parent, path.parent.parent))), 0
+    for conversation in conversations:
+        images = conversation.get("images") if isinstance(conversation, dict) else None
+        for number, image in enumerate(images if isinstance(images, list) else ()):
+            if not isinstance(image, str) or not image or "\0" in image or (directory / image).is_file():
+                continue
+            place = next((one for one in places_by_ending(image, folders) if one.is_file()), None)
+            if place is not None:
+                images[number] = str(place)
+                found += 1
+    return [f"{found:,} paths of images that are not there, which were found by their ends"] if found else []
 
 
 def read_sources(settings: DataSettings) -> list[Source]:
@@ -119,12 +165,13 @@ def read_sources(settings: DataSettings) -> list[Source]:
     broken: list[str] = []
     for path in find_files(settings.files):
         try:
-            conversations, sha256 = read_conversations(path)
+            conversations, sha256, mended = read_conversations(path)
         except RecipeError as error:
             broken.append(str(error))
         else:
             directory = Path(settings.images_directory or path.parent).resolve()
-            sources.append(Source(path, sha256, conversations, directory))
+            found = _find_images(conversations, path.resolve(), directory)
+            sources.append(Source(path, sha256, conversations, directory, (*mended, *found)))
     if broken:
         raise RecipeError("\n".join(broken))
     if not any(source.conversations for source in sources):

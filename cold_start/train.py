@@ -20,7 +20,7 @@ from agent.files import write_whole
 from agent.recipes import RecipeError
 from code_sandbox.redaction import redacted
 from cold_start.checkpoints import is_finished, latest_checkpoint, set_aside_incomplete
-from cold_start.checks import Report, check_recipe, finished_as_asked, trained_on
+from cold_start.checks import Report, check_recipe, finished_as_asked, mended_lines, trained_on
 from cold_start.launch import launch_environment
 from cold_start.llama_factory import DATASET
 from cold_start.prepare_data import write_copy
@@ -147,6 +147,8 @@ def _start(recipe: Recipe, output_dir: Path, report: Report) -> None:
     write_whole(output_dir / "versions.json", [json.dumps(versions, indent=1)], durable=True)
     dropped = f"{prepared.num_left_out:,} left out (see {output_dir / 'data' / 'dropped.jsonl'})"
     copied = f"{prepared.num_images:,} images written as the model sees them"
+    for line in mended_lines(examined):
+        print(f"cold start: {line}")
     print(f"cold start: {trained_on(prepared.num_kept, settings)}, {dropped}; {copied}")
     if checkpoint:
         print(f"cold start: resuming from {checkpoint}")

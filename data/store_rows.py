@@ -80,7 +80,7 @@ def write_rows(path: Path, records: Iterable[Mapping[str, Any]], wanted: Any) ->
     import pyarrow
     import pyarrow.parquet
 
-    with whole_file(path) as file, pyarrow.parquet.ParquetWriter(file, wanted, compression="zstd") as writer:
+    with whole_file(path, durable=True) as file, pyarrow.parquet.ParquetWriter(file, wanted, compression="zstd") as writer:
         rows = iter(records)
         while batch := list(islice(rows, ROW_GROUP)):
             writer.write_table(pyarrow.Table.from_pylist(batch, wanted), row_group_size=ROW_GROUP)

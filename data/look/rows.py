@@ -8,14 +8,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 
+from agent.image_paths import places_by_ending
 from agent.images import ImageFile
+from agent.json_items import BYTE_ORDER_MARK, json_items
 from agent.messages import IMAGE_PLACEHOLDER
 from agent.recipes import RecipeError
 from cold_start.check_data import conversation_problems
-from data.json_items import BYTE_ORDER_MARK, json_items
 from data.look.files import RowsFile
 from data.look.stored import stored_images
 from reinforcement_learning.row_errors import RowError
@@ -231,7 +232,7 @@ def _conversations(path: Path, options: LookOptions, wanted: Collection[int] | N
             if note not in (*mended, BYTE_ORDER_MARK) and wanted is None:
                 mended.add(note)
                 where = f"it has {note}, first at element {item.number}"
-                detail = f"{where}, and cold start reads one strict list; `deepeyes data prepare sft` mends that"
+                detail = f"{where}; cold start and `deepeyes data prepare sft` mend that, other programs may not"
                 yield _broken(file, WHOLE_FILE, "no list of strict JSON", detail)
         if (wanted is not None and item.number not in wanted) or item.number < begin:
             continue
@@ -295,17 +296,6 @@ def _images(value: Any, folders: tuple[Path, ...], by_ending: bool) -> tuple[lis
         except OSError as error:
             problems.append(("image cannot be read", f"{place}: {error}"))
     return found, problems
-
-
-def places_by_ending(path: str, folders: tuple[Path, ...]) -> Iterator[Path]:
-    """Where an image may lie: its path below each folder, then without its first names. None is outside of them."""
-    parts = [part for part in PurePosixPath(path.replace("\\", "/")).parts if part not in ("/", ".")]
-    if ".." in parts:
-        return
-    if Path(path).is_absolute() and any(Path(path).is_relative_to(folder) for folder in folders):
-        yield Path(path)
-    for start in range(len(parts)):
-        yield from (folder.joinpath(*parts[start:]) for folder in folders)
 
 
 def _kind_of(reason: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from data.json_items import json_items
+from agent.json_items import json_items
 from data.look.files import RowsFile
 
 _LOOKED_AT = 1000

@@ -39,7 +39,7 @@ def taken(row: LookedRow, *, library: ImageLibrary, names: RowNames, file: str, 
     if problems:
         first = asdict(problems[0])
         return {"dropped": first | {"detail": "; ".join(f"{one.kind}: {one.detail}" for one in problems)}}
-    images = [library.put(image.data) for image in row.images]
+    images = [library.put(image.data, durable=False) for image in row.images]
     sizes = [list(image.size) for image in row.images]
     said = {
         "source": row.source or names.source or file.rpartition(".")[0],

@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.files import write_whole
+from agent.files import settle_disk, write_whole
 from agent.image_library import ImageLibrary, open_library
+from agent.image_paths import places_by_ending
 from agent.images import ImageFile, UnreadableImage
-from data.look.rows import in_threads, places_by_ending
+from data.look.rows import in_threads
 from data.prepare.errors import PrepareError
 from data.prepare.manifest import sha256_of, versions
 from data.prepare.set_folder import SetFolder
@@ -73,8 +74,9 @@ def _written(
     if not entries:
         first = dropped[0]["detail"] if dropped else "it is empty"
         raise PrepareError(f"no entry of {file} can be used; the first: {first}")
+    settle_disk(folder.path)  # nothing names an image that a loss of power could take
     path, lost = folder.path / "search_cache.json", folder.path / "dropped.jsonl"
-    write_whole(path, [json.dumps(entries, ensure_ascii=False, indent=0)])
+    write_whole(path, json.dumps(entries, ensure_ascii=False, indent=0), durable=True)
     write_whole(lost, (json.dumps(one) + "\n" for one in dropped))
     kinds = dict.fromkeys(one["kind"] for one in dropped)
     told = {
@@ -121,6 +123,6 @@ def _entry(
         except (OSError, UnreadableImage) as error:
             problems.append(("image is broken", f"{found}: {error}"))
             continue
-        stored = library.put(data)
+        stored = library.put(data, durable=False)
         kept[-1] = f"../../images/{stored[:2]}/{stored}"
     return name, entry | {"cached_images_path": kept}, problems

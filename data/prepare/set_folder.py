@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.files import write_whole
+from agent.files import settle_disk, write_whole
 from data.prepare.errors import PrepareError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -89,13 +89,14 @@ class SetFolder:
         return max(ends, default=0)
 
     def add(self, file: int, first: int, end: int, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Keep a part: what became of the rows `first` to `end` (not included) of a source file.
+        """Keep a part: what became of the rows `first` to `end` (not included) of a source file, their images before it.
 
         Raises:
             OSError: There is no room.
         """
         path = self._unfinished / f"{file:05d}-{first:09d}-{end:09d}.jsonl"
-        write_whole(path, (json.dumps(line, ensure_ascii=True) + "\n" for line in lines))
+        settle_disk(self.path)
+        write_whole(path, (json.dumps(line, ensure_ascii=True) + "\n" for line in lines), durable=True)
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """What the parts hold, in the order of the sources."""
@@ -109,7 +110,7 @@ class SetFolder:
         Raises:
             OSError: There is no room.
         """
-        write_whole(self.path / "manifest.json", [json.dumps(manifest, ensure_ascii=False, indent=1)])
+        write_whole(self.path / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1), durable=True)
         shutil.rmtree(self._unfinished, ignore_errors=True)
 
 

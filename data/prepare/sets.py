@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -96,15 +97,21 @@ def _read(
     first = end = folder.next_row(number)
     part: list[dict[str, Any]] = []
     take = partial(_taken, library=library, names=settings.names, file=file.path.name, quickly=settings.quickly)
-    for row, line, note in in_threads(take, rows_of(file, options, first=first)):
-        if note:
-            notes.append(note)
-            continue
-        part.append(line)
-        end = row + 1
-        if len(part) == _PART_ROWS:
-            folder.add(number, first, end, part)
-            part, first = [], end
+    with ThreadPoolExecutor(1) as keeper:  # what waits for the disk does not stop what reads
+        keeping: Future[None] | None = None
+        for row, line, note in in_threads(take, rows_of(file, options, first=first)):
+            if note:
+                notes.append(note)
+                continue
+            part.append(line)
+            end = row + 1
+            if len(part) == _PART_ROWS:
+                if keeping is not None:
+                    keeping.result()
+                keeping = keeper.submit(folder.add, number, first, end, part)
+                part, first = [], end
+        if keeping is not None:
+            keeping.result()
     if part:
         folder.add(number, first, end, part)
 
@@ -125,7 +132,7 @@ def _write(folder: SetFolder, key: dict[str, Any], kind: str, notes: Sequence[st
     if kind == "rl":
         store_rows.write_rows(path, rows, store_rows.schema())
     else:
-        write_whole(path, _json_list(rows))
+        write_whole(path, _json_list(rows), durable=True)
     if not counts.kept:
         path.unlink()
         first = next(iter(counts.first_dropped.values()), "the sources are empty")

@@ -138,6 +138,39 @@ def test_a_broken_data_file_is_one_clear_message(tmp_path, content, message):
         read_sources(DataSettings(files=(str(source),)))
 
 
+@pytest.mark.parametrize(
+    ("text", "mended"),
+    [
+        ("\ufeff[{0}, {1},]", ("a byte order mark", "a comma behind the last element")),
+        ("{0}\n{1}\n", ("JSON lines in place of a list",)),
+        ("[{0} {1}]", ("no comma before it",)),
+        ("\ufeff[{0}, {1}]", ()),
+    ],
+)
+def test_published_json_is_read_as_it_is_and_what_was_mended_is_told(tmp_path, text, mended):
+    talk = {"messages": [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "<answer>2</answer>"}]}
+    both = [json.dumps(talk), json.dumps(talk | {"source": "b"})]
+    path = tmp_path / "sft.json"
+    path.write_text(text.replace("{0}", both[0]).replace("{1}", both[1]))
+    (source,) = read_sources(DataSettings(files=(str(path),)))
+    assert source.conversations == [talk, talk | {"source": "b"}]
+    assert set(source.mended) == set(mended)
+
+
+def test_images_are_found_by_the_ends_of_their_authors_paths_and_only_below_the_datas_folders(tmp_path):
+    (tmp_path / "data/images").mkdir(parents=True)
+    (tmp_path / "data/json").mkdir()
+    (tmp_path / "data/images/a.png").write_bytes(png())
+    (tmp_path / "secret.png").write_bytes(png())
+    images = ["/mnt/of/the/author/images/a.png", "images/a.png", "../secret.png", "/none/secret.png"]
+    path = tmp_path / "data/json/sft.json"
+    path.write_text(json.dumps([{"messages": [], "images": images}]))
+    (source,) = read_sources(DataSettings(files=(str(path),), images_directory=str(tmp_path / "data/json")))
+    there = str(tmp_path / "data/images/a.png")
+    assert source.conversations[0]["images"] == [there, there, *images[2:]]
+    assert source.mended == ("2 paths of images that are not there, which were found by their ends",)
+
+
 def test_all_broken_and_missing_files_are_named(tmp_path):
     (tmp_path / "a.json").write_text("[")
     (tmp_path / "b.json").write_text("{}")

@@ -246,7 +246,7 @@ def test_conversations_go_through_the_check_of_cold_start_and_their_images_are_d
     assert "8 rows in 1 files, 10 images decoded, 7 rows broken" in out
 
 
-def test_a_file_that_cold_start_cannot_read_as_it_stands_is_broken_and_a_byte_order_mark_is_not(tmp_path, data, capsys):
+def test_a_file_that_is_no_strict_list_is_named_and_a_byte_order_mark_is_not(tmp_path, data, capsys):
     assert run("validate", data) == 0
     text = (data / "sft/json/part.json").read_text(encoding="utf-8-sig")
     (data / "sft/json/part.json").write_text(text[:-1] + ",]")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import json_items as module
-from data.json_items import BYTE_ORDER_MARK, JSON_LINES, MISSING_COMMA, TRAILING_COMMA, json_items
+from agent import json_items as module
+from agent.json_items import BYTE_ORDER_MARK, JSON_LINES, MISSING_COMMA, TRAILING_COMMA, json_items
 
 VALUES = [{"a": '"[{', "b": [1, {"c": "\\"}]}, {"messages": [{"content": "],\n,}"}]}, {"d": "é中\U0001f600"}]
 TEXT = json.dumps(VALUES, ensure_ascii=False, indent=1)
