@@ -126,8 +126,8 @@ def _as_published(path: Path) -> tuple[list[Any], tuple[str, ...]]:
     for item in json_items(path):
         if item.problem:
             raise RecipeError(
-                f"{path} cannot be read as JSON: element {item.number}: {item.problem}; get the file again, or let `deepeyes "
-                "data prepare sft` leave such elements out"
+                f"{path} cannot be read as JSON: element {item.number}: {item.problem}; get the file again, or let "
+                "`deepeyes data prepare sft` leave such elements out"
             )
         found.append(item.value)
         mended |= dict.fromkeys(item.mended)
