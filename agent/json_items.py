@@ -51,7 +51,11 @@ def json_items(path: Path) -> Iterator[JsonItem]:
         OSError: It cannot be read.
     """
     with path.open("rb") as file:
-        mark = file.read(3) == codecs.BOM_UTF8
+        begin = file.read(3)
+        if begin[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            yield JsonItem(0, None, "it is written in UTF-16; expected UTF-8: `iconv -f utf-16 -t utf-8` makes that of it")
+            return
+        mark = begin == codecs.BOM_UTF8
         start = 3 if mark else 0
         file.seek(start)
         first = file.read(1 << 16)
@@ -123,7 +127,10 @@ def _item(number: int, text: bytes) -> JsonItem:
     if too_many_values(text):
         return JsonItem(number, None, "it holds more values than are read of one element")
     try:
-        return JsonItem(number, json.loads(text))
+        return JsonItem(number, json.loads(text.decode()))
+    except UnicodeDecodeError as error:
+        told = f"byte {text[error.start]:#x} at {error.start} of it is no UTF-8; convert the file, as with `iconv -t utf-8`"
+        return JsonItem(number, None, told)
     except (ValueError, RecursionError) as error:
         told = f"it is no JSON ({error})"
     mended = _COMMA.sub(lambda match: match[1] or b"", text)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from agent.files import whole_file
 from data.downloads.errors import FetchFailed
 from data.downloads.paths import inside
 
@@ -68,6 +69,8 @@ def unpack(archive: Path) -> tuple[Path, int]:
             _check_room(archive, folder, sum(one.size for one, _ in missing))
             for one, target in missing:
                 _write(archive, one, target)
+    except FetchFailed:
+        raise
     except _BROKEN as error:
         raise FetchFailed(f"{archive} cannot be unpacked ({error}); delete it, and fetch it again") from error
     except OSError as error:
@@ -112,16 +115,11 @@ def _check_room(archive: Path, folder: Path, needed: int) -> None:
 
 
 def _write(archive: Path, one: _Member, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
     try:
         source = one.open()
         if source is None:
             raise FetchFailed(f"{archive} holds {one.name!r}, which is no file")
-        with source, partial.open("wb") as file:
+        with source, whole_file(target) as file:
             shutil.copyfileobj(source, file, 1 << 20)
-        partial.replace(target)
     except _BROKEN as error:
         raise FetchFailed(f"{archive}: {one.name!r} is broken ({error}); delete the archive, and fetch it again") from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,12 +22,14 @@ from data.look.files import RowsFile
 from data.look.stored import stored_images
 from reinforcement_learning.row_errors import RowError
 from reinforcement_learning.row_files import read_groups
+from reinforcement_learning.row_images import images_of
 from reinforcement_learning.rows import RowOptions, read_row
 
 T = TypeVar("T")
 R = TypeVar("R")
 _MORE_COLUMNS = ("source", "licence", "group")
 _IN_FLIGHT_PER_THREAD = 3
+_NO_PATH = re.compile(r"data:|https?://|[0-9a-f]{64}\Z")
 WHOLE_FILE = -1
 """Number of the row where the file as a whole is meant."""
 
@@ -85,8 +88,7 @@ class LookOptions:
     believe_sizes: bool = False
     """Take the sizes of a store's images from their rows, and leave the files unread."""
     by_ending: bool = False
-    """Find an image of a conversation by the end of its path, where the path is one of its author's machine; only below
-    those folders."""
+    """Find an image by the end of its path, where the path is one of its author's machine; only below those folders."""
 
 
 def rows_of(
@@ -155,7 +157,7 @@ def _rl_rows(path: Path, options: LookOptions, wanted: Collection[int] | None, b
         if last is not None and number > last:
             return
         if (wanted is None or number in wanted) and number >= begin:
-            yield _rl_row(raw, path, number, own, options.believe_sizes)
+            yield _rl_row(raw, path, number, own, options)
 
 
 def _groups_with(path: Path, wanted: Collection[int] | None, begin: int) -> list[int]:
@@ -176,11 +178,12 @@ def _groups_with(path: Path, wanted: Collection[int] | None, begin: int) -> list
     ]
 
 
-def _rl_row(raw: Mapping[str, Any], path: Path, number: int, options: RowOptions, believe_sizes: bool) -> LookedRow:
+def _rl_row(raw: Mapping[str, Any], path: Path, number: int, options: RowOptions, how: LookOptions) -> LookedRow:
     source, licence, group = (_text_of(raw, name) for name in _MORE_COLUMNS)
-    unread = stored_images(raw, path.resolve().parent) if believe_sizes else None
+    unread = stored_images(raw, path.resolve().parent) if how.believe_sizes else None
     try:
-        content = read_row(_without(raw, unread), file=str(path), row=number, options=options)
+        given = _with_places(raw, path, options.image_roots) if how.by_ending else _without(raw, unread)
+        content = read_row(given, file=str(path), row=number, options=options)
     except RowError as error:
         problem = RowProblem(str(path), number, error.kind, error.detail)
         data_source = raw.get("data_source")
@@ -208,6 +211,28 @@ def _rl_row(raw: Mapping[str, Any], path: Path, number: int, options: RowOptions
         licence=licence,
         group=group,
     )
+
+
+def _with_places(raw: Mapping[str, Any], path: Path, roots: Sequence[str]) -> Mapping[str, Any]:
+    """The row with its image files where they are, below the folder of the row's file or an image root.
+
+    Raises:
+        RowError: One is in none of them.
+    """
+    folders = (path.resolve().parent, *(Path(root).resolve() for root in roots))
+    return {**raw, "images": [_with_place(one, folders) for one in images_of(raw.get("images"))]}
+
+
+def _with_place(image: Any, folders: tuple[Path, ...]) -> Any:
+    text = image.get("path") if isinstance(image, Mapping) and not image.get("bytes") else image
+    if not isinstance(text, str) or not text or "\0" in text or _NO_PATH.match(text):
+        return image
+    place = next((one for one in places_by_ending(text.removeprefix("file://"), folders) if one.is_file()), None)
+    if place is None:
+        where = ", ".join(map(str, folders))
+        told = f"{text[:200]!r} is not there; looked in {where}; --image-root names another folder"
+        raise RowError("image is missing", told)
+    return str(place)
 
 
 def _without(raw: Mapping[str, Any], unread: Sequence[ImageFile] | None) -> Mapping[str, Any]:

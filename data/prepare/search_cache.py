@@ -46,10 +46,13 @@ def prepare_search_cache(
     settings = {"image_roots": list(image_roots)}
     key = {"kind": "search-cache", "sources": {path.name: file_checksum(path)}, "settings": settings}
     try:
-        library = open_library(store)
         cache = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise PrepareError(f"{path} cannot be read as JSON in UTF-8 ({error}); was its download cut off?") from error
+    try:
+        library = open_library(store)
     except ValueError as error:
-        raise PrepareError(f"{path}, {store}: {error}") from error
+        raise PrepareError(str(error)) from error
     if not isinstance(cache, dict):
         raise PrepareError(f"{path} holds a {type(cache).__name__}; expected an object keyed by question id")
     with folder.begun(key) as is_open:

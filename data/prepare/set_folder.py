@@ -104,6 +104,10 @@ class SetFolder:
             with path.open(encoding="utf-8") as file:
                 yield from map(json.loads, file)
 
+    def give_up(self) -> None:
+        """Remove the parts, of which no set can be made: mended sources begin anew."""
+        shutil.rmtree(self._unfinished, ignore_errors=True)
+
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Write the manifest, and remove the parts.
 

@@ -135,6 +135,7 @@ def _write(folder: SetFolder, key: dict[str, Any], kind: str, notes: Sequence[st
         write_whole(path, _json_list(rows), durable=True)
     if not counts.kept:
         path.unlink()
+        folder.give_up()
         first = next(iter(counts.first_dropped.values()), "the sources are empty")
         raise PrepareError(f"no row is left of {', '.join(key['sources'])}, so there is no set; {first}")
     dropped = folder.path / "dropped.jsonl"

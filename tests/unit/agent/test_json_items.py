@@ -112,3 +112,12 @@ def test_an_element_without_an_end_is_given_up_and_not_held(tmp_path, monkeypatc
     found = read(tmp_path, '[{"a": 1}, {"a": "' + "x" * (4 << 20))
     assert found[0].value == {"a": 1}
     assert "more than 1,048,576 bytes, and what follows is not read; is a quotation mark missing?" in found[1].problem
+
+
+@pytest.mark.parametrize(("encoding", "why"), [("utf-16", "UTF-16"), ("latin-1", "0xfc"), ("gb18030", "0xa8")])
+def test_another_encoding_is_called_by_name_with_the_way_out(tmp_path, encoding, why):
+    path = tmp_path / "a.json"
+    path.write_bytes('[{"a": "\u00fc"}]'.encode(encoding))
+    (item,) = json_items(path)
+    assert why in item.problem
+    assert "iconv" in item.problem

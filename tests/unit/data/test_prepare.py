@@ -27,7 +27,7 @@ from deepeyes.cli import main as deepeyes
 from reinforcement_learning.row_files import RowStore
 from reinforcement_learning.rows import RowOptions
 from tests.conftest import ROOT, png
-from tests.unit.data.test_look import BAD_ROWS, bad_conversations, conversation, jpeg, rl_row
+from tests.unit.data.test_look import BAD_ROWS, bad_conversations, conversation, jpeg, rl_row, write_rl
 
 
 def run(*arguments):
@@ -210,6 +210,29 @@ def test_no_image_is_taken_from_outside_of_the_folders_that_were_named(tmp_path,
     assert run("prepare", "sft", tmp_path / "in/json", "--image-root", tmp_path / "in/images", "--out", store) == 0
     assert manifest_of(store, "sft")["counts"]["dropped"]["image is missing"]["number"] == 1
     assert len([one for one in (store / "images").rglob("*") if one.is_file()]) == 1
+
+
+@pytest.mark.parametrize("path", ["../secret.png", "{outside}/secret.png", "file://{outside}/secret.png"])
+def test_no_image_of_an_rl_row_is_taken_from_outside_and_those_of_authors_paths_are_found(tmp_path, path):
+    (tmp_path / "secret.png").write_bytes(png())
+    (tmp_path / "in/images").mkdir(parents=True)
+    (tmp_path / "in/images/b.jpg").write_bytes(jpeg())
+    ways = [path.format(outside=tmp_path), "/mnt/of/the/author/images/b.jpg", "images/b.jpg"]
+    rows = [rl_row(number, images=[{"bytes": None, "path": way}]) for number, way in enumerate(ways)]
+    write_rl(tmp_path / "in/a.parquet", rows)
+    assert run("prepare", "rl", tmp_path / "in/a.parquet", "--out", tmp_path / "store") == 0
+    counts = manifest_of(tmp_path / "store", "rl")["counts"]
+    assert (counts["rows"], counts["different_images"]) == (2, 1)
+    assert counts["dropped"]["image is missing"]["number"] == 1
+    assert "--image-root names another folder" in counts["dropped"]["image is missing"]["first"]
+
+
+def test_when_nothing_can_be_used_mended_sources_begin_anew(tmp_path, capsys):
+    write_rl(tmp_path / "a.parquet", [rl_row(images=[{"bytes": b"x", "path": None}])])
+    assert run("prepare", "rl", tmp_path / "a.parquet", "--out", tmp_path / "store") == 1
+    assert "no row is left of a.parquet" in capsys.readouterr().err
+    write_rl(tmp_path / "a.parquet", [rl_row()])
+    assert run("prepare", "rl", tmp_path / "a.parquet", "--out", tmp_path / "store") == 0
 
 
 # ---- search cache ----
