@@ -144,7 +144,7 @@ def _find_images(conversations: Sequence[Any], path: Path, directory: Path) -> l
     """
     folders, found = tuple(dict.fromkeys((directory, path.parent, path.parent.parent))), 0
     for conversation in conversations:
-        images = conversation.get("images") if isinstance(conversation, dict) else None
+        images: Any = conversation.get("images") if isinstance(conversation, dict) else None
         for number, image in enumerate(images if isinstance(images, list) else ()):
             if not isinstance(image, str) or not image or "\0" in image or (directory / image).is_file():
                 continue

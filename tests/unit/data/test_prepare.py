@@ -306,10 +306,10 @@ def test_a_full_disk_keeps_what_was_done_and_says_what_to_do(tmp_path, capsys, m
     write_rows(tmp_path / "in.parquet", [rl_row(number, images=[{"bytes": jpeg(), "path": None}]) for number in range(4)])
     put, kept = ImageLibrary.put, []
 
-    def put_until_full(library, data):
+    def put_until_full(library, data, **how):
         if len(kept) == 2:
             raise OSError(28, "No space left on device")
-        kept.append(put(library, data))
+        kept.append(put(library, data, **how))
         return kept[-1]
 
     monkeypatch.setattr(ImageLibrary, "put", put_until_full)
