@@ -16,8 +16,14 @@ from agent.protocol import STOP_STRINGS
 
 OnText = Callable[[str], None]
 """Called with each piece of a reply as it arrives."""
-_THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
+_THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "reasoning_details", "thinking_blocks")
+"""Most servers; OpenRouter and LiteLLM send the last two beside one of the others, or alone."""
+_INSIDE = ("text", "thinking", "reasoning", "summary", "content", "refusal", "value")
+"""Where a part of a list keeps its words."""
+_UNSEEN_TOKENS = 8
+"""An empty reply is a token or two, that of its end; more that nobody sees are in a field that we do not know."""
 _BROKEN = {"abort", "aborted", "error", "cancelled", "canceled", "timeout", "network_error", "insufficient_system_resource"}
+_ACTED = (*STOP_STRINGS, "</answer>")
 _WITHHELD = {"content_filter", "content-filter", "safety", "recitation", "sensitive", "blocklist", "prohibited_content"}
 _FORBIDDEN = ("content_filter", "content_policy_violation", "data_inspection_failed", "invalid_prompt")
 """Codes by which Azure OpenAI, OpenAI and DashScope refuse a question before any model reads it."""
@@ -66,11 +72,12 @@ class Answer:
             TypeError, AttributeError, LookupError, ValueError: It has no known form.
         """
         content, thought = _text_and_thought(part.get("content"))
-        fields = [part[name] for name in _THOUGHT_FIELDS if isinstance(part.get(name), str)]
-        thought += fields[0] if fields else ""
+        thought += next(filter(None, (_words(part.get(name)) for name in _THOUGHT_FIELDS)), "")
         if not content and isinstance(part.get("refusal"), str):
             content = part["refusal"]
-        self.tool_calls += [str((call.get("function") or {}).get("name")) for call in part.get("tool_calls") or ()]
+        calls = [call.get("function") or call for call in part.get("tool_calls") or ()]
+        calls.append(part.get("function_call") or {})
+        self.tool_calls += [str(call["name"]) for call in calls if call.get("name")]
         self.finish = str(choice.get("finish_reason") or self.finish).casefold()
         self.token_ids += choice.get("token_ids") or []
         entries = (choice.get("logprobs") or {}).get("content") or ()
@@ -109,10 +116,22 @@ class Answer:
             raise NoAnswer(f"the server broke the reply off (finish_reason {self.finish!r})")
         if self.finish in _WITHHELD:
             raise NoAnswer(f"the server withheld the reply (finish_reason {self.finish!r})", again=False, withheld=True)
-        if self.tool_calls and not self.text:
+        called = self.tool_calls or re.search("tool_call|function_call", self.finish)
+        if called and not self.text.rstrip().endswith(_ACTED):
             raise NoAnswer(
-                f"the server answers with calls of tools ({', '.join(self.tool_calls[:3])}) in place of text; start it "
-                "without a parser for tool calls",
+                f"the server answers with calls of tools ({', '.join(self.tool_calls[:3]) or self.finish}) in place of "
+                "text; start it without a parser for tool calls",
+                again=False,
+            )
+        if self.text or self.thought or self.finish in _CUT:
+            return
+        if not self.finish:
+            raise NoAnswer("the server sent neither a reply nor a reason why it ended")
+        tokens = self.usage.get("completion_tokens")
+        if isinstance(tokens, int) and tokens > _UNSEEN_TOKENS:
+            raise NoAnswer(
+                f"the server counts {tokens} tokens of a reply and sends none of its text; a parser for thoughts or tool "
+                "calls keeps it: start the server without",
                 again=False,
             )
 
@@ -153,42 +172,81 @@ def read_whole(body: str, kind: str) -> Answer:
         raise NoAnswer(f"the answer is {what}; is the base URL right, with its /v1?") from error
 
 
-async def read_stream(lines: AsyncIterator[str], on_text: OnText) -> Answer:
+def is_stream(body: str) -> bool:
+    """Whether a body consists of server-sent events, as of servers that stream whatever they are asked."""
+    return re.match(r"\ufeff?\s*(?:(?:data|event|id|retry)?:)", body) is not None
+
+
+async def read_stream(chunks: AsyncIterator[str], on_text: OnText) -> Answer:
     """The whole answer out of server-sent events, shown piece by piece.
 
     Raises:
         NoAnswer: An event is an error or unreadable, or the stream ended before the reply did.
     """
-    found, done, rest = Answer(), False, []
-    async for line in lines:
+    found, done, rest, begun = Answer(), False, [], ""
+    async for line in _lines(chunks):
         if not line.startswith("data:"):
+            if begun and not line.strip():
+                raise _unreadable(begun)
             if line.strip() and not line.startswith((":", "event:", "id:", "retry:")):
                 rest.append(line)
             continue
-        data = line.removeprefix("data:").strip()
-        if data == "[DONE]":
-            done = True
+        data = begun + line.removeprefix("data:").strip()
+        if data in ("", "[DONE]"):
+            done = done or bool(data)
             continue
         try:
             event = json.loads(data)
-            if event.get("error"):
-                raise _server_error(event["error"])
-            found.usage = event.get("usage") or found.usage
-            for choice in event.get("choices") or ():
-                if choice.get("error"):
-                    raise _server_error(choice["error"])
-                for piece in found.add(choice, choice.get("delta") or choice.get("message") or {}):
-                    on_text(piece)
+        except ValueError:
+            begun = f"{data}\n"  # an event may have several lines
+            continue
+        begun = ""
+        try:
+            _take_in(found, event, on_text)
         except (ValueError, AttributeError, TypeError, LookupError) as error:
-            raise NoAnswer(f"an event cannot be read: {data[:200]!r}") from error
+            raise _unreadable(data) from error
+    if begun and not done:
+        raise _unreadable(begun)
     if rest and not (found.text or found.thought or found.finish or done):
         whole = read_whole("\n".join(rest), "")
         on_text(whole.reply_text(""))
         return whole
-    found.check()
     if not (done or found.finish or found.cut_by_us or found.text.rstrip().endswith(STOP_STRINGS)):
         raise NoAnswer("the stream ended before the reply did")
+    found.check()
     return found
+
+
+async def _lines(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
+    """The lines of a stream of events. `str.splitlines` would also cut at U+2028 and its like, which a reply may hold."""
+    rest, is_first = "", True
+    async for chunk in chunks:
+        rest += chunk.removeprefix("\ufeff") if is_first else chunk
+        is_first = is_first and not chunk
+        *lines, rest = re.split(r"\r\n|\n|\r", rest)
+        for line in lines:
+            yield line
+    if rest:
+        yield rest
+
+
+def _take_in(found: Answer, event: Any, on_text: OnText) -> None:
+    """Raises:
+    NoAnswer: The event is an error.
+    ValueError, AttributeError, TypeError, LookupError: It has no known form.
+    """
+    if event.get("error") or "error" in (event.get("object"), event.get("type")):
+        raise _server_error(event.get("error") or event)
+    found.usage = event.get("usage") or found.usage
+    for choice in event.get("choices") or ():
+        if choice.get("error"):
+            raise _server_error(choice["error"])
+        for piece in found.add(choice, choice.get("delta") or choice.get("message") or {}):
+            on_text(piece)
+
+
+def _unreadable(data: str) -> NoAnswer:
+    return NoAnswer(f"an event cannot be read: {data[:200]!r}")
 
 
 def _server_error(error: Any) -> Exception:
@@ -197,23 +255,24 @@ def _server_error(error: Any) -> Exception:
 
 
 def _text_and_thought(content: Any) -> tuple[str, str]:
-    if content is None:
-        return "", ""
-    if isinstance(content, str):
-        return content, ""
+    if content is None or isinstance(content, str):
+        return content or "", ""
     text, thought = "", ""
     for part in [content] if isinstance(content, dict) else content:
-        if isinstance(part, str):
-            text += part
-            continue
-        kind = str(part.get("type", ""))
-        if re.search(r"think|reason", kind):
-            inside = part.get("thinking") or part.get("text") or part.get("reasoning") or ""
-            thought += _text_and_thought(inside)[0]
-            continue
-        inside = part.get("text") or part.get("refusal") or ""
-        text += inside.get("value", "") if isinstance(inside, dict) else inside
+        if isinstance(part, dict) and re.search(r"think|reason", str(part.get("type", ""))):
+            thought += _words(part)
+        else:
+            text += _words(part)
     return text, thought
+
+
+def _words(part: Any) -> str:
+    """All words of a text, of a part of one, or of a list of such."""
+    if part is None or isinstance(part, str):
+        return part or ""
+    if isinstance(part, dict):
+        return next(filter(None, (_words(part.get(name)) for name in _INSIDE)), "")
+    return "".join(_words(inner) for inner in part)
 
 
 # ---- refusals ----
@@ -223,12 +282,18 @@ _TOO_LONG = re.compile(
     r"|max_model_len|max_seq_len|longer than the (?:model'?s )?(?:max|context)|prompt (?:is |length )?too long"
     r"|inputs? (?:is |token length |length )?(?:is )?too long|too many (?:input )?tokens|max_new_tokens`? must be"
     r"|(?:tokens?|length|prompt|context)\b[^.]{0,80} exceeds? (?:the |model'?s? )*(?:max|limit|available)"
-    r"|range of input length|exceeded (?:model )?token limit|reduce the length of|exceed_context",
+    r"|range of input length|exceeded (?:model )?token limit|reduce (?:the length of|your prompt)|exceed_context"
+    r"|(?:inputs?|prompt|request)\b[^.]{0,60} (?:must have less|(?:is |are )?(?:larger|more|greater)) than "
+    r"(?:the )?(?:max|model|context|limit|\d{3})"
+    r"|exceeds? (?:the )?model'?s? context|prompt is too large|max_total_tokens|must be at least 1, got -\d"
+    r"|(?:输入|上下文|文本|提示词?|(?<!max_)token)[^，。,]{0,12}(?:过长|超长|太长|超过|超出)",
     re.IGNORECASE,
 )
 """vLLM, SGLang, llama.cpp, TGI, TensorRT-LLM, LM Studio, Ollama, OpenAI, Azure, Anthropic, Mistral, Gemini, Groq, Together,
-Cohere, xAI, DeepSeek, DashScope, Zhipu, MiniMax and Moonshot, each in its own words."""
+Cohere, xAI, DeepSeek, DashScope, Zhipu, MiniMax, SiliconFlow and Moonshot, each in its own words."""
 _TOO_LONG_STATUS = (400, 413, 422, 500)
+_OF_AN_ACCOUNT = re.compile(r"per (?:minute|day|hour)|rate.?limit", re.IGNORECASE)
+"""Groq answers 413 where one request has more tokens than the account has a minute."""
 _ROOM = tuple(
     re.compile(form, re.IGNORECASE | re.DOTALL)
     for form in (
@@ -246,7 +311,12 @@ _NAMES_THE_LIMIT = re.compile(r"max_(?:completion_|new_)?tokens|(?:completion|ou
 
 
 def is_too_long(status: int, message: str) -> bool:
-    """Whether a refusal says that the conversation, or it and the reply's limit together, are too long."""
+    """Whether a refusal says that the conversation, or it and the reply's limit together, are too long.
+
+    Status 413 says so by itself, unless it comes as a page of HTML: that is a proxy's before the server, and ours to mend.
+    """
+    if status == 413 and not message.lstrip().startswith("<"):
+        return _OF_AN_ACCOUNT.search(message) is None
     return status in _TOO_LONG_STATUS and _TOO_LONG.search(message) is not None
 
 
@@ -268,11 +338,12 @@ def tokens_left(message: str, asked: int) -> int | None:
 
 _MAY_BE_LEFT_OUT = (
     "stream_options", "include_stop_str_in_output", "skip_special_tokens", "return_token_ids", "logprobs", "seed", "top_p",
-    "temperature", "stop",
+    "temperature", "stop", "stream",
 )  # fmt: skip
 _UNKNOWN = re.compile(
     r"unrecognized|unsupported|not supported|does not support|unknown|unexpected|not permitted|extra (?:inputs|fields)"
-    r"|extra_forbidden|not allowed|invalid (?:parameter|argument|field|param)|no such|not a valid|cannot be used",
+    r"|extra_forbidden|not allowed|invalid (?:parameter|argument|field|param)|no such|not a valid|cannot (?:both )?be"
+    r"|deprecated|array too long",
     re.IGNORECASE,
 )
 
@@ -281,7 +352,19 @@ def refused_fields(status: int, message: str, body: dict[str, Any]) -> list[str]
     """Fields of a request that a strict server does not know, and that it can do without."""
     if status not in (400, 422) or _UNKNOWN.search(message) is None:
         return []
-    return [name for name in _MAY_BE_LEFT_OUT if name in body and re.search(rf"\b{name}\b", message)]
+    refused = [name for name in _MAY_BE_LEFT_OUT if name in body and re.search(rf"\b{name}\b", message)]
+    return [*refused, "stream_options"] if "stream" in refused else refused
+
+
+LEAST_TEMPERATURE = 0.01
+"""In place of 0 where it must be larger; vLLM raises whatever lies between to it (vllm 0.28, sampling_params.py)."""
+_MUST_BE_LARGER = re.compile(r"positive|greater than|larger than|> ?0|\(0(?:\.0)?,|in the range|between", re.IGNORECASE)
+
+
+def refuses_zero(status: int, message: str, body: dict[str, Any]) -> bool:
+    """Whether a server wants a temperature above 0, as TGI, FastChat and DashScope do."""
+    names_it = status in (400, 422) and body.get("temperature") == 0 and "temperature" in message.lower()
+    return names_it and _MUST_BE_LARGER.search(message) is not None
 
 
 def wants_other_limit(status: int, message: str, body: dict[str, Any]) -> bool:

@@ -13,14 +13,17 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.chat_answers import (
+    LEAST_TEMPERATURE,
     Answer,
     NoAnswer,
     OnText,
     is_forbidden,
+    is_stream,
     is_too_long,
     read_stream,
     read_whole,
     refused_fields,
+    refuses_zero,
     tokens_left,
     wants_other_limit,
 )
@@ -91,6 +94,7 @@ class ChatClient:
         self._left_out: set[str] = set()
         """Fields that the server has refused."""
         self._other_limit = False
+        self._least_temperature = 0.0
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -170,6 +174,8 @@ class ChatClient:
                     break
                 continue
             last = f"HTTP {response.status_code}: {self._tidy(response.text)[:300]}"
+            if response.status_code == 413:
+                last += "; a proxy before the server, such as nginx with client_max_body_size, refuses the images"
             if (changed := self._changed(body, response.status_code, response.text)) is not None:
                 body, attempt = changed, attempt - 1
                 continue
@@ -188,6 +194,8 @@ class ChatClient:
         taken = {name: value for name, value in body.items() if name not in self._left_out}
         if self._other_limit and "max_tokens" in taken:
             taken["max_completion_tokens"] = taken.pop("max_tokens")
+        if "temperature" in taken:
+            taken["temperature"] = max(taken["temperature"], self._least_temperature)
         return taken
 
     def _changed(self, body: dict[str, Any], status: int, message: str) -> dict[str, Any] | None:
@@ -200,6 +208,11 @@ class ChatClient:
             return body | {limit: left}
         if is_too_long(status, message):
             return None
+        if refuses_zero(status, message, body):
+            self._least_temperature = LEAST_TEMPERATURE
+            where = self._tidy(self.settings.base_url)
+            _LOG.warning("%s does not take temperature 0; it is asked with %g", where, LEAST_TEMPERATURE)
+            return self._as_it_is_taken(body)
         fields = refused_fields(status, message, body)
         if not fields:
             return None
@@ -227,8 +240,10 @@ async def _read(response: httpx.Response, on_text: OnText | None) -> Answer:
     """
     kind = response.headers.get("content-type", "").lower()
     if on_text is not None and "json" not in kind and "html" not in kind:
-        return await read_stream(response.aiter_lines(), on_text)
+        return await read_stream(response.aiter_text(), on_text)
     await response.aread()
+    if is_stream(response.text):
+        return await read_stream(response.aiter_text(), on_text or (lambda _: None))
     answer = read_whole(response.text, kind)
     if on_text is not None:
         on_text(answer.reply_text(""))

@@ -122,8 +122,13 @@ def _page(page: Any, where: str, skip: Skip) -> Document | None:
 
 
 def _field(page: dict[str, Any], name: str) -> str:
+    """A text, number or list of sentences; NaN, which pandas writes for what is not there, and all else is nothing."""
     value = page.get(name)
-    return "" if value is None else str(value).strip()
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        value = " ".join(part.strip() for part in value)
+    if isinstance(value, bool) or value != value or not isinstance(value, str | int | float):
+        return ""
+    return str(value).encode("utf-8", "replace").decode().strip()  # half a surrogate can be written in JSON, not indexed
 
 
 def _read_markdown(path: Path, root: Path, _: Skip) -> Iterator[Document]:

@@ -179,6 +179,8 @@ class WebClient:
                     answer = response.json()
                 except ValueError as error:
                     raise TryLater(f"the answer is no JSON: {self.scrub(response.text)[:100]!r}") from error
+                if problem := _told_error(answer):
+                    raise TryLater(f"the answer is an error: {self.scrub(problem)[:200]!r}")
                 if check is not None:
                     check(answer)
                 return answer
@@ -252,6 +254,13 @@ class WebClient:
                 f"{self.source}: {calls:,} calls and ${usd:.2f} are spent; raise max_calls or max_cost_usd to go on"
             )
         self.counters["requests"] += 1
+
+
+def _told_error(answer: Any) -> str:
+    """What an answer of status 200 says went wrong, in place of results; empty for none: a search may find nothing."""
+    if not isinstance(answer, dict) or any(isinstance(value, list) and value for value in answer.values()):
+        return ""
+    return str(next(filter(None, (answer.get(name) for name in ("error", "errors", "detail", "message"))), ""))
 
 
 def _advised(reason: str, status: int) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.status import Status
 
-from agent.episode import Turn
+from agent.episode import Episode, StopReason, Turn
 from agent.images import ImageFile, UnreadableImage
-from agent.protocol import ToolCall
+from agent.protocol import Malformed, ToolCall
 from deepeyes.chat.events import EpisodeEnded, Event, TextWritten, TurnObserved, TurnReplied
 
 
@@ -77,8 +77,16 @@ class TerminalView:
             console.print(where, markup=False, soft_wrap=True)
         if episode.failed:
             return  # the one who asked says it, as an error
-        console.print(episode.answer or "(no answer)", style="bold", markup=False)
+        console.print(episode.answer or f"(no answer{_why_none(episode)})", style="bold", markup=False)
         searches = sum(episode.calls(tool) for tool in ("search", "image_search"))
         asked = f", {searches} searches" if searches else ""
         spent = f"{len(episode.turns)} turns, {episode.num_tokens} tokens, {episode.wall_s:.1f} s{asked}"
         console.print(f"({episode.stop_reason.value}, {spent})", markup=False)
+
+
+def _why_none(episode: Episode) -> str:
+    """What the last reply lacks, where that ended the episode."""
+    action = episode.turns[-1].action if episode.turns else None
+    if episode.stop_reason is not StopReason.NO_ACTION or not isinstance(action, Malformed):
+        return ""
+    return f": the last reply holds {action.reason}"

@@ -1,9 +1,11 @@
+import io
 import json
 import os
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 from agent.episode import Episode, StopReason, Turn
 from agent.images import ImageFile
@@ -12,6 +14,8 @@ from agent.policy import Reply
 from agent.protocol import parse_action, render_code_observation
 from agent.records import RolloutFacts
 from agent.trajectory import TrajectoryWriter
+from deepeyes.chat.events import EpisodeEnded
+from deepeyes.chat.terminal import TerminalView
 from deepeyes.cli import main
 from reinforcement_learning.logging_board import board_rows
 from serving.processes import ProgramFailed, marked, run, stop_marked
@@ -184,3 +188,21 @@ def test_the_quickstart_checks_the_machine_before_anything_starts(tmp_path):
     assert result.returncode == 1
     assert "no Redis server is installed" in result.stdout.replace("\n", " ")
     assert not (tmp_path / "r/stages").exists()
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        ("<code>\n```py\n1\n```\n</code>", "<code> without a ```python block"),
+        ("<code>\n```Python\n1\n```\n</code>", "<code> without a ```python block"),
+        ("<code>\n```\n1\n```\n</code>", "<code> without a ```python block"),
+        ("<code>1</code>", "<code> without a ```python block"),
+        ("<code>\n```python\n1</code>", "<code> with a ```python block that is not closed"),
+        ("Red.", "neither an answer, nor code, nor a tool call"),
+    ],
+)
+def test_a_conversation_says_why_a_reply_ended_it_without_an_answer(reply, why):
+    turn = Turn(reply=Reply(text=reply, finish="stop"), action=parse_action(reply))
+    console = Console(file=io.StringIO(), width=200)
+    TerminalView(console)(EpisodeEnded(episode=Episode(opening=(), turns=[turn], end=StopReason.NO_ACTION)))
+    assert f"(no answer: the last reply holds {why})" in console.file.getvalue()

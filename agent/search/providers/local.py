@@ -29,8 +29,15 @@ VERSION = 2
 _ABOUT = "deepeyes-index.json"
 _BY_CHARACTER = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _TOKENS = rf"[{_BY_CHARACTER}]\p{{M}}*|[\p{{L}}\p{{M}}\p{{N}}_&&[^{_BY_CHARACTER}]]+"
-_VOWEL_SIGNS = re.compile("[\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06ed]")
-"""Of Hebrew and Arabic, and Arabic's stretching sign: most texts leave them out."""
+_SIGNS = re.compile(
+    "[\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06ed\u093c\u09bc\u0a3c\u200c\u200d]"
+    "|(?<=[\u0370-\u052f])[\u0300-\u0305\u0307-\u036f]+"
+)
+"""Vowel signs of Hebrew and Arabic, Arabic's stretching sign and hamza, India's nukta, joiners, and accents of Greek and
+Cyrillic (but \u0439 is a letter): many texts leave them out. Accents of Latin are folded by the analyser."""
+_LETTERS = str.maketrans("\u0629\u0649\u06cc\u06a9\u03c2", "\u0647\u064a\u064a\u0643\u03c3")
+"""Forms of one letter that are written for each other in Arabic, Persian and Greek."""
+_HALF_WIDTH = re.compile("[\uff65-\uff9f]+")
 _TITLE_BOOST = 2.0
 _HEAP_BYTES = 128_000_000
 """Of each of the two writing threads together: what a commit may hold back in memory."""
@@ -69,7 +76,8 @@ class Provider:
     def _search(self, query: str, max_hits: int) -> list[WebResult]:
         import tantivy
 
-        words = _analyser().analyze(_searched(query))
+        analyser, written = _analyser(), unicodedata.normalize("NFC", query)
+        words = list(dict.fromkeys([*analyser.analyze(written), *analyser.analyze(_folded(written))]))
         if not words:
             return []
         schema = self._index.schema
@@ -215,17 +223,20 @@ def _analyser() -> tantivy.TextAnalyzer:
     return words.build()
 
 
-def _searched(text: str) -> str:
-    """Text as it is compared: one spelling of each letter, and no vowel signs where most people write none."""
-    return _VOWEL_SIGNS.sub("", unicodedata.normalize("NFC", text))
+def _folded(text: str) -> str:
+    """Text as people write it who leave signs and accents out, with one form of each letter."""
+    text = _HALF_WIDTH.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
+    apart = _SIGNS.sub("", unicodedata.normalize("NFD", text))
+    return unicodedata.normalize("NFC", apart.translate(_LETTERS))
 
 
 def _document(document: WebResult) -> tantivy.Document:
     import tantivy
 
     title, text = (unicodedata.normalize("NFC", part) for part in (document.title, document.snippet))
-    unsigned = _searched(f"{title}\n{text}") if _VOWEL_SIGNS.search(title) or _VOWEL_SIGNS.search(text) else ""
-    return tantivy.Document(title=title, text=text, link=document.link, unsigned=unsigned)
+    whole = f"{title}\n{text}"
+    folded = "" if whole.isascii() else _folded(whole)
+    return tantivy.Document(title=title, text=text, link=document.link, unsigned="" if folded == whole else folded)
 
 
 def _marked(snippet: tantivy.Snippet, mark: str) -> str:

@@ -34,6 +34,17 @@ TOO_LONG = [
     (400, "too many tokens: total number of tokens in the prompt cannot exceed 4081"),
     (400, "The prompt length (9000) exceeds the maximum of 8192"),
     (413, "maximum context length exceeded"),
+    (413, ""),
+    (413, "Request body too large for gpt-4o model. Max size: 8000 tokens."),
+    (413, '{"type":"error","error":{"type":"request_too_large","message":"Request exceeds the maximum size"}}'),
+    (422, "Input validation error: `inputs` must have less than 1024 tokens. Given: 1138"),
+    (400, "length of prompt_tokens (163280) must be less than max_seq_len (32768)."),
+    (400, '{"code":20042,"message":"max_total_tokens exceeded"}'),
+    (400, "The number of input tokens (9000) is larger than the maximum 8192"),
+    (400, "The total number of tokens in the request (9000) exceeds the model's context (8192)"),
+    (400, "max_tokens must be at least 1, got -288."),
+    (400, "输入长度超过最大限制"),
+    (400, "输入内容过长, 请减少输入"),
 ]  # fmt: skip
 
 
@@ -52,6 +63,11 @@ def test_every_servers_words_for_a_full_context_are_known(status, message):
         (400, "max_tokens must be at least 1, got 0."),
         (401, "Incorrect API key provided"),
         (500, "CUDA out of memory"),
+        (400, "max_tokens must be greater than 0"),
+        (400, "Invalid request: top_p is greater than 1"),
+        (400, "max_tokens超过限制"),
+        (413, "Request too large: on tokens per minute (TPM): Limit 6000, Requested 9251, please reduce your message size"),
+        (413, "<html><head><title>413 Request Entity Too Large</title></head><hr><center>nginx</center></html>"),
     ],
 )
 def test_other_refusals_are_not_a_full_context(status, message):
@@ -117,6 +133,9 @@ def piece(finish=None, **delta):
         {"content": "", "reasoning": "red, so"},
         {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "red, so"}]}]},
         {"content": [{"type": "reasoning", "text": "red, so"}]},
+        {"content": "", "reasoning_details": [{"type": "reasoning.text", "text": "red, "}, {"type": "reasoning.summary", "summary": "so"}]},
+        {"content": "", "thinking_blocks": [{"type": "thinking", "thinking": "red, so", "signature": "x"}]},
+        {"content": None, "reasoning": {"content": "red, so"}},
     ],
 )
 async def test_a_reply_of_thoughts_alone_is_read_as_thoughts(message):
@@ -146,6 +165,14 @@ async def test_parts_of_text_are_one_text():
         (whole({"content": "half"}, finish="error"), "broke the reply off"),
         (whole({"content": ""}, finish="content_filter"), "withheld the reply"),
         (whole({"content": None, "tool_calls": [{"function": {"name": "search"}}]}), "calls of tools .search."),
+        (whole({"content": "<think>hm</think>\n", "tool_calls": [{"name": "search"}]}), "calls of tools .search."),
+        (whole({"content": None, "function_call": {"name": "search", "arguments": "{}"}}), "calls of tools .search."),
+        (whole({"content": ""}, finish="MALFORMED_FUNCTION_CALL"), "calls of tools .malformed_function_call."),
+        (whole({"content": ""}, finish=None), "neither a reply nor a reason"),
+        (stream({"choices": []}, "data: [DONE]\n\n"), "neither a reply nor a reason"),
+        (httpx.Response(200, json={"choices": [{"message": {"content": ""}, "finish_reason": "stop"}], "usage": {"completion_tokens": 40}}),
+         "counts 40 tokens .* a parser for thoughts"),
+        (stream({"object": "error", "message": "engine died", "code": 500}, "data: [DONE]\n\n"), "engine died"),
         (httpx.Response(200, text="<html>login</html>", headers={"Content-Type": "text/html"}), "a page of HTML; is the base URL"),
         (httpx.Response(200, json={"error": {"message": "overloaded"}}), "overloaded"),
         (httpx.Response(200, text="upstream timeout"), "no JSON"),
@@ -182,12 +209,30 @@ async def test_a_stream_that_breaks_off_is_an_outage_whatever_was_said(events):
         [": comment\r\n\r\n", "data:" + json.dumps(piece(content="<answer>42</answer>")) + "\r\n\r\n", piece("stop")],
         [piece(content="<answer>42</answer>"), {"choices": [], "usage": {"completion_tokens": 3}}, piece(""), "data: [DONE]\n\n"],
         [json.dumps({"choices": [{"message": {"content": "<answer>42</answer>"}, "finish_reason": "stop"}]})],
+        ["\ufeff", piece("stop", content="<answer>42</answer>"), "data: [DONE]\n\n"],
+        ['data: {"choices": [{"finish_reason": "stop",\ndata: "delta": {"content": "<answer>42</answer>"}}]}\n\n'],
+        ["data:\n\n", piece("stop", content="<answer>42</answer>"), "data: [DONE]\n\ndata: {cut"],
     ],
-    ids=["no finish_reason", "no DONE", "comments and CRLF", "an empty finish_reason", "all at once"],
-)
+    ids=["no finish_reason", "no DONE", "comments and CRLF", "an empty finish_reason", "all at once", "a byte order mark",
+         "an event of two lines", "something behind DONE"],
+)  # fmt: skip
 async def test_odd_streams_that_are_whole_are_read(events):
     seen = []
     assert (await Server(stream(*events)).policy(seen.append).reply(QUESTION)).text == "".join(seen) == "<answer>42</answer>"
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
+async def test_a_server_that_streams_unasked_is_read(kind):
+    events = [piece(content="<answer>4"), piece("stop", content="2</answer>"), "data: [DONE]\n\n"]
+    for on_text in (None, lambda _: None):
+        assert (await Server(stream(*events, kind=kind)).policy(on_text).reply(QUESTION)).text == "<answer>42</answer>"
+
+
+async def test_line_ends_of_unicode_in_a_reply_end_no_event():
+    """A model that writes them must not break its stream, which would be an outage of ours."""
+    text = "<answer>a\u2028b\u0085c\x0cd\u2029</answer>"
+    event = "data: " + json.dumps(piece("stop", content=text), ensure_ascii=False) + "\n\n"
+    assert (await Server(stream(event)).policy(lambda _: None).reply(QUESTION)).text == text
 
 
 async def test_a_full_context_that_a_stream_tells_is_one():
@@ -225,6 +270,10 @@ async def test_a_limit_that_is_larger_than_what_is_left_is_lowered():
               'permitted"}]}', "include_stop_str_in_output"),
         (400, "Unsupported value: 'temperature' does not support 0 with this model.", "temperature"),
         (400, "property 'skip_special_tokens' is unsupported", "skip_special_tokens"),
+        (400, "`temperature` is deprecated for this model.", "temperature"),
+        (400, "`temperature` and `top_p` cannot both be specified for this model.", "top_p"),
+        (400, "Invalid 'stop': array too long. Expected an array with maximum length 1, but got an array with length 2", "stop"),
+        (400, "Unsupported value: 'stream' does not support true with this model.", "stream"),
     ],
 )  # fmt: skip
 async def test_a_strict_server_is_asked_without_what_it_does_not_know_from_then_on(status, text, field):
@@ -234,6 +283,29 @@ async def test_a_strict_server_is_asked_without_what_it_does_not_know_from_then_
     for _ in range(2):
         assert (await policy.reply(QUESTION)).text == "<answer>a</answer>"
     assert [field in body for body in server.bodies] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "`temperature` has to be a strictly positive float",
+        "Input validation error: `temperature` must be strictly positive",
+        "temperature must be > 0",
+        "<400> InternalError.Algo.InvalidParameter: Temperature should be in (0.0, 2.0)",
+    ],
+)
+async def test_a_server_that_refuses_temperature_0_is_asked_with_the_least_from_then_on(text):
+    server = Server(httpx.Response(422, text=text), whole({"content": "<answer>a</answer>"}))
+    policy = server.policy(attempts=1)
+    for _ in range(2):
+        assert (await policy.reply(QUESTION)).text == "<answer>a</answer>"
+    assert [body["temperature"] for body in server.bodies] == [0.0, 0.01, 0.01]
+
+
+async def test_a_proxy_that_refuses_the_size_is_named_and_is_an_outage():
+    answer = httpx.Response(413, text="<html><h1>413 Request Entity Too Large</h1></html>")
+    with pytest.raises(PolicyUnavailable, match="a proxy before the server, such as nginx with client_max_body_size"):
+        await Server(answer).policy().reply(QUESTION)
 
 
 async def test_a_server_that_wants_the_limit_by_its_new_name_gets_it():

@@ -167,10 +167,17 @@ def test_usual_forms_of_corpora_are_read(tmp_path):
     assert found == [("Red panda", "7", "A small mammal."), ("", "", "x"), ("T", "l", "y"), ("c", "c.txt", "plain")]
 
 
-async def test_a_field_without_a_value_is_no_word(tmp_path):
+@pytest.mark.parametrize(("value", "word"), [(None, "None"), (float("nan"), "nan"), (False, "False"), ({"a": 1}, "a")])
+async def test_a_field_without_a_value_is_no_word(tmp_path, value, word):
     path = tmp_path / "pages.jsonl"
-    path.write_text(json.dumps({"title": None, "text": "x"}) + "\n")
-    assert await ask(path).search("None", max_hits=3) == []
+    path.write_text(json.dumps({"title": value, "text": "x"}) + "\n")
+    assert await ask(path).search(word, max_hits=3) == []
+
+
+async def test_a_list_of_sentences_is_their_text_and_half_a_surrogate_stops_no_index(tmp_path):
+    path = tmp_path / "pages.jsonl"
+    path.write_text(json.dumps({"title": "T", "text": ["One.", " Two."]}) + '\n{"title": "U", "text": "half \\ud83d"}\n')
+    assert {hit.snippet for hit in await ask(path).search("one half", max_hits=3)} == {"One. Two.", "half ?"}
 
 
 @pytest.mark.parametrize(
@@ -178,7 +185,8 @@ async def test_a_field_without_a_value_is_no_word(tmp_path):
     [(title, title) for title in ("दिल्ली", "भारत की राजधानी", "กรุงเทพ", "ঢাকা", "முதல்", "İstanbul", "مُحَمَّد", "עִבְרִית", "ភ្នំពេញ", "Ελλάδα")]
     + [
         ("Müller Zürich", "muller zurich"), ("İstanbul", "istanbul"), ("Straße", "strasse"), ("مُحَمَّد", "محمد"), ("محمد", "مُحَمَّد"),
-        ("עִבְרִית", "עברית"), ("서울특별시는 대한민국의 수도이다", "서울의 수도"), ("Cafe\u0301", "Café"), ("Café", "CAFE\u0301"), ("AND", "and"),
+        ("עִבְרִית", "עברית"), ("Ελλάδα", "ΕΛΛΑΔΑ"), ("Πρώτος", "πρωτοσ"), ("Ёлка", "елка"), ("ﾊﾝｶｸ", "ハンカク"), ("क़िला", "किला"),
+        ("العربية", "العربيه"), ("أحمد", "احمد"), ("کتاب\u200cها", "كتابها"), ("서울특별시는 대한민국의 수도이다", "서울의 수도"), ("Cafe\u0301", "Café"), ("Café", "CAFE\u0301"), ("AND", "and"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("built", [False, True])
@@ -216,7 +224,22 @@ At {{convert|1300|mi|km}}, or {{cvt|5|to|10|km}}, {{lang|zh|阿拉巴马}}, {{va
         assert gone not in found, gone
 
 
-@pytest.mark.parametrize("text", ["#REDIRECT [[Alabama]]", "#redirect[[A]]", "  #WEITERLEITUNG [[A]]", "#重定向 [[A]]", "#REDIRECT: [[A]]"])
+@pytest.mark.parametrize(
+    ("markup", "said"),
+    [
+        ("{{date|21|mars|1977}}", "21 mars 1977"), ("{{start date|2022|May|6}}", "2022 May 6"), ("{{birth date|1946|8|14}}", "1946-08-14"),
+        ("{{convert|6|ft|2|in|m}}", "6 ft 2 in"), ("{{convert|5|km|mi|1}}", "5 km"), ("{{height|ft=6|in=2}}", "ft: 6, in: 2"),
+        ("{{duration|m=3|s=45}}", "m: 3, s: 45"), ("{{lang-zh|s=北京}}", "s: 北京"), ("{{quote|text=Seven|author=X}}", "Seven, author: X"),
+        ("{{US Census population|1820=127901|1830=309527}}", "1820: 127901, 1830: 309527"),
+        ("{{as of|2010|4|1|alt=as of the census}}", "as of the census"), ("10<sup>6</sup> and 1<sup>st</sup>", "10^6 and 1st"),
+        ("6.02{{e|23}}", "6.02×10^23"), ("{{val|1.5|e=6|u=m}}", "1.5×10^6 m"), ("{{cleanup|date=May 2020|reason=x}}", ""),
+    ],
+)  # fmt: skip
+def test_what_a_template_says_keeps_its_numbers(markup, said):
+    assert plain_wikitext(markup) == said
+
+
+@pytest.mark.parametrize("text", ["#REDIRECT [[Alabama]]", "#redirect[[A]]", "  #WEITERLEITUNG [[A]]", "#重定向 [[A]]", "#REDIRECT: [[A]]", "\ufeff#REDIRECT [[A]]", "&lt;!-- c --&gt;#REDIRECT [[A]]", "#पुनर्प्रेषित [[A]]", "#เปลี่ยนทาง [[A]]"])
 def test_a_page_that_only_leads_to_another_is_left_out(tmp_path, text):
     (tmp_path / "d.xml").write_text(f"<mediawiki><page><title>T</title><revision><text>{text}</text></revision></page></mediawiki>")
     assert list(read_corpus(tmp_path)) == []

@@ -263,6 +263,23 @@ async def test_no_result_of_engines_that_did_not_answer_is_an_outage_and_is_not_
         await web.aclose()
 
 
+@pytest.mark.parametrize("name", HTTP)
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"error": "Too Many Requests"},
+        {"message": "Not enough credits", "statusCode": 400},
+        {"detail": {"error": "blocked because of excessive requests"}},
+        {"type": "ErrorResponse", "error": {"code": "RATE_LIMITED"}},
+        {"organic": [], "results": [], "error": "upstream failed"},
+    ],
+)
+async def test_an_error_with_status_200_is_no_search_without_results(name, told, settings):
+    search, _ = open_provider(name, settings, httpx.Response(200, json=told), attempts=1)
+    with pytest.raises(ToolUnavailable, match="the answer is an error"):
+        await search.search("nothing", max_hits=5)
+
+
 @pytest.mark.parametrize(
     ("status", "page", "outage"),
     [
