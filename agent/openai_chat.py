@@ -19,7 +19,6 @@ from agent.chat_answers import (
     OnText,
     is_forbidden,
     is_stream,
-    is_too_long,
     read_stream,
     read_whole,
     refused_fields,
@@ -34,6 +33,7 @@ from agent.model_keys import NO_KEY
 from agent.policy import Reply
 from agent.protocol import STOP_STRINGS
 from code_sandbox.redaction import checked_url, redact_requests_log, redacted, secrets_of
+from serving.refusals import is_too_long
 from serving.retries import RETRIED, pause_before_s
 
 _LOG = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from judge.replies import JudgeReply
+from serving import refusals
 
 Spelling = Literal["choice", "guided_choice", "json_schema", "none"]
 SPELLINGS: tuple[Spelling, ...] = ("choice", "guided_choice", "json_schema", "none")
@@ -24,11 +25,8 @@ _HELD_TOKENS = 16
 _HELD_JSON_TOKENS = 64
 _IGNORED_TO_BELIEVE = 3
 """In a row, of a server that has kept to the words before; one that never has is believed at its first reply."""
-_TOO_LONG = re.compile(
-    r"context.{0,3}(?:length|window|size)|maximum model length|(?:prompt|input).{0,40}too long|too many (?:input )?tokens"
-    r"|longer than the (?:model|maximum)"
-    r"|max(?:_completion|_new)?_tokens.{0,40}(?:too large|exceed|at most|less than|greater than)",
-    re.IGNORECASE | re.DOTALL,
+_TOO_MUCH_ROOM = re.compile(
+    r"max(?:_completion|_new)?_tokens.{0,40}(?:too large|exceed|at most|less than|greater than)", re.IGNORECASE | re.DOTALL
 )
 _ABOUT_THE_MODEL = re.compile(
     r"no such model|model.{0,80}(?:not (?:found|exist)|does not exist|unknown|invalid)|api.?key", re.IGNORECASE | re.DOTALL
@@ -38,7 +36,8 @@ _log = logging.getLogger(__name__)
 
 def is_too_long(status: int, text: str) -> bool:
     """Whether a refusal says that the question, or the room for its reply, is more than the model's context holds."""
-    return status == 413 or (status in (400, 422) and _TOO_LONG.search(text) is not None)
+    too_much = status in (400, 422) and _TOO_MUCH_ROOM.search(text) is not None
+    return status == 413 or too_much or refusals.is_too_long(status, text)
 
 
 @dataclass(slots=True)

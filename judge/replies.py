@@ -59,7 +59,7 @@ class Spoken:
     thought: bool = False
     """Whether thoughts were taken off."""
     dropped: str = ""
-    """What stood before the end of a thought whose beginning is missing; if it was none, it was part of the reply."""
+    """What stood before a thought, or before the end of one whose beginning is missing: it may be part of the reply."""
 
 
 def spoken(reply: str) -> Spoken | None:
@@ -86,9 +86,9 @@ def spoken(reply: str) -> Spoken | None:
     start = 0
     for tag in _THOUGHT_TAG.finditer(text):
         closing = _CLOSING_TAG.search(tag[0]) is not None
+        if not is_open:
+            dropped += text[start : tag.start()]
         if closing:
-            if not is_open:
-                dropped += text[start : tag.start()]
             start = tag.end()
         is_open, thought = not closing, True
     if is_open:

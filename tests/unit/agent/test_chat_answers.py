@@ -5,10 +5,11 @@ import json
 import httpx
 import pytest
 
-from agent.chat_answers import is_too_long, tokens_left
+from agent.chat_answers import tokens_left
 from agent.errors import ContextFull, PolicyUnavailable
 from agent.messages import Message
 from agent.openai_chat import ChatClient, ChatPolicy, ChatSettings
+from serving.refusals import is_too_long
 
 QUESTION = [Message("user", "q")]
 TOO_LONG = [
@@ -58,6 +59,7 @@ def test_every_servers_words_for_a_full_context_are_known(status, message):
     [
         (429, "Request too large for gpt-4o: Limit 30000 tokens per minute, please reduce the length of the messages"),
         (400, "Invalid 'stop': array too long. Expected an array with maximum length 4, but got an array with length 5"),
+        (400, "Invalid input: 'stop': array too long"),
         (400, "At most 8 image(s) may be provided in one prompt."),
         (400, "image exceeds 5 MB maximum: 6291456 bytes > 5242880 bytes"),
         (400, "max_tokens must be at least 1, got 0."),

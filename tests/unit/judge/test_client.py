@@ -156,8 +156,18 @@ async def test_a_server_without_structured_output_is_asked_without_from_then_on(
     assert ["structured_outputs" in json.loads(request.content) for request in seen] == [True, False, False]
 
 
-async def test_a_question_that_is_too_long_for_the_judge_is_undecided_and_stops_nothing():
-    asked, _ = judge(httpx.Response(400, text="This model's maximum context length is 512 tokens"))
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (400, "This model's maximum context length is 512 tokens"),
+        (422, "Input validation error: `inputs` must have less than 1024 tokens. Given: 1138"),
+        (400, "Range of input length should be [1, 30720]"),
+        (400, "Prompt exceeds max length"),
+        (400, "输入长度超过最大限制"),
+    ],
+)
+async def test_a_question_that_is_too_long_for_the_judge_is_undecided_and_stops_nothing(status, text):
+    asked, _ = judge(httpx.Response(status, text=text))
     verdict = await asked.judge("crimson", "red", question="q" * 9000)
     assert (verdict.outcome, "too long for the judge" in verdict.reason) == (Outcome.UNDECIDED, True)
 

@@ -26,6 +26,12 @@ FAMILIES = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("opening", "closing"), FAMILIES[:4])
+def test_a_verdict_before_a_thought_and_another_behind_it_are_none(opening, closing):
+    assert parse_reply(f"INCORRECT: {opening}x{closing}CORRECT", "lenient") is None
+    assert parse_reply(f"Let me see. {opening}INCORRECT?{closing}CORRECT") is Outcome.CORRECT
+
+
 @pytest.mark.parametrize("word", CHOICES)
 @pytest.mark.parametrize(("opening", "closing"), FAMILIES)
 def test_thoughts_of_every_family_are_taken_off_and_one_without_an_end_says_nothing(opening, closing, word):
