@@ -38,6 +38,7 @@ from serving.retries import RETRIED, pause_before_s
 
 _LOG = logging.getLogger(__name__)
 _WRITES_NOTHING = re.compile(r"embed|rerank|bge-|whisper|tts-|moderation", re.IGNORECASE)
+_TOO_LARGE = "; a proxy before the server, such as nginx with client_max_body_size, refuses the images"
 
 
 class ChatSettings(BaseModel):
@@ -174,8 +175,7 @@ class ChatClient:
                     break
                 continue
             last = f"HTTP {response.status_code}: {self._tidy(response.text)[:300]}"
-            if response.status_code == 413:
-                last += "; a proxy before the server, such as nginx with client_max_body_size, refuses the images"
+            last += _TOO_LARGE if response.status_code == 413 else ""
             if (changed := self._changed(body, response.status_code, response.text)) is not None:
                 body, attempt = changed, attempt - 1
                 continue

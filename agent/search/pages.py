@@ -48,10 +48,10 @@ async def read_web_page(web: WebClient, link: str, *, allow_private: bool = Fals
         BudgetExhausted: The calls of the run are spent.
     """
 
-    async def once() -> Page:
+    async def once() -> Page | _Fetched:
         try:
             async with asyncio.timeout(web.settings.timeout_s):
-                fetched = await _fetch(web.http, link, allow_private=allow_private)
+                return await _fetch(web.http, link, allow_private=allow_private)
         except _Unreadable as error:
             return Page("", "", str(error))
         except TimeoutError:
@@ -60,10 +60,13 @@ async def read_web_page(web: WebClient, link: str, *, allow_private: bool = Fals
             return Page("", "", f"the site does not answer ({type(error).__name__})")
         except (httpx.InvalidURL, ValueError, LookupError, TypeError) as error:
             return Page("", "", f"the site's answer cannot be read ({type(error).__name__}: {str(error)[:200]})")
-        # Outside the time limit: how long we take to read a page, or to start what reads it, is not the site's doing.
-        return await web.pages.read(fetched.content, html=fetched.html, charset=fetched.charset, link=fetched.link)
 
-    return await web.attempt(once, free=True)
+    found = await web.attempt(once, free=True)
+    if isinstance(found, Page):
+        return found
+    # Outside all limits of a request: how long we take to read a page is not the site's doing, and what is too involved for
+    # its reader is told to the model; a page must not end an episode as an outage of ours.
+    return await web.pages.read(found.content, html=found.html, charset=found.charset, link=found.link)
 
 
 @dataclass(frozen=True, slots=True)

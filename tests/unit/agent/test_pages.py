@@ -154,6 +154,15 @@ async def test_a_small_file_that_unpacks_to_much_is_cut():
     await client.aclose()
 
 
+async def test_a_page_that_takes_long_to_read_is_no_outage_of_its_source():
+    """A reader takes longer to start than this source may take to answer."""
+    body = httpx.ByteStream(PARAGRAPHS.encode())
+    site = httpx.MockTransport(lambda _: httpx.Response(200, headers=HTML, stream=body))
+    client = WebClient("searxng", WebSettings(attempts=1, deadline_s=0.2), transport=site)
+    assert (await read_web_page(client, "http://93.184.215.14/")).title == "熊猫"
+    await client.aclose()
+
+
 async def test_pages_that_cannot_be_read_in_time_stop_no_others(monkeypatch):
     """200,000 attributes, and a page of links alone: each took a minute of a thread that nobody could end."""
     monkeypatch.setattr("agent.search.page_reader._WITHIN_S", 2.0)
