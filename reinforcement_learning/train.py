@@ -69,6 +69,20 @@ def verl_extra_values(recipe: Recipe) -> dict[str, Any]:
     return {key: recipe.agent.failed_groups.model_dump(), **recipe.verl_extra, "data.deepeyes": ours}
 
 
+def agent_values(recipe: Recipe, directory: Path) -> dict[str, Any]:
+    """What the rollout workers read: the recipe's `agent:`, with the places of records as this machine sees them.
+
+    Raises:
+        RecipeError: `agent.record.images` names no store.
+    """
+    agent: dict[str, Any] = recipe.agent.model_dump(mode="json")
+    images = str(record_store_of(recipe) or IN_RUN)
+    return agent | {
+        "record_directory": agent["record_directory"] or str(directory / "rollouts"),
+        "record": agent["record"] | {"images": images},
+    }
+
+
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in top.items():
@@ -125,7 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
         plugin.load()
         from reinforcement_learning.verl_adapter import launch
 
-        data, store = data_values(recipe), record_store_of(recipe)
+        data, agent = data_values(recipe), agent_values(recipe, directory)
         config = launch.compose_config(_merge(values, data), extra)
         start = check_resume(
             directory,
@@ -147,8 +161,6 @@ def main(arguments: list[str] | None = None) -> None:
     if options.dry_run:
         print("rl: ready; nothing was started")
         return
-    agent = resolved["agent"] | {"record_directory": resolved["agent"]["record_directory"] or str(directory / "rollouts")}
-    agent["record"] = agent["record"] | {"images": str(store or IN_RUN)}
     try:
         _make_ready(start, recipe, agent["record_directory"])
         write_dropped(directory / DROPPED, found.dropped)

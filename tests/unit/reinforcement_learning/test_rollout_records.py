@@ -1,13 +1,24 @@
 """What RL records of a rollout: the same facts under the same names as evaluation and chat."""
 
+import json
+
 import pytest
 
 from agent.episode import UNFINISHED, Episode, StopReason
+from agent.image_library import open_library
+from agent.images import ImageFile
+from agent.messages import Message
+from agent.recipes import RecipeError
+from agent.record_images import image_path
 from agent.recorder import Recorder, RecordSettings
 from agent.records import RolloutFacts
 from agent.trajectory import read_rollouts
+from reinforcement_learning.recipe import load_recipe
 from reinforcement_learning.rewards import Reward, RewardItem
+from reinforcement_learning.train import agent_values
 from reinforcement_learning.verl_adapter.rollouts import RolloutSoFar, record
+from reinforcement_learning.verl_adapter.services import recorder
+from tests.conftest import png
 
 ROW = {"uid": "u", "session_id": 3, "global_steps": 7, "index": "perception-4", "data_source": "perception"}
 TASK = RewardItem(data_source="perception", question="q", gold=("red", "crimson"), item_id="perception-4", extra={"kind": "look"})
@@ -65,3 +76,26 @@ async def test_an_outage_is_recorded_with_its_own_reason(tmp_path):
 async def test_a_row_without_numbers_is_recorded_all_the_same(tmp_path):
     found = await recorded(tmp_path, RolloutSoFar(answered(), TASK, REWARD), row={"uid": 5, "session_id": "x"}, validation=True)
     assert (found.facts.step, found.facts.sample, found.facts.group, found.facts.validation) == (-1, 0, "5", True)
+
+
+@pytest.mark.parametrize(("where", "in_store"), [("data", True), ("run", False)])
+async def test_a_workers_recorder_puts_new_images_into_the_store_of_the_training_files(tmp_path, where, in_store):
+    library = open_library(tmp_path / "store")
+    (library.root / "sets/rl").mkdir(parents=True)
+    (library.root / "sets/rl/rl.parquet").write_bytes(b"")
+    files = f"run.train_files=[{library.root / 'sets/rl/*.parquet'}]"
+    recipe = load_recipe("tiny_cpu", [files, f"agent.record.images={where}"])
+    settings = tmp_path / "agent_settings.json"
+    settings.write_text(json.dumps(agent_values(recipe, tmp_path / "run")))
+    own = recorder(str(settings))
+    image = ImageFile(png())
+    assert await own.record(Episode(opening=(Message("user", "<image>q", (image,)),)), RolloutFacts(step=1, group="g"))
+    assert library.has(image.sha256) is in_store
+    (found,) = read_rollouts(tmp_path / "run/rollouts")
+    assert found.episode.opening[0].images == (image,)
+    assert image_path(tmp_path / "run/rollouts", image.sha256).is_relative_to(library.root) is in_store
+
+
+def test_a_folder_that_is_no_store_is_refused_before_anything_starts(tmp_path):
+    with pytest.raises(RecipeError, match=r"agent\.record\.images: .* is no store of images"):
+        agent_values(load_recipe("tiny_cpu", [f"agent.record.images={tmp_path}"]), tmp_path)
