@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from typing import Any, Literal
 
+from cold_start.check_data import conversation_problems
 from curation.card import card
 from curation.conversations import conversations
 from curation.errors import CurationError
@@ -23,12 +24,12 @@ class ExportSettings(Strict):
     rl: Literal["parquet_names"] | None = "parquet_names"
     """The rows of the part `rl`."""
     sft: Literal["llamafactory"] | None = None
-    """The trajectories that `synthesise` kept."""
+    """The trajectories that `synthesise` kept; those that the cold start could not read stand in dropped.jsonl."""
     card: bool = True
 
 
 SETTINGS = ExportSettings
-CODE = ("curation.card", "curation.conversations", "curation.manifest", "curation.rows")
+CODE = ("cold_start.check_data", "curation.card", "curation.conversations", "curation.manifest", "curation.rows")
 
 
 async def apply(work: Work) -> StepOutcome:
@@ -55,14 +56,12 @@ def _export(work: Work) -> StepOutcome:
             raise CurationError("export: the part `rl` has no row; set rl: null, or look at the report for where they went")
         write_rows(folder / "rl.parquet", [row.store_record() for row in rl], of_step=False)
         files.append("rl.parquet")
-    talks: list[dict[str, Any]] = []
+    talks, left_out = list[dict[str, Any]](), list[dict[str, str]]()
     if settings.sft:
-        talks = conversations(work.rows, work.curation.directory, work.library)
-        if not talks:
-            raise CurationError("export: no row has a trajectory; add a step `synthesise` before it, or set sft: null")
+        talks, left_out = _readable(work)
         write_text(folder / "sft.json", json.dumps(talks, ensure_ascii=False, indent=0))
         files.append("sft.json")
-    dropped = _dropped(work)
+    dropped = _dropped(work) + left_out
     write_text(folder / "dropped.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in dropped))
     manifest = manifest_of(work, rl=rl, talks=talks, files=[folder / name for name in files])
     if settings.card:
@@ -70,7 +69,27 @@ def _export(work: Work) -> StepOutcome:
         files.append("README.md")
     write_text(folder / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
     by_part = Counter(row.part for row in work.rows)
-    return StepOutcome(kept=work.rows, notes={"set": str(folder), "files": files, "rows_by_part": dict(by_part)})
+    notes = {"set": str(folder), "files": files, "rows_by_part": dict(by_part), "conversations left out": len(left_out)}
+    return StepOutcome(kept=work.rows, notes=notes)
+
+
+def _readable(work: Work) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """(conversations, lines about those that the cold start could not read).
+
+    Raises:
+        CurationError: There is none to train on.
+    """
+    talks, left_out = list[dict[str, Any]](), list[dict[str, str]]()
+    for talk in conversations(work.rows, work.curation.directory, work.library):
+        if problems := conversation_problems(talk):
+            about = {"step": work.step.folder, "key": talk["key"], "source": talk["source"]}
+            left_out.append(about | {"reason": "; ".join(problems)})
+        else:
+            talks.append(talk)
+    if not talks:
+        why = f"all are left out, the first: {left_out[0]['reason']}" if left_out else "add a step `synthesise` before it"
+        raise CurationError(f"export: no row has a trajectory to train on; {why}, or set sft: null")
+    return talks, left_out
 
 
 def _dropped(work: Work) -> list[dict[str, str]]:

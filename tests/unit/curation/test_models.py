@@ -143,6 +143,24 @@ def test_a_teachers_trajectory_is_kept_only_if_it_is_right_and_a_refusal_is_told
     assert "| teacher | m | 1 |" in (folder / "README.md").read_text()
 
 
+def test_a_conversation_that_the_cold_start_could_not_read_is_left_out_and_listed(bench):
+    system = [{"role": "system", "content": "See <image>"}, {"role": "user", "content": "What colour is the thing?"}]
+    rows = [row(0), row(1, question="Which tag is it, <video> or another?"), row(2, prompt=system)]
+    steps = [
+        {"synthesise": {"on": "rl", "with": ["teacher"], "k": 1, "tools": []}},
+        {"export": {"rl": None, "sft": "llamafactory"}},
+    ]
+    with request_server(lambda body: said("red")) as url:
+        bench.run([bench.source("mine", rows)], steps, models=models(url, "teacher"), agent={"prompt": "think"})
+    folder = bench.directory / "store/sets/toy"
+    assert [talk["key"] for talk in json.loads((folder / "sft.json").read_text())] == ["mine:mine:0"]
+    dropped = [json.loads(line) for line in (folder / "dropped.jsonl").read_text().splitlines()]
+    assert [line["key"] for line in dropped] == ["mine:mine:1", "mine:mine:2"]
+    assert "holds <video>" in dropped[0]["reason"]
+    assert bench.step("02_export").summary()["notes"]["conversations left out"] == 2
+    assert bench.manifest()["rows"]["sft"] == 1
+
+
 CHOICE = "What is on the table?\nA. a red cup\nB. a blue plate\nC. a green fork"
 
 
