@@ -186,7 +186,7 @@ async def read_stream(chunks: AsyncIterator[str], on_text: OnText) -> Answer:
     found, done, rest, begun = Answer(), False, [], ""
     async for line in _lines(chunks):
         if not line.startswith("data:"):
-            if begun and not line.strip():
+            if begun and not line.strip() and not done:
                 raise _unreadable(begun)
             if line.strip() and not line.startswith((":", "event:", "id:", "retry:")):
                 rest.append(line)

@@ -37,7 +37,9 @@ from serving.refusals import is_too_long
 from serving.retries import RETRIED, pause_before_s
 
 _LOG = logging.getLogger(__name__)
-_WRITES_NOTHING = re.compile(r"embed|rerank|bge-|whisper|tts-|moderation", re.IGNORECASE)
+_WRITES_NOTHING = re.compile(
+    r"embed|rerank|bge-|\be5-|\bgte-|minilm|col(?:bert|pali|qwen)|whisper|tts-|moderation|dall-e|diffusion", re.IGNORECASE
+)
 _TOO_LARGE = "; a proxy before the server, such as nginx with client_max_body_size, refuses the images"
 
 
@@ -128,11 +130,14 @@ class ChatClient:
         try:
             response = await self._http.get(url)
             response.raise_for_status()
-            names = [str(model["id"]) for model in response.json()["data"]]
-        except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+            models = response.json()["data"]
+            names = [str(model["id"]) for model in models]
+            kinds = {str(model["id"]): str(model.get("type")) for model in models}
+        except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
             why = f"{type(error).__name__}: {error}"
             raise PolicyUnavailable(self._tidy(f"{url} lists no models ({why}); is the server up?")) from error
-        writing = [name for name in names if not _WRITES_NOTHING.search(name)]
+        # LM Studio says of each what it is.
+        writing = [name for name in names if not _WRITES_NOTHING.search(name) and kinds[name] != "embeddings"]
         if not writing:
             raise PolicyUnavailable(self._tidy(f"{url} lists {', '.join(names) or 'no model'}; load one that writes text"))
         return writing

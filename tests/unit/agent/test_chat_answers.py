@@ -213,7 +213,7 @@ async def test_a_stream_that_breaks_off_is_an_outage_whatever_was_said(events):
         [json.dumps({"choices": [{"message": {"content": "<answer>42</answer>"}, "finish_reason": "stop"}]})],
         ["\ufeff", piece("stop", content="<answer>42</answer>"), "data: [DONE]\n\n"],
         ['data: {"choices": [{"finish_reason": "stop",\ndata: "delta": {"content": "<answer>42</answer>"}}]}\n\n'],
-        ["data:\n\n", piece("stop", content="<answer>42</answer>"), "data: [DONE]\n\ndata: {cut"],
+        ["data:\n\n", piece("stop", content="<answer>42</answer>"), "data: [DONE]\n\ndata: {cut\n\n"],
     ],
     ids=["no finish_reason", "no DONE", "comments and CRLF", "an empty finish_reason", "all at once", "a byte order mark",
          "an event of two lines", "something behind DONE"],
@@ -323,7 +323,11 @@ async def test_models_that_write_nothing_are_not_offered():
         answer = httpx.Response(200, json={"data": [{"id": name} for name in names]})
         return ChatClient(ChatSettings(base_url="http://m/v1", model=""), transport=httpx.MockTransport(lambda _: answer))
 
-    assert await client("text-embedding-nomic", "qwen2.5-vl").models() == ["qwen2.5-vl"]
+    others = ("text-embedding-nomic", "all-MiniLM-L6-v2", "intfloat/e5-large", "thenlper/gte-large", "dall-e-3", "Qwen3-Reranker-8B")
+    assert await client(*others, "qwen2.5-vl").models() == ["qwen2.5-vl"]
+    kinds = httpx.Response(200, json={"data": [{"id": "arctic", "type": "embeddings"}, {"id": "q", "type": "vlm"}]})
+    asked = ChatClient(ChatSettings(base_url="http://m/v1", model=""), transport=httpx.MockTransport(lambda _: kinds))
+    assert await asked.models() == ["q"]
     for names, said in (((), "no model"), (("bge-m3",), "bge-m3")):
         with pytest.raises(PolicyUnavailable, match=f"lists {said}; load one"):
             await client(*names).models()
