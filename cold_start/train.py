@@ -60,9 +60,9 @@ def resolve(recipe: Recipe, output_dir: Path, *, resume: bool = True) -> dict[st
     return settings
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None, *, prog: str = "run_cold_start.sh") -> None:
     """Command line."""
-    options = _parse(arguments)
+    options = _parse(arguments, prog)
     try:
         recipe = load_recipe(options.recipe, tuple(options.overrides))
         output_dir = Path(recipe.llamafactory["output_dir"]).resolve()
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (RecipeError, OSError) as error:
         sys.exit(redacted(f"cold start: {error}"))
     except ImportError as error:
-        sys.exit(f"cold start: LLaMA-Factory cannot be imported ({error}); see requirements/README.md")
+        sys.exit(f"cold start: LLaMA-Factory cannot be imported ({error}): pip install 'deepeyes[sft]', or bash scripts/setup.sh in a checkout")
     if options.show_recipe:
         print(yaml.safe_dump(redacted(resolve(recipe, output_dir)), sort_keys=False))
     if options.dry_run:
@@ -94,8 +94,8 @@ def main(arguments: list[str] | None = None) -> None:
             sys.exit(redacted(f"cold start: {error}"))
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="run_cold_start.sh", description="Cold-start SFT with LLaMA-Factory.")
+def _parse(arguments: list[str] | None, prog: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=prog, description="Cold-start SFT with LLaMA-Factory.")
     parser.add_argument(
         "words",
         nargs="*",

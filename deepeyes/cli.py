@@ -15,7 +15,12 @@ from code_sandbox.redaction import redacted
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="deepeyes", description="Agentic vision-language models: train, evaluate, talk.")
+    parser = argparse.ArgumentParser(
+        prog="deepeyes",
+        description="Agentic vision-language models: train, evaluate, talk.",
+        epilog="Ends with 0 if all is well, 1 if something failed, 2 if it was called wrongly, 130 if it was interrupted.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and end")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (_add_doctor, _add_sandbox, _add_search, _add_judge, _add_data, _add_view, _add_passed_on):
         add(commands)
@@ -28,8 +33,45 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(handler(options) or 0)
     except KeyboardInterrupt:
         sys.exit(130)
+    except ModuleNotFoundError as error:
+        sys.exit(_missing(options.command, error))
     except (OSError, ValueError, LookupError, RuntimeError, EpisodeFailure, ToolError) as error:
-        sys.exit(redacted(f"deepeyes {options.command}: {error}"))
+        sys.exit(redacted(f"deepeyes {options.command}: {_in_a_line(error)}"))
+
+
+def _in_a_line(error: Exception) -> str:
+    """What pydantic says over many lines, and with an address, in one."""
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return str(error)
+    problems = [(".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors()]
+    return "; ".join(f"{name}: {said}" if name else said for name, said in problems)
+
+
+class _Version(argparse.Action):
+    """Looked up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        import importlib.metadata
+
+        print(f"deepeyes {importlib.metadata.version('deepeyes')}")
+        parser.exit()
+
+
+_EXTRAS = {
+    "sandbox": "sandbox", "search": "search", "judge": "judge", "data": "data", "view": "view", "curate": "curate,eval,rl",
+    "plan": "rl", "eval": "eval", "leaderboard": "eval", "compare": "eval", "rejudge": "eval", "contamination": "eval,search",
+    "export": "rl", "sft": "sft", "rl": "rl",
+}  # fmt: skip
+"""Command -> what `pip install 'deepeyes[...]'` brings it."""
+
+
+def _missing(command: str, error: ModuleNotFoundError) -> str:
+    if error.name is None or command not in _EXTRAS:
+        raise error
+    package = error.name.partition(".")[0]
+    return f"deepeyes {command}: the package {package} is not installed: pip install 'deepeyes[{_EXTRAS[command]}]'"
 
 
 Commands = argparse._SubParsersAction
@@ -79,6 +121,8 @@ def _sandbox_bench(options: argparse.Namespace) -> int:
 
     # Benchmarks are no part of what is installed: they belong to a checkout.
     root = Path(__file__).resolve().parent.parent
+    if not (root / "benchmarks" / "sandbox_sessions.py").is_file():
+        raise RuntimeError("benchmarks are in the repository, not in the installed package; run it in a checkout")
     return subprocess.run([sys.executable, "-m", "benchmarks.sandbox_sessions", *options.options], cwd=root).returncode
 
 
@@ -199,6 +243,8 @@ def _add_view(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 _PASSED_ON = {
+    "sft": ("cold_start.train", "cold start: supervised fine-tuning of a recipe with LLaMA-Factory"),
+    "rl": ("reinforcement_learning.train", "GRPO of a recipe with verl, Ray and vLLM"),
     "curate": ("curation.run", "make training data out of questions: filters, samples, trajectories, a card"),
     "chat": ("deepeyes.chat.command", "talk with a served model, with the sandbox and, if named, search"),
     "plan": ("deepeyes.plan", "memory, disk, sandbox and judge that a training recipe will need"),
@@ -213,6 +259,8 @@ _PASSED_ON = {
     "contamination": ("evaluation.analysis.contamination", "does training data hold items of a benchmark?"),
 }
 """Commands that have a parser of their own, which is not loaded for the others."""
+_NAMED = ("curate", "sft", "rl")
+"""Of these, whose `main` takes how it is called."""
 
 
 def _add_passed_on(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -241,7 +289,8 @@ def _pass_on(options: argparse.Namespace) -> None:
     module = options.module
     if options.command == "export" and any(word.partition("=")[0] == "--to" for word in options.rest):
         module = "evaluation.exchange.export"
-    named = {"prog": options.prog} if options.prog else {"prog": "deepeyes curate"} if options.command == "curate" else {}
+    prog = options.prog or (f"deepeyes {options.command}" if options.command in _NAMED else None)
+    named = {"prog": prog} if prog else {}
     importlib.import_module(module).main(options.rest, **named)
 
 

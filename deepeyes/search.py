@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from agent.errors import ToolError
 from agent.protocol import render_search_observation
 from agent.recipes import parse_override
@@ -46,11 +48,15 @@ async def query(text: str, provider: str, index: Path | None, settings: Sequence
 
     Raises:
         ToolError: The query is longer than the provider takes; a model would read the message.
+        ValueError: A setting of the provider is missing or wrong.
     """
     block: dict[str, Any] = {"provider": provider} | dict(parse_override(setting) for setting in settings)
     if index is not None:
         block["path"] = index
-    search = open_search(block)
+    try:
+        search = open_search(block)
+    except ValidationError as error:
+        raise ValueError(_wrong(error)) from error
     if search is None:
         raise ValueError("mode=off asks nobody")
     try:
@@ -63,6 +69,18 @@ async def query(text: str, provider: str, index: Path | None, settings: Sequence
     print(render_search_observation(text, results).text)
     counts = ", ".join(f"{name} {count}" for name, count in sorted(search.counters.items()))
     print(f"[{counts}; {calls} calls, ${usd:.3f} spent]", file=sys.stderr)
+
+
+def _wrong(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        name = ".".join(map(str, problem["loc"]))
+        said = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "missing":
+            how = "--index FILE, which `deepeyes search index` makes" if name == "path" else f"--set {name}=VALUE"
+            said = f"is not given: {how}"
+        lines.append(f"{name} {said}" if name else said)
+    return "; ".join(lines)
 
 
 def stats(path: Path) -> None:

