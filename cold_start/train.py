@@ -73,7 +73,8 @@ def main(arguments: list[str] | None = None, *, prog: str = "run_cold_start.sh")
     except (RecipeError, OSError) as error:
         sys.exit(redacted(f"cold start: {error}"))
     except ImportError as error:
-        sys.exit(f"cold start: LLaMA-Factory cannot be imported ({error}): pip install 'deepeyes[sft]', or bash scripts/setup.sh in a checkout")
+        how = "pip install 'deepeyes[sft]', or `bash scripts/setup.sh` in a checkout"
+        sys.exit(f"cold start: LLaMA-Factory cannot be imported ({error}): {how}")
     if options.show_recipe:
         print(yaml.safe_dump(redacted(resolve(recipe, output_dir)), sort_keys=False))
     if options.dry_run:

@@ -61,8 +61,8 @@ class _Version(argparse.Action):
 
 _EXTRAS = {
     "sandbox": "sandbox", "search": "search", "judge": "judge", "data": "data", "view": "view", "curate": "curate,eval,rl",
-    "plan": "rl", "eval": "eval", "leaderboard": "eval", "compare": "eval", "rejudge": "eval", "contamination": "eval,search",
-    "export": "rl", "sft": "sft", "rl": "rl",
+    "plan": "rl", "eval": "eval", "leaderboard": "eval", "compare": "eval", "rejudge": "eval",
+    "contamination": "eval,search", "export": "rl", "sft": "sft", "rl": "rl",
 }  # fmt: skip
 """Command -> what `pip install 'deepeyes[...]'` brings it."""
 

@@ -112,7 +112,7 @@ def _parse(arguments: list[str] | None, prog: str) -> argparse.Namespace:
         "words",
         nargs="*",
         metavar="RECIPE key=value",
-        help="a name in reinforcement_learning/recipes or a .yaml file, and settings, such as agent.max_turns=4 or verl's own",
+        help="a name in reinforcement_learning/recipes or a .yaml file; settings, such as agent.max_turns=4, verl's too",
     )
     parser.add_argument("--recipe", help="the same as the first word")
     parser.add_argument(
