@@ -24,6 +24,18 @@ _NAME = r"(?:[a-z0-9]+[-_])*(?:api[-_]?key|key|token|secret|password|passwd|pwd|
 _IN_QUERY = re.compile(rf"(?<=[?&;])({_NAME})=[^&;#\s\"'<>]+", re.IGNORECASE)
 _BEARER = re.compile(r"\b(Bearer)\s+[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
 _BASIC = re.compile(r"\b(Basic)\s+([A-Za-z0-9+/]{4,}={0,2})", re.IGNORECASE)
+_NAMED = re.compile(
+    r"(?<![A-Za-z0-9])((?:[A-Za-z0-9]+[-_])*(?:api[-_]?key|access[-_]?key|secret(?:[-_](?:access[-_])?key)?|password|passwd"
+    r"|(?:access|auth|hf|hub|api|bearer|session)[-_]?token)[\"']{0,2}\s*[:=]\s*[\"']?)"
+    r"(?=[^\s\"'<>,;&]*\d)[^\s\"'<>,;&]{8,}",
+    re.IGNORECASE,
+)
+"""As a header, an assignment or a field that a server repeats; without a digit it is a word of a sentence."""
+_KNOWN_FORMS = re.compile(
+    r"\b(?:(?:sk|pk|rk)-[\w-]{16,}|(?:hf|gh[pousr]|github_pat|glpat|nvapi|gsk|xai|tvly|pplx|r8|lin_api)[-_][\w-]{16,}|AKIA[0-9A-Z]{16}"
+    r"|AIza[\w-]{30,}|xox[a-z]-[\w-]{10,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,})"
+)
+"""Keys that show by their beginning whose they are, whoever's they are."""
 _SECRET_NAME = re.compile(
     r"(?:.*[-_])?(?:api[-_]?key|access[-_]?key|secret|password|passwd|pwd|credentials?|(?:access|auth|hf|hub|api|bearer)[-_]token)"
     r"|authorization",
@@ -36,7 +48,8 @@ def redacted(value: T, *secrets: str) -> T:
     """A value as it may be shown, logged or written down, with `***` in place of secrets.
 
     They are: names and passwords in front of a URL's host, keys in its query, what stands behind `Bearer` and `Basic`,
-    values under a name such as `api_key`, and whatever a variable of the environment with the name of a secret holds.
+    values under a name such as `api_key`, keys of a known form such as `sk-…`, and whatever a variable of the environment
+    with the name of a secret holds.
 
     Args:
         value: A text, or lists and mappings of them; what is no text stays as it is.
@@ -51,6 +64,7 @@ def _redacted(value: Any, known: Iterable[str]) -> Any:
     if isinstance(value, str):
         for secret in known:
             value = value.replace(secret, HIDDEN)
+        value = _KNOWN_FORMS.sub(HIDDEN, _NAMED.sub(rf"\1{HIDDEN}", value))
         value = _IN_QUERY.sub(rf"\1={HIDDEN}", _LOGIN.sub(f"{HIDDEN}@", value))
         return _BASIC.sub(_without_login, _BEARER.sub(rf"\1 {HIDDEN}", value))
     if isinstance(value, dict):

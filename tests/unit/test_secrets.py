@@ -320,6 +320,14 @@ async def test_a_sandbox_is_named_without_its_password_and_token(form, state):
         ("`Authorization: Bearer …`", "`Authorization: Bearer …`"),
         (f"Basic {LOGIN} of Basic mathematics", "Basic *** of Basic mathematics"),
         ("https://medium.com/@user/p and me@example.org", "https://medium.com/@user/p and me@example.org"),
+        ("sent x-api-key: 9f8e7d6c5b4a", "sent x-api-key: ***"),
+        ('{"api_key": "9f8e7d6c5b4a", "model": "m"}', '{"api_key": "***", "model": "m"}'),
+        ("Incorrect API key provided: sk-proj-" + "aB3_" * 12 + ". You can", "Incorrect API key provided: ***. You can"),
+        ("OPENAI_API_KEY=abcd1234efgh deepeyes chat", "OPENAI_API_KEY=*** deepeyes chat"),
+        ("hf_" + "AbCd" * 8 + ", ghp_" + "aB3d" * 9 + " and AKIAABCDEFGHIJKLMNOP", "***, *** and ***"),
+        ("Cookie: session_token=eyJhbGciOiJI.eyJzdWIiOiIx.SflKxwRJSMeK", "Cookie: session_token=***"),
+        ("api_key: Field required; max_tokens: 4096000000, key: agent.max_turns2", "api_key: Field required; max_tokens: 4096000000, key: agent.max_turns2"),
+        ("risk-assessment-of-everything-2024 and task-1234567890123456789", "risk-assessment-of-everything-2024 and task-1234567890123456789"),
     ],
 )
 def test_a_secret_in_a_text_is_hidden_and_what_is_none_stays(text, shown):
