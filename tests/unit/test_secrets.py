@@ -233,7 +233,7 @@ def test_the_judges_commands_show_no_secret(walk, monkeypatch, form, state):
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("form", MOST_FORMS)
-@pytest.mark.parametrize("provider", ["searxng", "serper", "tavily", "brave"])
+@pytest.mark.parametrize("provider", ["searxng", "search_r1", "serper", "tavily", "brave"])
 def test_a_search_shows_no_secret_of_its_provider(walk, monkeypatch, provider, form, state):
     for name in ("SERPER_API_KEY", "TAVILY_API_KEY", "BRAVE_API_KEY"):
         monkeypatch.setenv(name, AS_KEY.get(form, CANARY))

@@ -28,7 +28,7 @@ from tests.conftest import png
 RECORDED = Path(__file__).parent / "recorded"
 NAMES = plugin_names(PROVIDERS)
 KEYS = {"serper": "SERPER_API_KEY", "tavily": "TAVILY_API_KEY", "brave": "BRAVE_API_KEY"}
-HTTP = [*KEYS, "searxng"]
+HTTP = [*KEYS, "searxng", "search_r1"]
 KEY = "secret-key-of-a-test"
 FOUND = [
     WebResult(
@@ -56,7 +56,7 @@ def settings(tmp_path, monkeypatch):
     for variable in KEYS.values():
         monkeypatch.setenv(variable, KEY)
     return {
-        "serper": {}, "tavily": {}, "brave": {}, "searxng": {"base_url": "http://searx.test"}, "duckduckgo": {},
+        "serper": {}, "tavily": {}, "brave": {}, "searxng": {"base_url": "http://searx.test"}, "search_r1": {"base_url": "http://r1.test/retrieve"}, "duckduckgo": {},
         "local": {"path": tmp_path / "pages.jsonl"}, "local_images": {"path": tmp_path / "images"},
         "mmsearch_r1": {"path": tmp_path / "cache.json"},
     }  # fmt: skip
@@ -137,8 +137,8 @@ async def test_a_request_carries_query_and_key_where_the_api_wants_them(name, se
     search, server = open_provider(name, settings)
     await search.search("Köln? & co", max_hits=3)
     (request,) = server.requests
-    sent = request.url.params.get("q") or json.loads(request.content).get("q") or json.loads(request.content).get("query")
-    assert sent == "Köln? & co"
+    body = json.loads(request.content or b"{}")
+    assert "Köln? & co" in (request.url.params.get("q"), body.get("q"), body.get("query"), *body.get("queries", ()))
     if name in KEYS:
         assert KEY in " ".join(request.headers.values())
         assert KEY not in str(request.url)
@@ -146,12 +146,12 @@ async def test_a_request_carries_query_and_key_where_the_api_wants_them(name, se
 
 @pytest.mark.parametrize("name", HTTP)
 async def test_an_empty_answer_is_an_empty_list_and_a_changed_api_an_outage(name, settings):
-    empty = {"brave": {"type": "search"}}.get(name, {"organic": [], "results": []})
+    empty = {"brave": {"type": "search"}, "search_r1": {"result": [[]]}}.get(name, {"organic": [], "results": []})
     search, _ = open_provider(name, settings, httpx.Response(200, json=empty))
     assert await search.search("nothing", max_hits=5) == []
     for changed in (
         {"organic": "x", "results": "x", "web": []},
-        {"organic": [3], "results": [3], "web": {"results": [3]}},
+        {"organic": [3], "results": [3], "web": {"results": [3]}, "result": [[3]]},
         [],
     ):
         search, _ = open_provider(name, settings, httpx.Response(200, json=changed))
@@ -263,6 +263,22 @@ async def test_no_result_of_engines_that_did_not_answer_is_an_outage_and_is_not_
         await web.aclose()
 
 
+@pytest.mark.parametrize(
+    "passage",
+    [
+        {"document": {"id": "7", "contents": '"Ertholm"\nErtholm has a lighthouse.'}, "score": 12.5},
+        {"id": "7", "contents": '"Ertholm"\nErtholm has a lighthouse.'},
+        {"document": {"title": "Ertholm", "text": "Ertholm has a lighthouse."}, "score": 0.1, "reranker_score": 2.0},
+        '"Ertholm"\nErtholm has a lighthouse.',
+    ],
+)
+async def test_every_form_of_a_retrieval_servers_passage_is_read(passage):
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json={"result": [[passage] * 3]}))
+    search = open_search({"provider": "search_r1", "base_url": "http://r1.test:8000/"}, transport=transport)
+    assert await search.search("Ertholm", max_hits=2) == [WebResult(title="Ertholm", snippet="Ertholm has a lighthouse.")] * 2
+    await search.aclose()
+
+
 @pytest.mark.parametrize("name", HTTP)
 @pytest.mark.parametrize(
     "told",
@@ -314,7 +330,7 @@ ASKED_IN_PUBLIC = (
 )
 LIMITS = {
     "brave": "400 characters and 50 words", "tavily": "400 characters", "duckduckgo": "500 characters", "serper": "2,048 characters",
-    "searxng": "500 characters", "local": "500 characters",
+    "searxng": "500 characters", "search_r1": "500 characters", "local": "500 characters",
 }  # fmt: skip
 
 
@@ -355,7 +371,7 @@ async def test_a_query_that_was_asked_in_public_is_refused_where_it_has_too_many
 @pytest.mark.parametrize("name", LIMITS)
 def test_a_prompt_names_the_limit_where_the_source_documents_one(name):
     line = describe_tools(["search"], AgentSettings(search={"provider": name}))
-    documented = name not in ("searxng", "local")
+    documented = name not in ("searxng", "search_r1", "local")
     assert (f"one string of at most {LIMITS[name]}. " in line) == documented
     assert ("`query` is one string. " in line) != documented
 
