@@ -21,7 +21,7 @@ COMMANDS = [
     for line in block.splitlines()
     if line.split("#")[0].strip()
 ]
-OF_OTHERS = {"vllm", "redis-server", "export", "ray", "tail"}
+OF_OTHERS = {"vllm", "redis-server", "export", "ray", "tail", "sbatch"}
 
 
 def words_of(command):
