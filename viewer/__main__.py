@@ -20,8 +20,11 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m viewer") 
     """Command line."""
     parser = argparse.ArgumentParser(prog=prog, description="Look at recorded episodes in a browser.")
     parser.add_argument("directory", type=Path, nargs="+", help="a folder with episodes; two are shown side by side")
-    parser.add_argument("--port", type=int, default=8765)
-    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8765, help="default 8765; 0 is any that is free")
+    parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1; beyond loopback the link has a token")
+    parser.add_argument(
+        "--allowed-host", action="append", default=[], help="a name under which the page is reached; may be repeated"
+    )
     parser.add_argument("--tokenizer", type=Path, help="folder of a model; by default that of the run's recipe")
     parser.add_argument("--out", type=Path, help="write one page to this file instead of serving")
     parser.add_argument("--limit", type=int, default=200, help="episodes in that file")
@@ -31,7 +34,13 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m viewer") 
             count = write_episodes_page(options.directory[0], options.out, limit=options.limit)
             print(f"{count} episodes in {options.out}")
         else:
-            serve(options.directory, host=options.host, port=options.port, tokenizer=options.tokenizer)
+            serve(
+                options.directory,
+                host=options.host,
+                port=options.port,
+                allowed_hosts=options.allowed_host,
+                tokenizer=options.tokenizer,
+            )
     except KeyboardInterrupt:
         sys.exit(130)
     except (OSError, ValueError, LookupError, RuntimeError) as error:

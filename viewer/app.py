@@ -1,4 +1,4 @@
-"""Serves the page and what it asks for. On loopback, to names of this machine only; nothing is loaded from elsewhere."""
+"""Serves the page and what it asks for; nothing is loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import FileResponse
 from pygments.formatters import HtmlFormatter
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from agent.images import ImageFile, UnreadableImage
 from agent.record_images import MOST_IMAGE_BYTES, image_path, missing_stores
+from viewer.access import PageAccess
+from viewer.entrance import open_entrance
 from viewer.episode import describe, find_tokenizer
 from viewer.index import EpisodeIndex, EpisodePage, ListedEpisode, find_records
 
@@ -41,13 +42,22 @@ class Pair:
     right: ListedEpisode | None
 
 
-def make_app(directories: Sequence[Path], *, tokenizer: Path | None = None, hosts: Sequence[str] = ()) -> FastAPI:
+def make_app(
+    directories: Sequence[Path],
+    *,
+    tokenizer: Path | None = None,
+    token: str = "",
+    hosts: Sequence[str] = (),
+    cookie: str = "deepeyes_view",
+) -> FastAPI:
     """The application over one or two runs.
 
     Args:
         directories: Runs, or folders with one run in them.
         tokenizer: Folder of a model, to show tokens as text; by default that of the run's recipe.
-        hosts: Names under which it is reached besides localhost.
+        token: See `PageAccess`.
+        hosts: See `PageAccess`.
+        cookie: See `PageAccess`.
 
     Raises:
         FileNotFoundError, ValueError: A folder holds no run, or several.
@@ -58,8 +68,6 @@ def make_app(directories: Sequence[Path], *, tokenizer: Path | None = None, host
     names = [str(directory) for directory in directories]
     tokenizers = [find_tokenizer(run.directory, tokenizer) for run in runs]
     app = FastAPI(title="deepeyes view", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", *hosts])
-
     @app.middleware("http")
     async def headers(request: Request, call_next: Any) -> Response:
         response: Response = await call_next(request)
@@ -67,6 +75,8 @@ def make_app(directories: Sequence[Path], *, tokenizer: Path | None = None, host
             response.headers.setdefault(name, value)
         return response
 
+    # Added last, it is asked first.
+    app.add_middleware(PageAccess, token=token, hosts=hosts, cookie=cookie)
     app.include_router(_files(runs))
     app.include_router(_lists(runs, names))
     app.include_router(_episodes(runs, tokenizers))
@@ -175,10 +185,32 @@ def _verdict(row: ListedEpisode | None) -> str | float:
     return row.score if row.score is not None else row.reward if row.reward is not None else row.answer
 
 
-def serve(directories: Sequence[Path], *, host: str, port: int, tokenizer: Path | None = None) -> None:
-    """Serve until interrupted."""
-    app = make_app(directories, tokenizer=tokenizer, hosts=[host])
+def serve(
+    directories: Sequence[Path],
+    *,
+    host: str,
+    port: int,
+    allowed_hosts: Sequence[str] = (),
+    tokenizer: Path | None = None,
+) -> None:
+    """Serve until interrupted.
+
+    Args:
+        directories: See `make_app`.
+        host: See `open_entrance`.
+        port: See `open_entrance`.
+        allowed_hosts: See `open_entrance`.
+        tokenizer: See `make_app`.
+
+    Raises:
+        FileNotFoundError, ValueError: A folder holds no run, or several.
+        OSError: The port is taken, or the address is not this machine's.
+    """
     for missing in filter(None, (missing_stores(find_records(directory)) for directory in directories)):
         print(f"deepeyes view: {missing}", flush=True)
-    print(f"http://{host}:{port}/  (Ctrl-C ends it)", flush=True)
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    entrance = open_entrance(host, port, allowed_hosts)
+    with entrance.listener:
+        cookie = f"deepeyes_view_{entrance.port}"
+        app = make_app(directories, tokenizer=tokenizer, token=entrance.token, hosts=entrance.hosts, cookie=cookie)
+        print(f"{entrance.link}  (Ctrl-C ends it)", flush=True)
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[entrance.listener])

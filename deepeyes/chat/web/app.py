@@ -24,11 +24,11 @@ from agent.records import RolloutFacts
 from agent.setup import AgentSetup
 from agent.trajectory import TrajectoryWriter
 from deepeyes.chat.conversation import Conversation, missing_sandbox, setup_for
-from deepeyes.chat.web.access import PageAccess
 from deepeyes.chat.web.choices import Chosen, offered, settings_for
 from deepeyes.chat.web.replays import Replays, ViewerBelow, as_zip
 from deepeyes.chat.web.shelf import ImageShelf, ShelfFull
 from deepeyes.chat.web.talks import Talk, TalkBusy, Talks, TooManyTalks
+from viewer.access import PageAccess
 
 MOST_UPLOAD_BYTES = 20 << 20
 MOST_IMAGES = 64

@@ -1,9 +1,8 @@
-"""Serving the page: on loopback without ado, beyond it with a token in the link."""
+"""Serving the page."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import socket
 from pathlib import Path
 
@@ -14,8 +13,7 @@ from agent.settings import AgentSettings
 from agent.setup import open_setup
 from deepeyes.chat.web.app import ChatServer, make_chat_app
 from deepeyes.chat.web.options import WebOptions
-
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+from viewer.entrance import Entrance, open_entrance
 
 
 class _PageServer(uvicorn.Server):
@@ -46,27 +44,16 @@ def serve_page(options: WebOptions, settings: AgentSettings, model: ChatSettings
     """
     if options.replay is not None and not options.replay.exists():
         raise FileNotFoundError(f"no run at {options.replay}; --replay wants a folder with recorded episodes")
-    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    try:
-        listener = socket.create_server((options.host, options.port), family=family)
-    except OSError as error:
-        raise OSError(
-            f"cannot listen on {options.host}:{options.port} ({error.strerror}); stop what uses it, or give another --port"
-        ) from error
-    with listener:
-        asyncio.run(_serve(options, settings, model, out, listener))
+    entrance = open_entrance(options.host, options.port, options.allowed_hosts)
+    with entrance.listener:
+        asyncio.run(_serve(entrance, options.replay, settings, model, out))
 
 
 async def _serve(
-    options: WebOptions, settings: AgentSettings, model: ChatSettings, out: Path, listener: socket.socket
+    entrance: Entrance, replay: Path | None, settings: AgentSettings, model: ChatSettings, out: Path
 ) -> None:
-    port = listener.getsockname()[1]
-    is_loopback = options.host in _LOOPBACK
-    token = "" if is_loopback else secrets.token_urlsafe(24)
-    hosts = options.allowed_hosts if is_loopback else options.allowed_hosts or ("*",)
-    chat = ChatServer(setup=open_setup(settings), client=ChatClient(model), out=out, replay=options.replay)
-    app = make_chat_app(chat, token=token, hosts=hosts, cookie=f"deepeyes_chat_{port}")
+    chat = ChatServer(setup=open_setup(settings), client=ChatClient(model), out=out, replay=replay)
+    app = make_chat_app(chat, token=entrance.token, hosts=entrance.hosts, cookie=f"deepeyes_chat_{entrance.port}")
     server = _PageServer(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5), chat)
-    name = f"[{options.host}]" if ":" in options.host else options.host
-    print(f"http://{name}:{port}/{f'?token={token}' if token else ''}  (Ctrl-C ends it; recorded in {out})", flush=True)
-    await server.serve(sockets=[listener])
+    print(f"{entrance.link}  (Ctrl-C ends it; recorded in {out})", flush=True)
+    await server.serve(sockets=[entrance.listener])

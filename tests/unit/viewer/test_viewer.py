@@ -23,6 +23,7 @@ from agent.testing import EchoTool, ScriptedPolicy
 from agent.trajectory import TrajectoryWriter, forget_after
 from tests.conftest import ROOT, png
 from viewer.app import make_app
+from viewer.entrance import open_entrance
 from viewer.episode import describe
 from viewer.index import EpisodeIndex, find_records
 from viewer.pieces import pieces
@@ -220,9 +221,36 @@ async def test_images_of_a_store_are_shown_and_a_store_that_is_not_there_is_name
 
 def test_a_page_of_another_site_cannot_read_episodes(run):
     with client(run, host="evil.example") as asked:
-        assert asked.get("/api/runs").status_code == 400
+        assert asked.get("/api/runs").status_code == 421
+    with client(run) as asked:
+        assert asked.get("/api/runs", headers={"Origin": "http://evil.example"}).status_code == 403
+        assert asked.get("/api/runs", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
     with client(run) as asked:
         assert "default-src 'self'" in asked.get("/").headers["Content-Security-Policy"]
+
+
+def test_beyond_loopback_the_links_token_opens_the_viewer_and_a_cookie_keeps_it_open(run):
+    with open_entrance("0.0.0.0", 0).listener as listener:
+        assert listener.getsockname()[0] == "0.0.0.0"
+    entrance = open_entrance("0.0.0.0", 0)
+    entrance.listener.close()
+    app = make_app([run], token=entrance.token, hosts=entrance.hosts, cookie="view")
+    with TestClient(app, base_url="http://gpu-node-7:8765") as asked:
+        assert asked.get("/api/runs").status_code == 401
+        assert asked.get("/?token=wrong").status_code == 401
+        page = asked.get("/?" + entrance.link.partition("?")[2])
+        assert (page.status_code, str(page.url)) == (200, "http://gpu-node-7:8765/")
+        assert asked.get("/api/runs").status_code == 200
+    with TestClient(app, base_url="http://10.0.0.3") as asked:
+        assert asked.get("/api/runs", headers={"Authorization": f"Bearer {entrance.token}"}).status_code == 200
+
+
+def test_on_loopback_there_is_no_token_and_a_port_in_use_is_said_before_a_link():
+    entrance = open_entrance("127.0.0.1", 0, ["viewer.lan"])
+    with entrance.listener:
+        assert (entrance.token, entrance.hosts, entrance.link) == ("", ("viewer.lan",), f"http://127.0.0.1:{entrance.port}/")
+        with pytest.raises(OSError, match="stop what uses it, or give another --port"):
+            open_entrance("127.0.0.1", entrance.port)
 
 
 async def test_two_runs_are_put_side_by_side_by_item(run, tmp_path):

@@ -90,7 +90,7 @@ class PageAccess:
         bearer = headers.get("authorization", "").removeprefix("Bearer ")
         if self._is_token(_cookie(headers, self._cookie)) or self._is_token(bearer):
             return None
-        text = "This page wants its token: open the link that `deepeyes chat --web` has printed.\n"
+        text = "This page wants its token: open the link that its server has printed.\n"
         return PlainTextResponse(text, status_code=401, headers={"Connection": "close"})
 
     def _is_token(self, given: str) -> bool:
