@@ -28,6 +28,7 @@ from cold_start.recipe import Recipe, load_recipe
 from cold_start.run_state import record
 
 DEFAULT_RECIPE = "qwen2_5_vl_7b"
+_PROGRAM = "run_cold_start.sh"
 _LAUNCH_FILE = "recipe.launch.yaml"
 _WIDTH = 12
 
@@ -60,7 +61,7 @@ def resolve(recipe: Recipe, output_dir: Path, *, resume: bool = True) -> dict[st
     return settings
 
 
-def main(arguments: list[str] | None = None, *, prog: str = "run_cold_start.sh") -> None:
+def main(arguments: list[str] | None = None, *, prog: str = _PROGRAM) -> None:
     """Command line."""
     options = _parse(arguments, prog)
     try:
@@ -95,7 +96,7 @@ def main(arguments: list[str] | None = None, *, prog: str = "run_cold_start.sh")
             sys.exit(redacted(f"cold start: {error}"))
 
 
-def _parse(arguments: list[str] | None, prog: str) -> argparse.Namespace:
+def _parse(arguments: list[str] | None, prog: str = _PROGRAM) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=prog, description="Cold-start SFT with LLaMA-Factory.")
     parser.add_argument(
         "words",

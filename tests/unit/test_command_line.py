@@ -241,3 +241,7 @@ def test_rl_wants_one_recipe_and_takes_it_as_its_first_word(capsys):
         main(["rl", "agent.max_turns=3"])
     assert ended.value.code == 2
     assert "deepeyes rl: error: name a recipe" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["rl", "tiny_cpu", "oops"])
+    assert ended.value.code == 2
+    assert "one recipe at a time, not tiny_cpu and oops; a setting is key=value" in capsys.readouterr().err

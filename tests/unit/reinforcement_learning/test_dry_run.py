@@ -337,9 +337,9 @@ def test_a_dry_run_that_is_ready_writes_the_dropped_rows_only(toy, tmp_path, cap
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("oops", "override 'oops' is no key=value, such as agent.max_turns=4"),
-        ("data.train_batch_size=4", "Keys of verl are written with verl. before them (verl.data)"),
-        ("+data.x=4", "verl_extra"),
+        ("=4", "override '=4' is no key=value, such as agent.max_turns=4"),
+        ("rollout.n=4", "Keys of verl are written with verl. before them (verl.rollout)"),
+        ("+agnet.x=4", "a `+key` of Hydra as verl_extra.key"),
         ("agent.max_turns=many", "agent.max_turns: "),
         ("agent.max_turns.x=1", "agent.max_turns: "),
         ("agent.judge.vote=3", "there are: "),
