@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -58,7 +59,10 @@ def reply(body: dict) -> str:
 def served_page(model_url: str, out: Path, *arguments: str):
     """The command with `--web`; its link."""
     command = [sys.executable, "-m", "deepeyes.cli", "chat", "--web", "--port", "0", "--base-url", model_url, "--out", str(out), *arguments]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
+    # Whoever runs the tests in the background has let them ignore the interrupt, and children inherit that.
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ, preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    ) as process:
         try:
             yield process.stdout.readline().split()[0]
         finally:
