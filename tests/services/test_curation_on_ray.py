@@ -23,7 +23,7 @@ STEPS = [{"check": {}}, {"dedupe": {}}]
 @pytest.fixture(scope="module")
 def cluster():
     """One node, started once."""
-    ray = pytest.importorskip("ray")
+    ray = pytest.importorskip("ray", reason="needs ray: bash scripts/setup.sh")
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()
