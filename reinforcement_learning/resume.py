@@ -27,6 +27,8 @@ from reinforcement_learning.fingerprints import data_changes_since, fingerprints
 from reinforcement_learning.recipe import Recipe
 
 METRICS_FILE = "metrics.jsonl"
+ADVANTAGES_FILE = "advantages.jsonl"
+"""A line a step: `{"step": 3, "advantages": {"<episode id>": 0.83, …}}`, of the rollouts that it was trained on."""
 RECIPE_FILE = "recipe.resolved.yaml"
 _RESUME_FILE = "resume.json"
 _WANDB_FILE = "wandb_run_id"
@@ -210,7 +212,8 @@ def begin(start: Start, recipe: Recipe) -> list[str]:
     told = Checkpoints(directory / "checkpoints").tidy(start.step if start.checkpoint else None)
     # First of all, so that a kill right after it cannot lose what was decided about the data.
     write_whole(directory / _RESUME_FILE, json.dumps({"step": start.step, "restart_data": start.restart_data}), durable=True)
-    forget_metrics_after(directory / METRICS_FILE, start.step, start.checkpoint.metrics if start.checkpoint else {})
+    forget_steps_after(directory / METRICS_FILE, start.step, start.checkpoint.metrics if start.checkpoint else {})
+    forget_steps_after(directory / ADVANTAGES_FILE, start.step)
     for name, text in fingerprints(directory, start.data_files, recipe.run.model).items():
         write_whole(directory / name, text, durable=True)
     text = yaml.safe_dump(redacted(recipe.model_dump(mode="json")), sort_keys=False)
@@ -218,8 +221,8 @@ def begin(start: Start, recipe: Recipe) -> list[str]:
     return told
 
 
-def forget_metrics_after(path: Path, step: int, last: Mapping[str, Any]) -> None:
-    """Cut a file of metrics to the steps up to one, each once, in one move.
+def forget_steps_after(path: Path, step: int, last: Mapping[str, Any] | None = None) -> None:
+    """Cut a file with a line a step to the steps up to one, each once, in one move.
 
     Args:
         path: A JSON object a line, with `step`.

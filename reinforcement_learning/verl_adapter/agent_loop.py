@@ -180,6 +180,7 @@ class EpisodeAgentLoop(AgentLoopBase):
                 "turn_scores": [],
                 "tool_rewards": [],
                 "reward_extra_info": facts,
+                "episode_id": episode.episode_id,
                 "stop_reason": episode.stop_reason.value,
                 "waits_s": waits_s,
             },

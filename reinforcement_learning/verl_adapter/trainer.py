@@ -20,7 +20,7 @@ from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
 from reinforcement_learning.checkpoints import Checkpoints
 from reinforcement_learning.failed_groups import FailedGroups
-from reinforcement_learning.resume import METRICS_FILE, restarts_data
+from reinforcement_learning.resume import ADVANTAGES_FILE, METRICS_FILE, restarts_data
 from reinforcement_learning.verl_adapter import advantages
 from reinforcement_learning.verl_adapter.image_store import KEPT_STEPS, run_store
 from reinforcement_learning.verl_adapter.replay import EpisodeBuffer
@@ -149,9 +149,12 @@ class EpisodeTrainer(PPOTrainerSync):  # type: ignore[misc]
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
         metrics.update(self._episode_metrics(batch))
         metrics.update(self._routing_metrics())
-        line = _numbers(metrics) | {"step": global_steps, "time_s": time.time()}
-        with (self._run / METRICS_FILE).open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(line) + "\n")
+        self._append(ADVANTAGES_FILE, {"step": global_steps, "advantages": _advantages(batch)})
+        self._append(METRICS_FILE, _numbers(metrics) | {"step": global_steps, "time_s": time.time()})
+
+    def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        with (self._run / name).open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(row) + "\n")
             lines.flush()
             os.fsync(lines.fileno())
 
@@ -184,6 +187,19 @@ class _NoPosition:
 def _failed_groups(config: DictConfig) -> FailedGroups:
     values = OmegaConf.select(config, FAILED_GROUPS_KEY)
     return FailedGroups() if values is None else FailedGroups.model_validate(OmegaConf.to_container(values, resolve=True))
+
+
+def _advantages(batch: Any) -> dict[str, float]:
+    """The advantage of each episode's sampled tokens, their mean where they differ; 0 if verl has masked them all."""
+    fields = ["extra_fields", "advantages", "response_mask"]
+    rows = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+    found: dict[str, float] = {}
+    columns = (batch.tags, list(rows["extra_fields"]), rows["advantages"].unbind(), rows["response_mask"].unbind())
+    for tag, extra, values, mask in zip(*columns, strict=True):
+        if not tag.get("is_padding", False):
+            sampled = values[mask.bool()]
+            found[extra["episode_id"]] = round(float(sampled.double().mean()), 6) if len(sampled) else 0.0
+    return found
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

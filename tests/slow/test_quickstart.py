@@ -4,9 +4,11 @@ import os
 import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 
 import psutil
 import pytest
@@ -83,6 +85,24 @@ def test_images_lie_once_and_those_of_old_steps_are_gone(quickstart):
     assert steps[0] >= 18 - KEPT_STEPS, "18 steps, and the newest few are kept"
     for row in rows(quickstart.directory / "rl/metrics.jsonl"):
         assert row["routing/replicas_per_group/max"] == 1.0
+
+
+def test_every_recorded_rollout_has_the_advantage_that_its_group_gives_it(quickstart):
+    advantages = {
+        episode: value
+        for row in rows(quickstart.directory / "rl/advantages.jsonl")
+        for episode, value in row["advantages"].items()
+    }
+    groups = defaultdict(list)
+    for record in read_rollouts(quickstart.directory / "rl/rollouts"):
+        if not record.facts.validation:
+            groups[record.facts.group].append((record.facts.reward, advantages[record.episode.episode_id]))
+    for group in groups.values():
+        rewards = [reward for reward, _ in group]
+        spread = statistics.stdev(rewards)
+        for reward, advantage in group:
+            expected = (reward - statistics.mean(rewards)) / (spread + 1e-6) if spread > 1e-6 else 0.0
+            assert advantage == pytest.approx(expected, abs=1e-4)
 
 
 def test_every_recorded_rollout_holds_the_tokens_behind_its_text(quickstart):

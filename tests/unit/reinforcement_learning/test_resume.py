@@ -6,12 +6,13 @@ import yaml
 from reinforcement_learning.checkpoints import Checkpoints
 from reinforcement_learning.recipe import Recipe
 from reinforcement_learning.resume import (
+    ADVANTAGES_FILE,
     METRICS_FILE,
     RECIPE_FILE,
     ResumeRefused,
     begin,
     check_resume,
-    forget_metrics_after,
+    forget_steps_after,
     restarts_data,
     wandb_environment,
 )
@@ -42,7 +43,8 @@ def run(tmp_path):
     begin(start(directory, files), recipe(directory))
     for step in (2, 4):
         save(Checkpoints(directory / "checkpoints"), step, metrics={"step": step, "from": "checkpoint"})
-    (directory / METRICS_FILE).write_text("".join(json.dumps({"step": step}) + "\n" for step in range(1, 6)) + '{"ste')
+    for name in (METRICS_FILE, ADVANTAGES_FILE):
+        (directory / name).write_text("".join(json.dumps({"step": step}) + "\n" for step in range(1, 6)) + '{"ste')
     return directory, files
 
 
@@ -164,17 +166,18 @@ def test_a_look_changes_nothing(run):
     assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == before
 
 
-def test_each_step_is_in_the_metrics_once_after_a_resume(run):
+@pytest.mark.parametrize("name", [METRICS_FILE, ADVANTAGES_FILE])
+def test_each_step_is_in_the_metrics_and_advantages_once_after_a_resume(run, name):
     directory, files = run
     begin(start(directory, files), recipe(directory))
-    rows = [json.loads(line) for line in (directory / METRICS_FILE).read_text().splitlines()]
+    rows = [json.loads(line) for line in (directory / name).read_text().splitlines()]
     assert rows == [{"step": 1}, {"step": 2}, {"step": 3}, {"step": 4}]
 
 
 def test_a_step_that_was_saved_and_killed_before_its_metrics_gets_them_from_the_checkpoint(tmp_path):
     path = tmp_path / METRICS_FILE
     path.write_text('{"step": 1}\n{"step": 1}\n')
-    forget_metrics_after(path, 2, {"step": 2, "loss": 0.5})
+    forget_steps_after(path, 2, {"step": 2, "loss": 0.5})
     assert [json.loads(line) for line in path.read_text().splitlines()] == [{"step": 1}, {"step": 2, "loss": 0.5}]
 
 
