@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from agent.image_library import ImageLibrary
 from agent.images import ImageFile, UnreadableImage, preview
 from curation.errors import CurationError
 from curation.folders import StepFolder, kind_of
 from curation.rows import CuratedRow, write_text
-from viewer.static_page import bar_chart, embedded, page, table
+from viewer.charts import bar_chart
+from viewer.static_page import embedded
+from viewer.templates import render
 
 _PREVIEW_PIXELS = 40_000
 _SHOWN_CHARS = 400
@@ -39,17 +42,18 @@ def write_report(run: Path, out: Path | None, *, examples: int = 3) -> Path:
         ]
         for folder, found in steps
     ]
-    header = ("step", "in", "kept", "dropped", "open", "waiting", "time")
-    name = str(facts.get("name", run.name))
-    body = f"<h1>Curation {html.escape(name)}</h1>" + table(header, rows)
-    body += '<p class="soft">Open: nobody could decide, and not counted as wrong. Waiting: answers that a server owes.</p>'
-    chart = bar_chart({folder.path.name: float(found["kept"]) for folder, found in steps})
-    body += f'<section class="card"><h3>Rows that went on</h3>{chart}</section>'
-    if facts.get("models"):
-        body += _models(facts["models"])
-    body += "".join(_step(folder, found, library, examples) for folder, found in steps)
+    page = render(
+        Path(__file__).with_suffix(".html"),
+        title=f"Curation {facts.get('name', run.name)}",
+        rows=rows,
+        chart=bar_chart({folder.path.name: float(found["kept"]) for folder, found in steps}),
+        models=_models(facts.get("models") or {}),
+        steps=[_step(folder, found, examples) for folder, found in steps],
+        image=lambda name: _image(name, library),
+        shown_chars=_SHOWN_CHARS,
+    )
     path = out or run / "report.html"
-    write_text(path, page(f"Curation {name}", body))
+    write_text(path, page)
     return path
 
 
@@ -59,8 +63,8 @@ def _facts(run: Path) -> dict[str, Any]:
     return found
 
 
-def _models(models: dict[str, Any]) -> str:
-    rows = [
+def _models(models: dict[str, Any]) -> list[list[str]]:
+    return [
         [
             name,
             str(one["model"]),
@@ -71,53 +75,35 @@ def _models(models: dict[str, Any]) -> str:
         ]
         for name, one in models.items()
     ]
-    header = ("name", "model", "calls", "tokens read", "tokens written", "USD", "never answered", "USD with those at most")
-    return "<h2>Models</h2>" + table(header, rows)
 
 
-def _step(folder: StepFolder, found: dict[str, Any], library: ImageLibrary, examples: int) -> str:
+def _step(folder: StepFolder, found: dict[str, Any], examples: int) -> dict[str, Any]:
     said = found["key"]["settings"]
     own = said.get("own", {}) if isinstance(said, dict) else ""
-    body = (
-        f"<h2>{html.escape(folder.path.name)}</h2><pre>{html.escape(json.dumps(own, ensure_ascii=False))}</pre>"
-        if own
-        else (f"<h2>{html.escape(folder.path.name)}</h2>")
-    )
-    if found["notes"]:
-        body += f'<p class="soft">{html.escape(json.dumps(found["notes"], ensure_ascii=False)[:1000])}</p>'
-    if (folder.path / "episodes").is_dir():
-        body += f"<p>Its episodes: <code>deepeyes view {html.escape(str(folder.path / 'episodes'))}</code></p>"
     by_reason: dict[str, list[tuple[CuratedRow, str]]] = defaultdict(list)
     for row, reason in folder.dropped():
         by_reason[kind_of(reason)].append((row, reason))
-    if found["dropped_by"]:
-        body += table(
-            ("source", "reason", "rows"), [[source, kind, f"{number:,}"] for source, kind, number in found["dropped_by"]]
-        )
-    for kind, dropped in sorted(by_reason.items(), key=lambda item: -len(item[1])):
-        body += f'<h3 class="bad">{html.escape(kind)}: {len(dropped):,}</h3><div class="grid">'
-        body += "".join(_card(row, reason, library) for row, reason in dropped[:examples]) + "</div>"
-    kept = folder.kept()[:examples]
-    return body + f'<h3 class="good">kept</h3><div class="grid">{"".join(_card(row, "", library) for row in kept)}</div>'
+    return {
+        "name": folder.path.name,
+        "settings": json.dumps(own, ensure_ascii=False) if own else "",
+        "notes": json.dumps(found["notes"], ensure_ascii=False)[:1000] if found["notes"] else "",
+        "episodes": folder.path / "episodes" if (folder.path / "episodes").is_dir() else None,
+        "dropped_by": [[source, kind, f"{number:,}"] for source, kind, number in found["dropped_by"]],
+        "dropped": [
+            (kind, f"{len(dropped):,}", [_example(row, reason) for row, reason in dropped[:examples]])
+            for kind, dropped in sorted(by_reason.items(), key=lambda item: -len(item[1]))
+        ],
+        "kept": [_example(row, "") for row in folder.kept()[:examples]],
+    }
 
 
-def _card(row: CuratedRow, reason: str, library: ImageLibrary) -> str:
-    shown = "".join(_image(name, library) for name in row.images[:4])
+def _example(row: CuratedRow, reason: str) -> dict[str, Any]:
     facts = {name: value for name, value in row.facts.items() if not isinstance(value, list | dict)}
-    parts = [
-        f"<article>{shown}<p>{html.escape(row.question[:_SHOWN_CHARS])}</p>",
-        f"<p><b>{html.escape(' or '.join(row.gold)[:_SHOWN_CHARS])}</b></p>",
-        f'<p class="soft">{html.escape(row.key)} · {html.escape(row.group)} · {html.escape(row.part)}</p>',
-    ]
-    if facts:
-        parts.append(f'<p class="soft">{html.escape(json.dumps(facts, ensure_ascii=False))}</p>')
-    if reason:
-        parts.append(f'<p class="bad">{html.escape(reason[:_SHOWN_CHARS])}</p>')
-    return "".join(parts) + "</article>"
+    return {"row": row, "facts": json.dumps(facts, ensure_ascii=False) if facts else "", "reason": reason}
 
 
-def _image(name: str, library: ImageLibrary) -> str:
+def _image(name: str, library: ImageLibrary) -> Markup:
     try:
         return embedded(preview(ImageFile(library.get(name)), _PREVIEW_PIXELS))
     except (OSError, UnreadableImage) as error:
-        return f'<span class="bad">{html.escape(str(error))}</span>'
+        return Markup('<span class="bad">{}</span>').format(error)

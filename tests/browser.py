@@ -23,6 +23,49 @@ _FLAGS = (
 )  # fmt: skip
 
 
+# Every visible text against what lies behind it, by the formula of WCAG 2; colours as the browser has computed them.
+CONTRASTS = """(() => {
+    const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+    const over = (colour, below) => {
+        canvas.fillStyle = `rgb(${below})`; canvas.fillRect(0, 0, 1, 1);
+        canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+    };
+    const behind = (element) => element === null ? [255, 255, 255] : over(getComputedStyle(element).backgroundColor, behind(element.parentElement));
+    const light = (rgb) => { const [r, g, b] = rgb.map(v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+    const poor = [];
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+        const element = walker.currentNode.parentElement;
+        if (!walker.currentNode.data.trim() || !element.checkVisibility() || element.closest(':disabled, script')) continue;
+        const below = behind(element), [a, b] = [light(below), light(over(getComputedStyle(element).color, below))];
+        const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (contrast < 4.5) poor.push(`${walker.currentNode.data.trim().slice(0, 40)}: ${contrast.toFixed(2)}`);
+    }
+    return poor;
+})()"""
+# Words of headings and headers that are broken across lines, and cards too narrow to read.
+BROKEN = """(() => {
+    const found = [];
+    for (const element of document.querySelectorAll('h1, h2, h3, th')) {
+        const walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+        while (walker.nextNode()) {
+            for (const word of walker.currentNode.data.matchAll(/[^\\s-]+/g)) {
+                const range = document.createRange();
+                range.setStart(walker.currentNode, word.index);
+                range.setEnd(walker.currentNode, word.index + word[0].length);
+                if (range.getClientRects().length > 1 && word[0].length < 24) found.push(word[0]);
+            }
+        }
+    }
+    for (const card of document.querySelectorAll('.card, article, td')) {
+        const box = card.getBoundingClientRect(), text = card.innerText.trim();
+        if (text.length > 20 && box.height > 6 * box.width) found.push(`${box.width} px wide: ${text.slice(0, 40)}`);
+    }
+    return found;
+})()"""
+
+
 @functools.cache
 def chromium() -> str | None:
     """The program, or None if there is none on this machine that runs."""
@@ -105,3 +148,10 @@ def browser(folder: Path) -> Iterator[Page]:
                 process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def look(page: Page, *, width: int, height: int, theme: str) -> None:
+    """The size of the window, and what the person prefers."""
+    page.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+    features = {"prefers-color-scheme": theme, "prefers-reduced-motion": "reduce"}
+    page.call("Emulation.setEmulatedMedia", features=[{"name": name, "value": value} for name, value in features.items()])

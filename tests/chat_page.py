@@ -1,17 +1,10 @@
-"""The page of `deepeyes chat --web` with all that it needs: a simulated model that streams, a real sandbox, the real command.
+"""The page of `deepeyes chat --web` with all that it needs: a simulated model that streams, a real sandbox, the real command."""
 
-    python -m tests.chat_page docs/chat.png
-
-writes the picture of the README in a real Chromium.
-"""
-
-import argparse
 import io
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from evaluation.smoke.scripted_model import request_server
 from serving.processes import redis_server, sandbox_server
+from tests.browser import look
 from tests.conftest import ROOT
 
 LOOK = (
@@ -84,31 +78,6 @@ def whole_scene(folder: Path, **model):
         yield stack.enter_context(served_page(model_url, folder / "run", "--sandbox-urls", sandbox_url, "--tools", "python"))
 
 
-def main() -> None:
-    """Command line."""
-    from tests.browser import browser
-
-    parser = argparse.ArgumentParser(description="Write the picture of the README.")
-    parser.add_argument("picture", type=Path)
-    parser.add_argument("--theme", choices=("light", "dark"), default="light")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "chromium").mkdir()
-        with whole_scene(folder) as url, browser(folder / "chromium") as page:
-            converse(page, url, width=900, height=1230, theme=options.theme)
-            page.run("scrollTo(0, 0)")
-            page.screenshot(options.picture)
-    Image.open(options.picture).convert("P", palette=Image.Palette.ADAPTIVE, colors=128).save(options.picture, optimize=True)
-
-
-def look(page, *, width, height, theme):
-    """The size of the window, and what the person prefers."""
-    page.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
-    features = {"prefers-color-scheme": theme, "prefers-reduced-motion": "reduce"}
-    page.call("Emulation.setEmulatedMedia", features=[{"name": name, "value": value} for name, value in features.items()])
-
-
 def add_image(page, data: bytes, name: str = "street.png", kind: str = "image/png") -> None:
     """Drop a file on the page."""
     page.run(
@@ -137,7 +106,3 @@ def converse(page, url: str, *, width: int, height: int, theme: str) -> None:
     type_and_send(page, ASKED)
     page.wait_for("document.querySelector('.end') !== null")
     page.wait_for("[...document.images].filter(i => i.src).every(i => i.complete && i.naturalWidth > 0)")
-
-
-if __name__ == "__main__":
-    main()

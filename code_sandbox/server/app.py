@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 import msgpack
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, ValidationError
 
 from code_sandbox.errors import BadRequest, BlobsMissing, CallerGone, ServerError, UnknownSession
+from code_sandbox.server.api_page import api_page
 from code_sandbox.server.callers import Bodies, CallerCheck, has_too_many_values
 from code_sandbox.server.packed import unpacked
 from code_sandbox.server.sessions import SessionManager
@@ -53,13 +54,18 @@ def create_app(settings: ServerSettings, sessions: SessionManager, isolation: Is
         finally:
             await sessions.stop()
 
-    app = FastAPI(title="DeepEyes code sandbox", version="1", lifespan=lifespan)
+    app = FastAPI(title="DeepEyes code sandbox", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
     _add_error_handlers(app)
     app.add_middleware(CallerCheck, token=token, hosts=settings.hosts)
     reader = _Reader()
     _add_state_routes(app, settings, sessions, isolation)
     _add_session_routes(app, settings, sessions, reader)
     _add_legacy_routes(app, sessions, reader)
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        return HTMLResponse(api_page(app.openapi()))
+
     return app
 
 

@@ -8,12 +8,14 @@ The same seed draws the same rows of the same files; each row is as likely as an
 from __future__ import annotations
 
 import argparse
-import html
 import json
 import random
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
 
 from agent.files import write_whole
 from agent.images import ImageFile, UnreadableImage, preview
@@ -22,7 +24,8 @@ from data.look.command import add_paths, look_options
 from data.look.files import NothingToLookAt, RowsFile, data_files
 from data.look.rows import LookedRow, LookOptions, count_rows, rows_of
 from data.look.show import described
-from viewer.static_page import embedded, page
+from viewer.static_page import embedded
+from viewer.templates import render
 
 _PREVIEW_PIXELS = 160_000
 _PREVIEW_BYTES = 256 << 10
@@ -52,72 +55,68 @@ def drawn(files: Sequence[RowsFile], options: LookOptions, number: int, seed: in
             yield from rows_of(file, options, wanted)
 
 
-def samples_page(rows: Iterator[LookedRow], title: str) -> str:
-    """The page."""
+def samples_page(rows: Iterator[LookedRow], source: str) -> Markup:
+    """The page; `source` says of what."""
     room = _PAGE_BYTES
     cards = []
     for row in rows:
         card, used = _card(row, room)
         room -= used
         cards.append(card)
-    body = f'<h1>{html.escape(title)}</h1><p class="soft">{len(cards)} rows drawn at random. Images are shown small.</p>'
-    return page(title, body + "".join(cards))
+    return render(Path(__file__).with_suffix(".html"), title="Samples", source=_cut(source), cards=cards)
 
 
-def _card(row: LookedRow, room: int) -> tuple[str, int]:
-    """(markup, bytes of images in it)."""
-    pictures: list[str] = []
+def _card(row: LookedRow, room: int) -> tuple[dict[str, Any], int]:
+    """(what the template shows of a row, bytes of images in it)."""
+    pictures: list[Markup] = []
     used = 0
     for image in row.images[:_IMAGES_A_ROW]:
         markup = _picture(image, room - used)
         used += len(markup)
         pictures.append(markup)
     for image in row.images[_IMAGES_A_ROW:]:
-        pictures.append(f'<span class="tag">{_text(described(image))}</span>')
-    tags = "".join(f'<span class="tag">{_text(one)}</span>' for one in (row.kind, row.data_source, row.source) if one)
-    parts = [f"<h3>{_text(Path(row.file).name)}, row {row.row} {tags}</h3>"]
+        pictures.append(Markup('<span class="tag">{}</span>').format(_cut(described(image))))
     remaining = iter(pictures)
-    parts += [_message(message["role"], message["content"], remaining) for message in row.messages]
-    parts += remaining  # more images than placeholders
-    if row.gold:
-        parts.append(f"<p>Gold: <b>{' or '.join(_text(one) for one in row.gold)}</b></p>")
-    if row.extra:
-        parts.append(f'<pre class="soft">{_text(json.dumps(dict(row.extra), ensure_ascii=False, default=str))}</pre>')
-    parts += [f'<p class="bad">{_text(problem.kind)}: {_text(problem.detail)}</p>' for problem in row.problems]
-    return f"<article>{''.join(parts)}</article>", used
+    messages = [(message["role"], list(_parts(message["content"], remaining))) for message in row.messages]
+    card = {
+        "title": _cut(f"{Path(row.file).name}, row {row.row}"),
+        "tags": [_cut(one) for one in (row.kind, row.data_source, row.source) if one],
+        "messages": messages,
+        "images": list(remaining),  # more of them than placeholders
+        "gold": [_cut(one) for one in row.gold],
+        "extra": _cut(json.dumps(dict(row.extra), ensure_ascii=False, default=str)) if row.extra else "",
+        "problems": [(problem.kind, _cut(problem.detail)) for problem in row.problems],
+    }
+    return card, used
 
 
-def _message(role: str, content: str, pictures: Iterator[str]) -> str:
-    shown = []
+def _parts(content: str, pictures: Iterator[Markup]) -> Iterator[str]:
+    """Texts and images in the order of a message; images are markup already."""
     for index, text in enumerate(content[: _SHOWN_CHARS * 8].split(IMAGE_PLACEHOLDER)):
         if index:
-            shown.append(next(pictures, '<span class="tag bad">no image for this placeholder</span>'))
+            yield next(pictures, Markup('<span class="tag bad">no image for this placeholder</span>'))
         if text.strip():
-            shown.append(f"<pre>{_text(text.strip())}</pre>")
-    kind = "model" if role == "assistant" else ""
-    who = f'<span class="who">{_text(role.upper())}</span>'
-    if role == "system":  # it is the same in most rows, and long
-        return f'<details class="turn"><summary>{who}</summary>{"".join(shown)}</details>'
-    return f'<div class="turn {kind}"><div>{who}</div>{"".join(shown)}</div>'
+            yield _cut(text.strip())
 
 
-def _picture(image: ImageFile, room: int) -> str:
+def _picture(image: ImageFile, room: int) -> Markup:
     try:
         small = preview(image, _PREVIEW_PIXELS)
         if len(small.data) > _PREVIEW_BYTES:
             small = preview(image, _PREVIEW_PIXELS // 8)
         if len(small.data) > min(_PREVIEW_BYTES, room):
-            return f'<span class="tag">not shown: {_text(described(image))}</span>'
-        return f'{embedded(small, is_large=True)}<div class="soft">{_text(described(image))}</div>'
+            return Markup('<span class="tag">not shown: {}</span>').format(_cut(described(image)))
+        shown = embedded(small, is_large=True)
+        return shown + Markup('<div class="soft">{}</div>').format(_cut(described(image)))
     except UnreadableImage as error:
-        return f'<span class="tag bad">{_text(str(error))}</span>'
+        return Markup('<span class="tag bad">{}</span>').format(_cut(str(error)))
 
 
-def _text(text: str) -> str:
-    """Escaped, and cut where it is long."""
+def _cut(text: str) -> str:
+    """A text as a page shows it: cut where it is long, and without halves of characters."""
     left = len(text) - _SHOWN_CHARS
     shown = text[:_SHOWN_CHARS].encode("utf-8", "replace").decode()
-    return html.escape(shown) + (f" … {left:,} more characters" if left > 0 else "")
+    return shown + (f" … {left:,} more characters" if left > 0 else "")
 
 
 def main(arguments: list[str] | None = None, prog: str = "deepeyes data sample") -> None:
@@ -132,5 +131,5 @@ def main(arguments: list[str] | None = None, prog: str = "deepeyes data sample")
         rows = drawn(data_files(given.paths), look_options(given.image_root), given.number, given.seed)
     except NothingToLookAt as error:
         parser.error(str(error))
-    write_whole(given.out, [samples_page(rows, f"Samples of {', '.join(given.paths)}")])
+    write_whole(given.out, [samples_page(rows, ", ".join(given.paths))])
     sys.stdout.write(f"{given.out}\n")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from agent.files import write_whole
 from agent.records import EpisodeKey
@@ -15,9 +16,11 @@ from agent.trajectory import read_rollouts
 from deepeyes.quickstart.bases import base_of
 from evaluation.reports.run_page import interval, percent
 from evaluation.runs.folder import Latest
-from evaluation.runs.rows import ScoreRow, read_scores
+from evaluation.runs.rows import read_scores
 from evaluation.runs.summary import RunSummary, read_summary
-from viewer.static_page import episode_card, line_chart, page, table
+from viewer.charts import line_chart
+from viewer.static_page import episode_card
+from viewer.templates import link_to, render
 
 _NAMES = {"base": "untrained", "sft": "after cold start (SFT)", "rl": "after RL (GRPO)"}
 
@@ -65,87 +68,71 @@ def _summaries(directory: Path) -> dict[str, RunSummary]:
     return {name: read_summary(run) for name, run in runs.items() if (run / "summary.json").exists()}
 
 
-def _results(summaries: Mapping[str, RunSummary]) -> str:
-    rows = []
-    for name, summary in summaries.items():
-        look, quick = summary.categories["look"], summary.categories["quick"]
-        rows.append(
-            [
-                _NAMES[name],
-                percent(summary.accuracy),
-                interval(summary),
-                percent(look.accuracy),
-                percent(quick.accuracy),
-                percent(look.tool_rate),
-                percent(quick.tool_rate),
-                str(summary.not_evaluated),
-            ]
-        )
-    header = [
-        "model", "accuracy", "95 % interval", 'right on "look"', 'right on "quick"', 'tool used, "look"', 'tool used, "quick"',
-        "not evaluated",
-    ]  # fmt: skip
-    return table(header, rows, strong=len(rows) - 1)
-
-
-def _agreement(metrics: Sequence[Mapping[str, Any]]) -> str:
-    values = [
-        row["training/rollout_actor_probs_pearson_corr"]
-        for row in metrics
-        if "training/rollout_actor_probs_pearson_corr" in row
+def _results(summaries: Mapping[str, RunSummary]) -> list[list[str]]:
+    """A row a number, a column a model."""
+    look, quick = ([summary.categories[name] for summary in summaries.values()] for name in ("look", "quick"))
+    whole = summaries.values()
+    return [
+        ["accuracy", *(percent(one.accuracy) for one in whole)],
+        ["95 % interval", *(interval(one) for one in whole)],
+        ['right on "look"', *(percent(one.accuracy) for one in look)],
+        ['right on "quick"', *(percent(one.accuracy) for one in quick)],
+        ['tool used on "look"', *(percent(one.tool_rate) for one in look)],
+        ['tool used on "quick"', *(percent(one.tool_rate) for one in quick)],
+        ["not evaluated", *(str(one.not_evaluated) for one in whole)],
     ]
-    if not values:
-        return ""
-    return (
-        f"<p>vLLM (which samples) and the trainer (which learns) must give the same probabilities for the same tokens. Over all "
-        f"{len(values)} steps their correlation was at least <strong>{min(values):.7f}</strong>, measured on the weights as they "
-        "were trained.</p>"
-    )
 
 
-def _second_opinions(directory: Path) -> str:
+def _agreement(metrics: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Correlation of the probabilities of vLLM and of the trainer, a step."""
+    name = "training/rollout_actor_probs_pearson_corr"
+    return [row[name] for row in metrics if name in row]
+
+
+def _second_opinions(directory: Path) -> dict[str, Any]:
     """What the LLM judge said beside the rules, if `--judge vllm` asked one."""
     try:
         facts = [rollout.facts for rollout in read_rollouts(directory / "rl/rollouts")]
     except FileNotFoundError:
-        return ""
+        return {"asked": 0}
     said = [(one.second_opinion, one.correct) for one in facts if one.second_opinion]
-    if not said:
-        return ""
     decided = [(word == "correct") == correct for word, correct in said if word != "undecided"]
-    agreed = f", and agreed with the rules on {percent(sum(decided) / len(decided))} of those" if decided else ""
-    return (
-        f"<p>An LLM judge behind vLLM was asked about {len(said)} answers while this ran, for the record only. It gave a readable "
-        f"verdict on {percent(len(decided) / len(said))}{agreed}. It is the cold-started model of one million parameters, so "
-        "that the protocol works is all this shows.</p>"
-    )
+    return {
+        "asked": len(said),
+        "readable": percent(len(decided) / len(said)) if said else "",
+        "agreed": percent(sum(decided) / len(decided)) if decided else "",
+    }
 
 
-def _episodes(directory: Path, count: int = 3) -> str:
-    """The same questions before and after RL, those first where the outcome changed."""
-    runs: dict[str, Latest] = {}
-    scores: dict[str, dict[str, ScoreRow]] = {}
-    for name in ("sft", "rl"):
-        runs[name] = Latest(directory / "eval" / name)
-        scored = (directory / "eval" / name / "scores.jsonl").exists()
-        scores[name] = {row.item_id: row for row in read_scores(directory / "eval" / name)} if scored else {}
-    shared = [
-        item for item in scores["sft"] if item in scores["rl"] and all(EpisodeKey(item) in run for run in runs.values())
-    ]
-    shared.sort(key=lambda item: (bool(scores["sft"][item].correct), not scores["rl"][item].correct))
-    parts = []
-    for item in [*shared[: count - 1], *shared[-1:]]:
-        cards = "".join(
-            episode_card(
-                _NAMES[name],
-                runs[name][EpisodeKey(item)],
-                gold=scores[name][item].gold,
-                correct=scores[name][item].correct,
-            )
-            for name in ("sft", "rl")
-        )
-        parts.append(f'<h3 class="soft">Question {html.escape(item)}</h3><div class="grid">{cards}</div>')
-    return "".join(parts)
+_OUTCOMES = {
+    (False, True): "Learned: wrong before, right after RL",
+    (True, False): "Lost: right before, wrong after RL",
+    (False, False): "Still wrong after RL",
+    (True, True): "Right before and after",
+}
+"""Whether it was right (after the cold start, after RL) -> in words."""
+
+
+def _outcomes(directory: Path) -> list[dict[str, Any]]:
+    """Every outcome, how many questions had it, and the first of them in both episodes."""
+    runs = [directory / "eval" / name for name in ("sft", "rl")]
+    if not all((run / "scores.jsonl").exists() for run in runs):
+        return []
+    before, after = ({row.item_id: row for row in read_scores(run) if row.correct is not None} for run in runs)
+    items: dict[tuple[bool, bool], list[str]] = {outcome: [] for outcome in _OUTCOMES}
+    for item in (item for item in before if item in after):
+        items[bool(before[item].correct), bool(after[item].correct)].append(item)
+    episodes = [Latest(run) for run in runs]
+    found = []
+    for outcome, said in _OUTCOMES.items():
+        item = next((item for item in items[outcome] if all(EpisodeKey(item) in one for one in episodes)), "")
+        cards = [
+            episode_card(_NAMES[name], run[EpisodeKey(item)], gold=row[item].gold, correct=row[item].correct)
+            for name, run, row in zip(("sft", "rl"), episodes, (before, after), strict=True)
+            if item
+        ]
+        found.append({"said": said, "count": len(items[outcome]), "item": item, "cards": cards})
+    return found
 
 
 def _stage_times(directory: Path) -> str:
@@ -157,17 +144,7 @@ def _stage_times(directory: Path) -> str:
     return ", ".join(parts)
 
 
-def _verdict(summaries: Mapping[str, RunSummary], success_accuracy: float) -> str:
-    accuracy = summaries["rl"].accuracy
-    if accuracy is not None and accuracy >= success_accuracy:
-        return f'<p class="good">This run passed: at least {percent(success_accuracy)} was expected after RL.</p>'
-    return (
-        f'<p class="bad">This run fell short: {percent(accuracy)} after RL, where a healthy run reaches '
-        f"{percent(success_accuracy)} (docs/results.md).</p>"
-    )
-
-
-def _charts(directory: Path, metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _charts(directory: Path, metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
     """(title, chart) of what went on while it learned."""
     sft = _rows(directory / "models/sft/trainer_log.jsonl")
     return [
@@ -201,15 +178,10 @@ def _charts(directory: Path, metrics: Sequence[Mapping[str, Any]]) -> list[tuple
     ]
 
 
-def _headline(summaries: Mapping[str, RunSummary], success_accuracy: float) -> str:
-    if not {"sft", "rl"} <= summaries.keys():
-        return ""
-    return (
-        f"<p>Accuracy on {summaries['rl'].items} held-out questions went from <strong>"
-        f"{percent(summaries['sft'].accuracy)}</strong> after the cold start to <strong class='good'>"
-        f"{percent(summaries['rl'].accuracy)}</strong> after RL. What the model learned in between is <em>when to use "
-        "its tool</em>.</p>" + _verdict(summaries, success_accuracy)
-    )
+def _links(directory: Path, page: Path) -> dict[str, str]:
+    """The reports of the evaluations, by model, as the page reaches them."""
+    links = {_NAMES[name]: link_to(directory / "eval" / name / "report.html", page) for name in _NAMES}
+    return {name: link for name, link in links.items() if link}
 
 
 def write_report(directory: Path, path: Path, *, success_accuracy: float) -> None:
@@ -220,33 +192,26 @@ def write_report(directory: Path, path: Path, *, success_accuracy: float) -> Non
         path: Of the page; replaced as a whole.
         success_accuracy: What the run is held against.
     """
-    summaries = _summaries(directory)
-    metrics = _rows(directory / "rl/metrics.jsonl")
-    charts = _charts(directory, metrics)
-    cards = "".join(f'<section class="card"><h3>{title}</h3>{chart}</section>' for title, chart in charts)
-    headline = _headline(summaries, success_accuracy)
-    results = f'<h2>Before and after</h2><section class="card">{_results(summaries)}</section>' if summaries else ""
-    body = f"""
-<h1>A vision-language model learns when to write code</h1>
-<p class="soft">DeepEyes quickstart · {html.escape(_stage_times(directory))} · on a CPU, with a {_title(directory)} of one
-million parameters</p>
-{headline}
-<section class="card"><h3>What you are looking at</h3>
-<p>The model sees a board of coloured tiles at a quarter of its size, and is asked for the colour of one of them. It may answer at
-once, or first write a line of Python that crops the tile; the code really runs, in a notebook session of the sandbox, and the
-crop comes back as a new image.</p>
-<p><strong>Cold start</strong> (LLaMA-Factory) taught it the format from demonstrations. They carry a bad habit: questions that start with
-&ldquo;Quickly name&rdquo; are mostly answered by guessing, which is right one time in four. <strong>RL</strong> (GRPO with verl, Ray
-and vLLM) then let it try each question eight times and rewarded what came out right: 0.8 for the answer, 0.2 for the format.
-Nobody told it to use the tool.</p></section>
-{results}
-<p class="soft">Answers were decided by rules alone (the colour must be the word itself). An
-outage of ours would be counted under &ldquo;not evaluated&rdquo;, never as a wrong answer.</p>
-<h2>How it went</h2><div class="grid">{cards}</div>
-{_agreement(metrics)}
-{_second_opinions(directory)}
-<h2>Whole episodes, before and after RL</h2>
-<p class="soft">The same questions, asked of both models. Images are what the model was shown; code is what it wrote.</p>
-{_episodes(directory)}
-"""
-    write_whole(path, page("DeepEyes quickstart", body))
+    summaries, metrics = _summaries(directory), _rows(directory / "rl/metrics.jsonl")
+    both = {"sft", "rl"} <= summaries.keys()
+    before, after = (summaries[name].accuracy if both else None for name in ("sft", "rl"))
+    page = render(
+        Path(__file__).with_suffix(".html"),
+        title="DeepEyes quickstart",
+        stages=_stage_times(directory),
+        base=_title(directory),
+        held_out=summaries["rl"].items if both else 0,
+        before=percent(before),
+        after=percent(after),
+        passed=after is not None and after >= success_accuracy,
+        wanted=percent(success_accuracy),
+        models=[_NAMES[name] for name in summaries],
+        results=_results(summaries) if summaries else [],
+        links=_links(directory, path),
+        charts=_charts(directory, metrics),
+        agreement=_agreement(metrics),
+        opinions=_second_opinions(directory),
+        outcomes=_outcomes(directory),
+        rollouts=directory / "rl",
+    )
+    write_whole(path, page)

@@ -43,6 +43,9 @@ class Comparison:
     """`McNemar, exact` or, with partial credit or several samples, `permutation`."""
     gain: float
     harm: float
+    gained: tuple[str, ...]
+    """The items of the gain."""
+    harmed: tuple[str, ...]
     solved_with_tools: int
     """Items right in the first run by an episode that called a tool."""
     also_without: float | None
@@ -111,7 +114,8 @@ def compare(
         raise RunMismatch(f"{names[0]} and {names[1]} have no evaluated item in common; are they of the same file?")
     x, y = [_mean(a[item]) for item in shared], [_mean(b[item]) for item in shared]
     whole = all(value in (0.0, 1.0) for value in (*x, *y))
-    gains, harms = sum(i > j for i, j in zip(x, y, strict=True)), sum(i < j for i, j in zip(x, y, strict=True))
+    gained = tuple(item for item, i, j in zip(shared, x, y, strict=True) if i > j)
+    harmed = tuple(item for item, i, j in zip(shared, x, y, strict=True) if i < j)
     low, high = bootstrap_interval([i - j for i, j in zip(x, y, strict=True)])
     notes = list(warnings)
     missing = len(a) - len(shared), len(b) - len(shared)
@@ -125,10 +129,12 @@ def compare(
         first_accuracy=sum(x) / len(x),
         second_accuracy=sum(y) / len(y),
         difference_interval=(low, high),
-        p_value=mcnemar(gains, harms) if whole else permutation_test(x, y),
+        p_value=mcnemar(len(gained), len(harmed)) if whole else permutation_test(x, y),
         test="McNemar, exact" if whole else "permutation",
-        gain=gains / len(shared),
-        harm=harms / len(shared),
+        gain=len(gained) / len(shared),
+        harm=len(harmed) / len(shared),
+        gained=gained,
+        harmed=harmed,
         solved_with_tools=len(solved),
         also_without=sum(_mean(b[item]) > 0.5 for item in solved) / len(solved) if solved else None,
         by_category=_by_category(shared, a, x, y),

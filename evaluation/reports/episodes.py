@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from markupsafe import Markup
 from PIL import Image
 
 from agent.images import ImageFile, UnreadableImage
@@ -51,14 +52,14 @@ def choose(rows: Sequence[ScoreRow], most: int) -> list[EpisodeKey]:
     return list(chosen)
 
 
-def browser(directory: Path, rows: Sequence[ScoreRow], *, most: int) -> str:
-    """HTML of the list and the data it shows; works with run_page.js."""
+def listed_episodes(directory: Path, rows: Sequence[ScoreRow], *, most: int) -> dict[str, Any]:
+    """What `listed_episodes.html` shows and run_page.js reads: a list of all, and at most `most` that can be opened."""
     images: dict[str, str] = {}
 
-    def show(image: ImageFile) -> str:
+    def show(image: ImageFile) -> Markup:
         if image.sha256 not in images:
             images[image.sha256] = _thumbnail(image)
-        return f'<img class="shown" data-image="{image.sha256}" alt="image">'
+        return Markup('<img class="shown" data-image="{}" alt="image">').format(image.sha256)
 
     by_key = {row.key: row for row in rows}
     episodes, cards = Latest(directory), {}
@@ -66,20 +67,13 @@ def browser(directory: Path, rows: Sequence[ScoreRow], *, most: int) -> str:
         row, episode = by_key[key], episodes.get(key)
         if episode is not None:
             cards[str(key)] = episode_card(str(key), episode, gold=row.gold, correct=row.correct, show=show)
-    listed = [_listed(row) for row in rows]
-    selects = "".join(f'<select id="f-{name}"><option value="">{name}: all</option></select>' for name in _FILTERS)
-    head = "".join(
-        f"<th>{name}</th>"
-        for name in ("id", "category", "result", "decided by", "first call", "calls", "tokens", "stop", "")
-    )
-    return f"""
-<section class="card" id="browser"><h3>Episodes behind the numbers</h3>
-<p class="soft">All {len(rows)} are listed; {len(cards)} of every kind can be opened here, the others with <code>deepeyes view</code>.</p>
-<div>{selects}<input id="words" placeholder="search"><label><input type="checkbox" id="embedded" checked>can be opened</label></div>
-<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody id="list"></tbody></table></div>
-<p><button id="back">back</button> <button id="next">next</button> <span class="soft" id="count"></span></p></section>
-<div id="episode"></div>
-{_data("rows", listed)}{_data("cards", cards)}{_data("images", images)}"""
+    return {
+        "listed": len(rows),
+        "opened": len(cards),
+        "filters": _FILTERS,
+        "columns": ("id", "category", "result", "decided by", "first call", "calls", "tokens", "stop"),
+        "data": {"rows": _data([_listed(row) for row in rows]), "cards": _data(cards), "images": _data(images)},
+    }
 
 
 def _first_call(row: ScoreRow) -> str:
@@ -99,10 +93,10 @@ def _listed(row: ScoreRow) -> list[str | int]:
     ]
 
 
-def _data(name: str, value: object) -> str:
+def _data(value: object) -> Markup:
     # `</script>` in a text would end the element.
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/").replace("<!--", "<\\u0021--")
-    return f'<script type="application/json" id="{name}">{text}</script>'
+    return Markup(text)  # noqa: S704 - nothing in a script element is markup
 
 
 def _thumbnail(image: ImageFile) -> str:
@@ -114,9 +108,3 @@ def _thumbnail(image: ImageFile) -> str:
     buffer = io.BytesIO()
     pixels.save(buffer, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def behind(text: str, **where: str) -> str:
-    """A number that leads to the episodes behind it."""
-    data = "".join(f' data-{name}="{html.escape(value, quote=True)}"' for name, value in where.items())
-    return f'<a class="behind"{data}>{html.escape(text)}</a>'

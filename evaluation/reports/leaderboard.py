@@ -8,22 +8,23 @@ A folder of runs may stand for its runs.
 from __future__ import annotations
 
 import argparse
-import html
 import json
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from agent.files import write_whole
 from evaluation.benchmarks import load_benchmark
+from evaluation.reports.names import short_names
 from evaluation.reports.published import published, warnings_for
 from evaluation.reports.run_page import carried, headline, interval, percent
 from evaluation.runs.files import RunMismatch
 from evaluation.runs.provenance import read_provenance
 from evaluation.runs.summary import read_summary
-from viewer.static_page import page, table
+from viewer.templates import link_to, render
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class LeaderboardRow:
     directory: str
     benchmark: str
     label: str
-    """Model and mode, or `imported`."""
+    """Model and mode, or `imported`; of a model's folder as much as tells it from the others."""
     score: str
     interval: str
     tool_rate: str
@@ -91,6 +92,17 @@ def read_entry(directory: Path) -> LeaderboardRow:
     )
 
 
+def read_entries(folders: Sequence[Path]) -> list[LeaderboardRow]:
+    """All scored runs among folders and in them.
+
+    Raises:
+        RunMismatch: There is none.
+    """
+    entries = [read_entry(path) for path in find_runs(folders)]
+    short = short_names(entry.carries["model"] for entry in entries)
+    return [replace(entry, label=entry.label.replace(model := entry.carries["model"], short[model], 1)) for entry in entries]
+
+
 def conflicts(entries: Sequence[LeaderboardRow]) -> list[str]:
     """What differs between runs of one benchmark and keeps them from being compared."""
     notes = []
@@ -113,9 +125,9 @@ def write_leaderboard(folders: Sequence[Path], out: Path) -> list[LeaderboardRow
     Raises:
         RunMismatch: There is no scored run.
     """
-    entries = [read_entry(path) for path in find_runs(folders)]
+    entries = read_entries(folders)
     out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / "leaderboard.html", _page(entries))
+    write_whole(out / "leaderboard.html", _page(entries, out / "leaderboard.html"))
     write_whole(out / "leaderboard.md", markdown(entries))
     described = {"entries": [asdict(entry) for entry in entries], "conflicts": conflicts(entries)}
     write_whole(out / "leaderboard.json", json.dumps(described, indent=1, ensure_ascii=False))
@@ -142,32 +154,38 @@ def markdown(entries: Sequence[LeaderboardRow]) -> str:
     return "\n".join([*lines, *conflicts(entries)]) + "\n"
 
 
-def _page(entries: Sequence[LeaderboardRow]) -> str:
-    header, rows = _grid(entries)
-    notes = "".join(f'<p class="warn">{html.escape(note)}</p>' for note in conflicts(entries))
-    parts = []
-    for name in sorted({entry.benchmark for entry in entries}):
-        members = [entry for entry in entries if entry.benchmark == name]
-        own = [
-            [entry.label, entry.score, entry.interval, entry.tool_rate, "; ".join(entry.marks) or "–"] for entry in members
-        ]
-        own += [
-            [f"published: {other.model} ({other.tools}; {other.where})", f"{other.score:g}", "", "", "another protocol"]
-            for other in published(name)
-        ]
-        names = dict.fromkeys(key for entry in members for key in entry.carries)
-        carried = [[key, *(entry.carries.get(key, "–") for entry in members)] for key in names]
-        said = "".join(f'<p class="soft">{html.escape(text)}</p>' for text in warnings_for(name)) if published(name) else ""
-        carried_by = table(["", *(entry.label for entry in members)], carried)
-        parts.append(
-            f'<section class="card"><h3>{html.escape(load_benchmark(name).title)}</h3>'
-            f"{table(['', 'score', '95 % interval of the mean', 'tool used', 'note'], own)}{said}"
-            f"<details><summary>what each number carries</summary>{carried_by}</details></section>"
-        )
-    body = (
-        f"<h1>Leaderboard</h1><p class='soft'>{len(entries)} runs. * something must be said of the number, below.</p>{notes}"
+def _page(entries: Sequence[LeaderboardRow], path: Path) -> str:
+    names = sorted({entry.benchmark for entry in entries})
+    labels = list(dict.fromkeys(entry.label for entry in entries))
+    others = {name: {other.model: other for other in published(name)} for name in names}
+    cells: dict[tuple[str, str], list[LeaderboardRow]] = defaultdict(list)
+    for entry in entries:
+        cells[entry.benchmark, entry.label].append(entry)
+    return render(
+        Path(__file__).with_suffix(".html"),
+        title="Leaderboard",
+        runs=len(entries),
+        conflicts=conflicts(entries),
+        names=names,
+        titles={name: load_benchmark(name).title for name in names},
+        labels=labels,
+        cells=cells,
+        models=list(dict.fromkeys(model for name in names for model in others[name])),
+        others=others,
+        details={name: _details([entry for entry in entries if entry.benchmark == name]) for name in names},
+        warnings={name: warnings_for(name) if others[name] else [] for name in names},
+        links={entry.directory: link_to(Path(entry.directory) / "report.html", path) for entry in entries},
     )
-    return page("Leaderboard", f'{body}<section class="card">{table(header, rows)}</section>{"".join(parts)}')
+
+
+def _details(members: Sequence[LeaderboardRow]) -> dict[str, Any]:
+    """The runs of one benchmark, and what each number carries."""
+    names = dict.fromkeys(key for entry in members for key in entry.carries)
+    return {
+        "members": members,
+        "labels": [entry.label for entry in members],
+        "carried": [[key, *(entry.carries.get(key, "–") for entry in members)] for key in names],
+    }
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -180,7 +198,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         if options.out is None:
-            sys.stdout.write(markdown([read_entry(path) for path in find_runs(options.run)]))
+            sys.stdout.write(markdown(read_entries(options.run)))
         else:
             write_leaderboard(options.run, options.out)
             sys.stdout.write(f"{options.out / 'leaderboard.html'}\n")

@@ -1,18 +1,26 @@
 "use strict";
-// The list of episodes: filters, pages, and one episode at a time whose images are put in when it is opened.
+// The list of episodes: filters, pages, and the episode that the address names (#ID), whose images are put in when it is opened.
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
 const rows = read("rows"), cards = read("cards"), images = read("images");
 const PAGE = 50, COLUMNS = ["id", "category", "result", "decided", "kind", "calls", "tokens", "stop"];
 let page = 0, shown = rows;
 const byId = (id) => document.getElementById(id);
-const cell = (text) => { const td = document.createElement("td"); td.textContent = text; return td; };
+function cell(tag, content) {
+  const made = document.createElement(tag);
+  made.append(content);
+  return made;
+}
+function named(id) {
+  const link = document.createElement("a");
+  Object.assign(link, { href: `#${encodeURIComponent(id)}`, textContent: id });
+  const head = cell("th", link);
+  head.scope = "row";
+  return head;
+}
 function draw() {
-  const body = byId("list");
-  body.replaceChildren(...shown.slice(page * PAGE, (page + 1) * PAGE).map((row) => {
+  byId("list").replaceChildren(...shown.slice(page * PAGE, (page + 1) * PAGE).map(([id, ...values]) => {
     const tr = document.createElement("tr");
-    row.forEach((value) => tr.append(cell(value)));
-    tr.append(cell(cards[row[0]] ? "open" : ""));
-    tr.addEventListener("click", () => open(row[0]));
+    tr.append(named(id), ...values.map((value) => cell("td", value)));
     return tr;
   }));
   const last = Math.max(0, Math.ceil(shown.length / PAGE) - 1);
@@ -20,16 +28,19 @@ function draw() {
   byId("back").disabled = page === 0;
   byId("next").disabled = page >= last;
 }
-function open(id) {
+function open() {
+  const id = decodeURIComponent(location.hash.slice(1));
+  if (!rows.some((row) => row[0] === id)) return;
   const place = byId("episode");
-  if (!cards[id]) {
-    place.innerHTML = '<p class="soft"></p>';
-    place.firstChild.textContent = `${id} is not part of this page; see it with: deepeyes view ${document.body.dataset.run}`;
-  } else {
+  if (cards[id]) {
     place.innerHTML = cards[id];
     place.querySelectorAll("img[data-image]").forEach((img) => { img.src = images[img.dataset.image]; });
+  } else {
+    place.innerHTML = '<p class="soft"></p>';
+    place.firstChild.textContent = `${id} is not part of this page; see it with: deepeyes view ${document.body.dataset.run}`;
   }
-  place.scrollIntoView({ block: "nearest" });
+  place.scrollIntoView();
+  place.focus({ preventScroll: true });
 }
 function filter() {
   const words = byId("words").value.toLowerCase();
@@ -46,6 +57,7 @@ COLUMNS.forEach((name, column) => {
   [...new Set(rows.map((row) => String(row[column])))].sort().forEach((value) => select.add(new Option(value || "(none)", value)));
   select.addEventListener("change", filter);
 });
+document.querySelector(".filters").addEventListener("submit", (event) => event.preventDefault());
 byId("words").addEventListener("input", filter);
 byId("embedded").addEventListener("change", filter);
 byId("back").addEventListener("click", () => { page -= 1; draw(); });
@@ -54,7 +66,9 @@ byId("next").addEventListener("click", () => { page += 1; draw(); });
 document.querySelectorAll("a.behind").forEach((link) => link.addEventListener("click", () => {
   COLUMNS.forEach((name) => { const select = byId(`f-${name}`); if (select) select.value = link.dataset[name] || ""; });
   byId("words").value = "";
+  byId("embedded").checked = false;
   filter();
-  byId("browser").scrollIntoView();
 }));
+addEventListener("hashchange", open);
 filter();
+open();

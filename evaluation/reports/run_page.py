@@ -6,20 +6,23 @@ Beside it the same as Markdown, CSV and JSON. All of it is made from run.json, s
 from __future__ import annotations
 
 import csv
-import html
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from agent.files import write_whole
 from evaluation.analysis.analytics import ToolUse, analyse
 from evaluation.analysis.compare import Comparison, compare_runs
 from evaluation.benchmarks import load_benchmark
-from evaluation.reports.episodes import behind, browser
+from evaluation.reports.episodes import listed_episodes, result_of
+from evaluation.reports.names import short_names
 from evaluation.reports.published import published, warnings_for
 from evaluation.runs.provenance import Provenance, read_provenance
 from evaluation.runs.provenance import as_json as provenance_json
@@ -28,10 +31,12 @@ from evaluation.runs.shortfall import not_evaluated, shortfall
 from evaluation.runs.summary import RunSummary, read_summary
 from evaluation.runs.summary import as_json as summary_json
 from evaluation.statistics import Totals
-from viewer.static_page import bar_chart, page, table
+from viewer.charts import bar_chart
+from viewer.templates import link_to, render
 
 _EPISODES = 150
 _NAMED = 10
+_PAIRED = 60
 _SECTIONS = ("tool use", "first call", "number of calls", "decided by", "format", "code")
 
 
@@ -122,24 +127,32 @@ def write_run_report(directory: Path, path: Path, *, against: Path | None = None
     provenance, summary, rows = read_provenance(directory), read_summary(directory), read_scores(directory)
     found, settings = analyse(rows), provenance.settings
     comparison = None if against is None else compare_runs(directory, against)
-    notes = notes_of(provenance, summary)
-    way = f"answers imported from {settings.predictions}" if settings.imported else f"mode {settings.mode}"
-    body = f"""
-<h1>{html.escape(load_benchmark(settings.benchmark).title)}: {headline(summary)}</h1>
-<p class="soft">{html.escape(settings.model)} · {html.escape(way)} · {html.escape(summary.headline)} under
-profile {html.escape(summary.profile)}</p>
-{"".join(f'<p class="warn">{html.escape(note)}</p>' for note in notes)}
-<div class="grid"><section class="card"><h3>Scores</h3>{_scores(summary)}</section>
-<section class="card"><h3>What they mean</h3>{table(["", ""], carried(provenance, summary))}</section></div>
-<section class="card"><h3>By category</h3>{_categories(summary)}</section>
-{_published(summary)}
-{"" if comparison is None or against is None else _comparison(comparison, against)}
-{_not_known() if settings.imported else _tool_use(found, summary)}
-{browser(directory, rows, most=episodes)}
-"""
-    script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
-    script = f"document.body.dataset.run = {json.dumps(str(directory))};\n{script}"
-    write_whole(path, page(f"{settings.benchmark}: {settings.model}", body, script=script))
+    names, model = list(summary.scores), short_names([settings.model])[settings.model]
+    title = load_benchmark(settings.benchmark).title
+    page = render(
+        Path(__file__).with_suffix(".html"),
+        title=f"{title}: {model}",
+        benchmark=title,
+        model=model,
+        way=f"answers imported from {settings.predictions}" if settings.imported else f"mode {settings.mode}",
+        summary=summary,
+        headline=headline(summary),
+        notes=notes_of(provenance, summary),
+        scores=_scores(summary),
+        strong=names.index(summary.headline) if summary.headline in names else None,
+        published=_published(summary),
+        warnings=warnings_for(summary.benchmark),
+        carried=carried(provenance, summary),
+        beside=None if comparison is None or against is None else _beside(comparison, against, path),
+        tool_use=None if settings.imported or found is None else _tool_use(found, summary),
+        imported=settings.imported,
+        run=directory,
+        categories=_categories(summary, rows),
+        percent=percent,
+        **listed_episodes(directory, rows, most=episodes),
+        script=Markup(_script(directory)),  # noqa: S704 - our own
+    )
+    write_whole(path, page)
     write_whole(path.with_suffix(".md"), markdown(provenance, summary, None if settings.imported else found, comparison))
     write_whole(directory / "scores.csv", scores_csv(rows))
     described = {
@@ -149,6 +162,11 @@ profile {html.escape(summary.profile)}</p>
         "comparison": None if comparison is None else asdict(comparison),
     }
     write_whole(path.with_suffix(".json"), json.dumps(described, indent=1))
+
+
+def _script(directory: Path) -> str:
+    run = json.dumps(str(directory)).replace("</", "<\\/")
+    return f"document.body.dataset.run = {run};\n{Path(__file__).with_suffix('.js').read_text(encoding='utf-8')}"
 
 
 def notes_of(provenance: Provenance, summary: RunSummary) -> list[str]:
@@ -183,119 +201,91 @@ def notes_of(provenance: Provenance, summary: RunSummary) -> list[str]:
     return notes + [f"{count} x {reason}" for reason, count in summary.failures.items()]
 
 
-def _scores(summary: RunSummary) -> str:
-    rows = [[name, _shown(value, summary)] for name, value in summary.scores.items()]
-    rows += [[name, percent(value)] for name, value in summary.at_k.items()]
-    rows.append(["mean over all items, 95 % interval", f"{percent(summary.accuracy)}, {interval(summary)}"])
-    names = list(summary.scores)
-    return table(["", ""], rows, strong=names.index(summary.headline) if summary.headline in names else None)
+def _scores(summary: RunSummary) -> list[tuple[str, str]]:
+    rows = [(name, _shown(value, summary)) for name, value in summary.scores.items()]
+    rows += [(name, percent(value)) for name, value in summary.at_k.items()]
+    return [*rows, ("mean over all items, 95 % interval", f"{percent(summary.accuracy)}, {interval(summary)}")]
 
 
-def accuracy_row(name: str, counted: Totals) -> list[str]:
-    """One line of the table of accuracies."""
-    return [
-        name,
-        str(counted.items),
-        percent(counted.accuracy),
-        interval(counted),
-        percent(counted.tool_rate),
-        str(counted.tool_errors),
-        str(counted.not_evaluated),
-    ]
+def _categories(summary: RunSummary, rows: Sequence[ScoreRow]) -> list[tuple[str, Totals, str, Mapping[str, int]]]:
+    """(name, totals, interval, episodes by what became of them), the sum of all last."""
+    results = {name: Counter(result_of(row) for row in rows if row.category == name) for name in summary.categories}
+    each = [(name, counted, interval(counted), results[name]) for name, counted in summary.categories.items()]
+    return [*each, ("all (micro)", summary, interval(summary), Counter(result_of(row) for row in rows))]
 
 
-def _categories(summary: RunSummary) -> str:
-    header = ["", "items", "accuracy", "95 % interval", "tool used", "tool errors", "episodes not evaluated"]
-    rows = []
-    for name, counted in summary.categories.items():
-        row = [html.escape(cell) for cell in accuracy_row(name or "(none)", counted)]
-        row[0] = behind(name or "(none)", category=name)
-        row[2] = behind(percent(counted.accuracy), category=name, result="right")
-        row[6] = behind(str(counted.not_evaluated), category=name, result="not evaluated")
-        rows.append(row)
-    rows.append([html.escape(cell) for cell in accuracy_row("all (micro)", summary)])
-    return table(header, rows, strong=len(rows) - 1, markup=True)
-
-
-def _published(summary: RunSummary) -> str:
-    others = published(summary.benchmark)
-    if not others:
-        return ""
+def _published(summary: RunSummary) -> list[tuple[str, str]]:
     unit = "" if summary.points else "\u00a0%"
-    rows = [[f"{other.model} ({other.tools}; {other.where})", f"{other.score:g}{unit}"] for other in others]
-    rows.insert(0, ["this run", headline(summary)])
-    notes = "".join(f'<p class="warn">{html.escape(note)}</p>' for note in warnings_for(summary.benchmark))
-    return f'<section class="card"><h3>Published numbers</h3>{table(["", "score"], rows, strong=0)}{notes}</section>'
+    others = published(summary.benchmark)
+    rows = [(f"{other.model} ({other.tools}; {other.where})", f"{other.score:g}{unit}") for other in others]
+    return [("this run", headline(summary)), *rows] if rows else []
 
 
-def _comparison(found: Comparison, against: Path) -> str:
+def _beside(found: Comparison, against: Path, page: Path) -> dict[str, Any]:
+    """The comparison with another run, and what leads to its items in both reports."""
     low, high = found.difference_interval
     difference = found.first_accuracy - found.second_accuracy
-    rows = [
-        ["items evaluated in both", str(found.items)],
-        ["accuracy, this run and the other", f"{percent(found.first_accuracy)}, {percent(found.second_accuracy)}"],
-        ["difference, 95 % bootstrap interval", f"{percent(difference)}, {percent(low)} to {percent(high)}"],
-        ["p", f"{found.p_value:.3g} ({found.test})"],
-        ["gain: right here, wrong there", percent(found.gain)],
-        ["harm: wrong here, right there", percent(found.harm)],
-        ["net", percent(found.net)],
-        ["right here by an episode with tools", str(found.solved_with_tools)],
-        ["of those also right there", percent(found.also_without)],
-        *([name, percent(value)] for name, value in found.adaptiveness.items()),
-    ]
-    per = [[name or "(none)", str(n), percent(a), percent(b)] for name, (n, a, b) in found.by_category.items()]
-    notes = "".join(f'<p class="warn">{html.escape(note)}</p>' for note in found.warnings)
-    return (
-        f'<section class="card"><h3>Beside {html.escape(str(against))}</h3>{notes}'
-        f'<div class="grid"><div>{table(["", ""], rows)}</div>'
-        f"<div>{table(['category', 'items', 'this run', 'the other'], per)}</div></div></section>"
-    )
+    other = read_provenance(against).settings
+    return {
+        "name": f"{short_names([other.model])[other.model]} · {other.way}",
+        "folder": against,
+        "report": link_to(against / "report.html", page),
+        "warnings": found.warnings,
+        "facts": [
+            ("items evaluated in both", found.items),
+            ("accuracy, this run and the other", f"{percent(found.first_accuracy)}, {percent(found.second_accuracy)}"),
+            ("difference, 95 % bootstrap interval", f"{percent(difference)}, {percent(low)} to {percent(high)}"),
+            ("p", f"{found.p_value:.3g} ({found.test})"),
+            ("gain: right here, wrong there", percent(found.gain)),
+            ("harm: wrong here, right there", percent(found.harm)),
+            ("net", percent(found.net)),
+            ("right here by an episode with tools", found.solved_with_tools),
+            ("of those also right there", percent(found.also_without)),
+            *((name, percent(value)) for name, value in found.adaptiveness.items()),
+        ],
+        "categories": [
+            [name or "(none)", str(items), percent(here), percent(there)]
+            for name, (items, here, there) in found.by_category.items()
+        ],
+        "paired": [
+            (said, items[:_PAIRED], len(items) - _PAIRED)
+            for said, items in (("Right here, wrong there", found.gained), ("Wrong here, right there", found.harmed))
+        ],
+    }
 
 
-def _tool_use(found: ToolUse | None, summary: RunSummary) -> str:
-    if found is None:
-        return '<section class="card"><h3>Tool use</h3><p class="soft">Nothing was evaluated.</p></section>'
+def _tool_use(found: ToolUse, summary: RunSummary) -> dict[str, Any]:
     tokens, wall = found.reply_tokens, found.wall_s
-    facts = [
-        ["episodes with a call", percent(found.tool_rate)],
-        ["calls an episode, mean and sd", f"{found.calls_mean:.2f}, {found.calls_sd:.2f}"],
-        ["episodes with a search", percent(found.search_rate)],
-        ["tokens written, mean, median, 90 %", f"{tokens.mean:.0f}, {tokens.median:.0f}, {tokens.p90:.0f}"],
-        ["seconds an episode, mean, median, 90 %", f"{wall.mean:.1f}, {wall.median:.1f}, {wall.p90:.1f}"],
-        ["of them the model's, the tools'", f"{found.model_s_mean:.1f}, {found.tool_s_mean:.1f}"],
-        ["attempts that an outage of ours ended", str(summary.outages)],
-        ["cells that ran without an error", f"{percent(found.code.succeeded)} of {found.code.calls}"],
-        ["cells that do nothing", str(found.code.placeholders)],
-        ["calls made twice in an episode", str(found.repeated_calls)],
-        ["replies cut by their limit", str(found.cut_replies)],
-        ["episodes whose format is right", percent(found.well_formed)],
-    ]
-    charts = [
-        ("Kinds of calls", {name: count for name, count in found.mix.items() if count}),
-        ("Calls an episode", {str(calls): count for calls, count in found.calls_histogram.items()}),
-        ("Errors that the model was told of", {**found.code.errors, **found.refused_calls}),
-        ("How episodes ended", summary.stop_reasons),
-        ("Who decided", summary.decided_by),
-        ("Format violations", found.violations),
-    ]
-    cards = [f'<section class="card"><h3>Tool use</h3>{table(["", ""], facts)}</section>']
-    cards += [f'<section class="card"><h3>{title}</h3>{bar_chart(values)}</section>' for title, values in charts]
-    cards += [
-        f'<section class="card"><h3>Accuracy by {name}</h3>{_split(found.accuracy_by[name])}</section>' for name in _SECTIONS
-    ]
-    return f'<h2>What the model did</h2><div class="grid">{"".join(cards)}</div>'
+    charts = {
+        "Kinds of calls": {name: count for name, count in found.mix.items() if count},
+        "Calls an episode": {str(calls): count for calls, count in found.calls_histogram.items()},
+        "Errors that the model was told of": {**found.code.errors, **found.refused_calls},
+        "How episodes ended": summary.stop_reasons,
+        "Who decided": summary.decided_by,
+        "Format violations": found.violations,
+    }
+    return {
+        "facts": [
+            ("episodes with a call", percent(found.tool_rate)),
+            ("calls an episode, mean and sd", f"{found.calls_mean:.2f}, {found.calls_sd:.2f}"),
+            ("episodes with a search", percent(found.search_rate)),
+            ("tokens written, mean, median, 90 %", f"{tokens.mean:.0f}, {tokens.median:.0f}, {tokens.p90:.0f}"),
+            ("seconds an episode, mean, median, 90 %", f"{wall.mean:.1f}, {wall.median:.1f}, {wall.p90:.1f}"),
+            ("of them the model's, the tools'", f"{found.model_s_mean:.1f}, {found.tool_s_mean:.1f}"),
+            ("attempts that an outage of ours ended", summary.outages),
+            ("cells that ran without an error", f"{percent(found.code.succeeded)} of {found.code.calls}"),
+            ("cells that do nothing", found.code.placeholders),
+            ("calls made twice in an episode", found.repeated_calls),
+            ("replies cut by their limit", found.cut_replies),
+            ("episodes whose format is right", percent(found.well_formed)),
+        ],
+        "charts": [(title, bar_chart(values)) for title, values in charts.items() if values],
+        "splits": [(name, _split(found.accuracy_by[name])) for name in _SECTIONS],
+    }
 
 
-def _not_known() -> str:
-    return (
-        '<section class="card"><h3>Tool use</h3><p class="soft">The answers were imported: what the model did before it '
-        "gave them is not known.</p></section>"
-    )
-
-
-def _split(parts: Mapping[str, Totals]) -> str:
-    rows = [[name, str(part.items), percent(part.accuracy), interval(part)] for name, part in parts.items()]
-    return table(["", "items", "accuracy", "95 % interval"], rows)
+def _split(parts: Mapping[str, Totals]) -> list[list[str]]:
+    return [[name, str(part.items), percent(part.accuracy), interval(part)] for name, part in parts.items()]
 
 
 def markdown(provenance: Provenance, summary: RunSummary, found: ToolUse | None, comparison: Comparison | None) -> str:

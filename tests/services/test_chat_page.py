@@ -11,8 +11,8 @@ import pytest
 
 from agent.trajectory import read_rollouts
 from evaluation.smoke.scripted_model import request_server
-from tests.browser import browser, chromium
-from tests.chat_page import ASKED, add_image, converse, look, served_page, type_and_send, whole_scene
+from tests.browser import CONTRASTS, browser, chromium, look
+from tests.chat_page import ASKED, add_image, converse, served_page, type_and_send, whole_scene
 
 pytestmark = [
     pytest.mark.services,
@@ -21,27 +21,6 @@ pytestmark = [
 EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 TEXT = "document.getElementById('transcript').innerText"
 ENDS = "document.querySelectorAll('.end').length"
-# Every visible text against what lies behind it, by the formula of WCAG 2; colours as the browser has computed them.
-CONTRASTS = """(() => {
-    const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
-    const over = (colour, below) => {
-        canvas.fillStyle = `rgb(${below})`; canvas.fillRect(0, 0, 1, 1);
-        canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-        return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
-    };
-    const behind = (element) => element === null ? [255, 255, 255] : over(getComputedStyle(element).backgroundColor, behind(element.parentElement));
-    const light = (rgb) => { const [r, g, b] = rgb.map(v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-    const poor = [];
-    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-    while (walker.nextNode()) {
-        const element = walker.currentNode.parentElement;
-        if (!walker.currentNode.data.trim() || !element.checkVisibility() || element.closest(':disabled, script')) continue;
-        const below = behind(element), [a, b] = [light(below), light(over(getComputedStyle(element).color, below))];
-        const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-        if (contrast < 4.5) poor.push(`${walker.currentNode.data.trim().slice(0, 40)}: ${contrast.toFixed(2)}`);
-    }
-    return poor;
-})()"""
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +105,23 @@ def test_a_record_is_replayed_step_by_step_by_keys_and_opened_in_the_viewer(page
     assert page.run("document.documentElement.scrollWidth") <= 420
     page.call("Page.navigate", url=f"{scene[0]}view/")
     page.wait_for("document.querySelectorAll('tbody tr').length > 0")
+
+
+def test_the_page_speaks_chinese_where_the_browser_does(page, scene):
+    agent = page.run("navigator.userAgent")
+    page.call("Emulation.setUserAgentOverride", userAgent=agent, acceptLanguage="zh-CN")
+    try:
+        converse(page, scene[0], width=420, height=860, theme="light")
+        shown = page.run("document.body.innerText")
+        for words in ("对话", "设置", "提问", "轮", "系统提示词", "复制答案"):
+            assert words in shown, words
+        assert page.run("document.documentElement.lang") == "zh-CN"
+        assert page.run("document.getElementById('question').placeholder") == "输入问题"
+        # Whatever of the page is still English is a name, or was said by others.
+        page.run("document.getElementById('transcript').remove()")
+        assert [word for word in ("Ask", "Settings", "Image", "Chat", "Viewer", "Stop") if word in page.run("document.body.innerText")] == []
+    finally:
+        page.call("Emulation.setUserAgentOverride", userAgent=agent, acceptLanguage="en-US")
 
 
 def test_an_upload_of_no_image_or_of_too_much_is_said_in_words_and_the_question_stays(page, scene):

@@ -1,6 +1,7 @@
 """The quickstart's page and its last words, made of recordings; a real quickstart is in tests/slow."""
 
 import asyncio
+import html
 import json
 
 import pytest
@@ -12,6 +13,7 @@ from data.tiles import write_dataset
 from deepeyes.quickstart.pipeline import _verdict
 from deepeyes.quickstart.report import write_report
 from evaluation.benchmarks import load_benchmark
+from evaluation.reports.run_page import write_run_report
 from evaluation.runs.folder import facts_of, open_run
 from evaluation.runs.score import score
 from evaluation.runs.settings import EvaluationSettings
@@ -55,8 +57,20 @@ def test_the_page_tells_accuracy_tool_use_second_opinions_and_episodes(quickstar
     assert "100.0\u00a0%" in page
     assert "This run passed" in page
     assert "An LLM judge behind vLLM was asked about 4 answers" in page
-    assert page.count("<article>") == 6
-    assert '"look" questions' in page.replace("&quot;", '"')
+    assert page.count("<article>") == 4  # one question of each outcome that there was, before and after
+    assert '"look" questions' in html.unescape(page)
+
+
+def test_what_was_lost_and_what_is_still_wrong_stands_beside_what_was_learned(quickstart):
+    evaluated(quickstart / "eval/rl", quickstart / "data/benchmark.jsonl", lambda number: number not in (0, 1))
+    write_run_report(quickstart / "eval/rl", quickstart / "eval/rl/report.html")
+    write_report(quickstart, quickstart / "report.html", success_accuracy=0.9)
+    page = (quickstart / "report.html").read_text()
+    for said in ("right after RL: 7, such", "Lost: right before, wrong after RL: 1, such", "Still wrong after RL: 1, such", "before and after: 7, such"):
+        assert said in page
+    assert page.count("<article>") == 8
+    assert "This run fell short" in page
+    assert 'href="eval/rl/report.html"' in page
 
 
 def test_a_run_that_has_only_begun_has_a_page_too(tmp_path):

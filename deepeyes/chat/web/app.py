@@ -29,6 +29,7 @@ from deepeyes.chat.web.replays import Replays, ViewerBelow, as_zip
 from deepeyes.chat.web.shelf import ImageShelf, ShelfFull
 from deepeyes.chat.web.talks import Talk, TalkBusy, Talks, TooManyTalks
 from viewer.access import PageAccess
+from viewer.templates import STYLES
 
 MOST_UPLOAD_BYTES = 20 << 20
 MOST_IMAGES = 64
@@ -167,14 +168,16 @@ def _files() -> APIRouter:
 
     @router.get("/{name}.{suffix}")
     def asset(name: str, suffix: str) -> FileResponse:
-        if f"{name}.{suffix}" not in _ASSETS:
+        path = _ASSETS.get(f"{name}.{suffix}")
+        if path is None:
             raise HTTPException(404, "no such file")
-        return FileResponse(_HERE / f"{name}.{suffix}")
+        return FileResponse(path)
 
     return router
 
 
-_ASSETS = ("page.css", "code.css", "page.js", "transcript.js", "replay.js")
+_OWN = ("page.css", "page.js", "transcript.js", "replay.js", "words.js")
+_ASSETS = {path.name: path for path in (*STYLES, *(_HERE / name for name in _OWN))}
 
 
 def _images(server: ChatServer) -> APIRouter:

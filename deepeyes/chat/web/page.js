@@ -2,6 +2,7 @@
 
 import { Player, showRecords } from "./replay.js";
 import { ask, make, Transcript } from "./transcript.js";
+import { say, translatePage } from "./words.js";
 
 const at = (id) => document.getElementById(id);
 const root = document.documentElement;
@@ -59,7 +60,7 @@ function watch(id) {
     const row = JSON.parse(event.data);
     if (row.kind === "closed") {
       source.close();
-      notice("The server has ended this conversation. What was said is recorded; begin another one.");
+      notice(say("The server has ended this conversation. What was said is recorded; begin another one."));
     }
     if (row.kind === "question") busy(true);
     if (row.kind === "idle" || row.kind === "closed") busy(false);
@@ -68,8 +69,8 @@ function watch(id) {
   source.onopen = () => { if (at("notice").dataset.lost) { delete at("notice").dataset.lost; notice(); } };
   source.onerror = () => {
     at("notice").dataset.lost = "yes";
-    notice(source.readyState === EventSource.CLOSED ? "This conversation is not there any more. What was said is recorded; see Replay."
-      : "The connection to the server is lost; trying again.");
+    notice(say(source.readyState === EventSource.CLOSED ? "This conversation is not there any more. What was said is recorded; see Replay."
+      : "The connection to the server is lost; trying again."));
   };
 }
 
@@ -94,7 +95,7 @@ function chosen() {
 async function send() {
   const text = question.value.trim();
   if (!text || chat.busy) return;
-  if (chat.uploading) return notice("An image is still on its way; ask again in a moment.");
+  if (chat.uploading) return notice(say("An image is still on its way; ask again in a moment."));
   const images = chat.images.map((one) => one.image);
   const body = JSON.stringify({ text, images, conversation: chat.id, ...(chat.id ? {} : { chosen: chosen() }) });
   notice();
@@ -146,8 +147,8 @@ question.addEventListener("input", grow);
 function drawPending() {
   at("pending").replaceChildren(...chat.images.map((one, index) => {
     const remove = make("button", { type: "button", textContent: "×", onclick: () => { chat.images.splice(index, 1); drawPending(); question.focus(); } });
-    remove.setAttribute("aria-label", `Remove image ${index + 1}`);
-    return make("li", {}, make("img", { src: one.url, alt: `image ${index + 1}` }), remove);
+    remove.setAttribute("aria-label", say("Remove image {0}", index + 1));
+    return make("li", {}, make("img", { src: one.url, alt: say("image {0}", index + 1) }), remove);
   }));
 }
 
@@ -156,7 +157,7 @@ async function upload(files) {
   for (const file of files) {
     const most = setup?.most_upload_bytes ?? 20 << 20;
     if (file.size > most) {
-      notice(`${file.name} has ${(file.size / 2 ** 20).toFixed(0)} MiB; an image may have ${most / 2 ** 20}.`);
+      notice(say("{0} has {1} MiB; an image may have {2}.", file.name, (file.size / 2 ** 20).toFixed(0), most / 2 ** 20));
       continue;
     }
     chat.uploading += 1;
@@ -199,7 +200,7 @@ function offer() {
   for (const [name, most] of Object.entries(setup.limits)) {
     const input = composer.elements[name];
     input.value = most ?? "";
-    if (most !== null) Object.assign(input, { max: most, title: `at most ${most}` });
+    if (most !== null) Object.assign(input, { max: most, title: say("at most {0}", most) });
   }
   at("problems").replaceChildren(...setup.problems.map((text) => make("div", { className: "problem", textContent: text })));
 }
@@ -248,11 +249,12 @@ async function show() {
 }
 
 async function start() {
+  translatePage();
   try {
     setup = await ask("api/setup");
     offer();
   } catch (error) {
-    at("problems").replaceChildren(make("div", { className: "problem", textContent: `The server does not answer: ${error.message}` }));
+    at("problems").replaceChildren(make("div", { className: "problem", textContent: say("The server does not answer: {0}", error.message) }));
   }
   addEventListener("hashchange", show);
   await show();

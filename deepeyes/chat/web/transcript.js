@@ -1,5 +1,7 @@
 // Shows what happens in an episode. Everything that a model, a tool or a record says goes into the page as text, never as markup.
 
+import { say } from "./words.js";
+
 export function make(tag, properties = {}, ...children) {
   const { dataset, ...rest } = properties;
   const element = Object.assign(document.createElement(tag), rest);
@@ -12,7 +14,7 @@ export async function ask(url, options) {
   const response = await fetch(url, options);
   if (response.ok) return response.json();
   const said = await response.json().catch(() => ({}));
-  const detail = typeof said.detail === "string" ? said.detail : `the server answered ${response.status}`;
+  const detail = typeof said.detail === "string" ? said.detail : say("the server answered {0}", response.status);
   throw Object.assign(new Error(detail), { status: response.status });
 }
 
@@ -43,15 +45,15 @@ function unfenced(text) {
 }
 
 export function copyButton(text, name = "Copy") {
-  const button = make("button", { type: "button", className: "quiet", textContent: name });
+  const button = make("button", { type: "button", className: "quiet", textContent: say(name) });
   button.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(text);
-      button.textContent = "Copied";
+      button.textContent = say("Copied");
     } catch {
-      button.textContent = "The browser refused";
+      button.textContent = say("The browser refused");
     }
-    setTimeout(() => { button.textContent = name; }, 1500);
+    setTimeout(() => { button.textContent = say(name); }, 1500);
   });
   return button;
 }
@@ -60,7 +62,7 @@ function block(title, text, spans) {
   const code = make("code");
   if (spans) for (const [kind, word] of spans) code.append(kind ? make("span", { className: kind, textContent: word }) : word);
   else code.textContent = text;
-  const bar = make("div", { className: "bar" }, make("span", { textContent: title }), copyButton(text));
+  const bar = make("div", { className: "bar" }, make("span", { textContent: say(title) }), copyButton(text));
   return make("div", { className: "block" }, bar, make("pre", {}, code));
 }
 
@@ -87,10 +89,10 @@ function zoom(part) {
 }
 
 function figure(part) {
-  const image = make("img", { src: `api/images/${part.image}`, alt: `image, ${part.width} by ${part.height} pixels`, width: part.width, height: part.height, loading: "lazy" });
-  const button = make("button", { type: "button", className: "figure", title: "Show at full size", onclick: () => zoom(part) }, image);
+  const image = make("img", { src: `api/images/${part.image}`, alt: say("image, {0} by {1} pixels", part.width, part.height), width: part.width, height: part.height, loading: "lazy" });
+  const button = make("button", { type: "button", className: "figure", title: say("Show at full size"), onclick: () => zoom(part) }, image);
   image.addEventListener("error", () => {
-    button.replaceWith(make("div", { className: "figure lost", textContent: "An image that cannot be shown." }));
+    button.replaceWith(make("div", { className: "figure lost", textContent: say("An image that cannot be shown.") }));
   });
   return button;
 }
@@ -123,10 +125,10 @@ function outputBoxes(text) {
 }
 
 function seconds(value) {
-  return value < 10 ? `${value.toFixed(1)} s` : `${Math.round(value)} s`;
+  return say("{0} s", value < 10 ? value.toFixed(1) : Math.round(value));
 }
 
-const STOPS = {
+export const STOPS = {
   answered: "answered", no_action: "neither an answer nor a call", max_turns: "no turns left", length: "cut at its token limit",
   context_full: "the context is full", token_budget: "no tokens left", deadline: "no time left for its programs", failed: "failed",
 };
@@ -167,11 +169,11 @@ export class Transcript {
   question(row) {
     this.live = null;
     if (row.system && !this.box.querySelector(".system")) {
-      this.put(make("details", { className: "system" }, make("summary", { textContent: "System prompt" }), make("div", { className: "body soft", textContent: row.system })));
+      this.put(make("details", { className: "system" }, make("summary", { textContent: say("System prompt") }), make("div", { className: "body soft", textContent: row.system })));
     }
     for (const message of row.past ?? []) this.past(message);
     this.put(make("article", { className: "asked" }, ...partsOf(row.parts, plain)));
-    this.wait("The model reads");
+    this.wait(say("The model reads"));
   }
 
   past(message) {
@@ -197,19 +199,19 @@ export class Transcript {
 
   reply(row) {
     const boxes = row.pieces.flatMap(pieceBoxes);
-    const facts = [`${row.tokens.toLocaleString("en")} tokens`, seconds(row.seconds)];
-    if (row.finish === "length") facts.push("cut at its token limit");
-    const written = make("details", { className: "written" }, make("summary", { textContent: `Turn ${row.number}, ${facts.join(", ")}: as written` }), block("Reply", row.written));
+    const facts = [say("{0} tokens", row.tokens.toLocaleString("en")), seconds(row.seconds)];
+    if (row.finish === "length") facts.push(say("cut at its token limit"));
+    const written = make("details", { className: "written" }, make("summary", { textContent: say("Turn {0}, {1}: as written", row.number, facts.join(", ")) }), block("Reply", row.written));
     const box = make("article", { className: "turn" }, ...boxes, written);
     if (this.live) this.live.box.replaceWith(box);
     else this.box.append(box);
     this.live = null;
     this.shows(box);
-    if (row.action.tool) this.wait(`Running ${row.action.tool}`);
+    if (row.action.tool) this.wait(say("Running {0}", row.action.tool));
   }
 
   observation(row) {
-    const who = make("div", { className: "who" }, make("b", { textContent: row.tool || "Refused" }), make("span", { textContent: seconds(row.seconds) }));
+    const who = make("div", { className: "who" }, make("b", { textContent: row.tool || say("Refused") }), make("span", { textContent: seconds(row.seconds) }));
     if (row.error) who.append(make("span", { className: "error", textContent: row.error }));
     const boxes = row.parts.flatMap((part) => (part.text === undefined ? [part] : outputBoxes(part.text)));
     const content = [];
@@ -224,21 +226,21 @@ export class Transcript {
       figures.append(figure(part));
     }
     this.put(make("article", { className: `observation${row.error ? " wrong" : ""}` }, who, ...content));
-    this.wait("The model reads");
+    this.wait(say("The model reads"));
   }
 
   end(row) {
     this.live?.box.classList.remove("live");
     this.live = null;
     const end = row.failure.startsWith("Stopped") ? "stopped" : (STOPS[row.stop_reason] ?? row.stop_reason);
-    const facts = [end, `${row.turns} turns`, `${row.tokens.toLocaleString("en")} tokens`, seconds(row.seconds)];
+    const facts = [say(end), say("{0} turns", row.turns), say("{0} tokens", row.tokens.toLocaleString("en")), seconds(row.seconds)];
     const box = make("article", { className: "end" });
     if (row.failure) box.append(make("div", { className: "failure", textContent: row.failure }));
     if (row.problem) box.append(make("div", { className: "failure", textContent: row.problem }));
     box.append(make("span", { textContent: facts.join(" · ") }), make("span", { className: "gap" }));
     if (row.answer !== null) box.append(copyButton(row.answer, "Copy answer"));
-    if (row.episode) box.append(make("a", { className: "button", href: row.download ?? `api/episodes/${encodeURIComponent(row.episode)}/download`, textContent: "Download" }));
-    if (row.recorded) box.append(make("a", { className: "button", href: "view/", target: "_blank", rel: "noopener", textContent: "Viewer ↗", title: `recorded in ${row.recorded}` }));
+    if (row.episode) box.append(make("a", { className: "button", href: row.download ?? `api/episodes/${encodeURIComponent(row.episode)}/download`, textContent: say("Download") }));
+    if (row.recorded) box.append(make("a", { className: "button", href: "view/", target: "_blank", rel: "noopener", textContent: say("Viewer ↗"), title: say("recorded in {0}", row.recorded) }));
     this.put(box);
   }
 

@@ -5,9 +5,11 @@ import hashlib
 import io
 import json
 import logging
+import re
 import struct
 
 import pytest
+from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -15,6 +17,7 @@ from PIL import Image
 from code_sandbox.errors import BadImage, BlobsMissing, NotReplayable
 from code_sandbox.pictures import upright_rgb
 from code_sandbox.server import probes, seccomp
+from code_sandbox.server.app import create_app
 from code_sandbox.server.blobs import BlobStore
 from code_sandbox.server.cells import CellOutput
 from code_sandbox.server.display import ImageEncoder, QuestionImage
@@ -26,6 +29,15 @@ from code_sandbox.server.store import JournalEntry, Registered
 from code_sandbox.wire import CellImage, ExecuteRequest, ExecuteResult, Isolation
 from tests.conftest import png
 from tests.pictures import pictures
+
+
+def test_the_page_of_the_api_names_every_route_and_loads_and_runs_nothing():
+    app = create_app(load_settings(None, {}), sessions=None, isolation=None)
+    page = TestClient(app, base_url="http://127.0.0.1").get("/docs").text
+    for path in app.openapi()["paths"]:
+        assert f" {path}</code>" in page
+    assert "timeout_s" in page
+    assert not re.search(r"<script|src=|@import|https?://", page)
 
 
 def test_cut_output_says_so():

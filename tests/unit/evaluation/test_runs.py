@@ -18,6 +18,7 @@ from evaluation.exchange.export import export
 from evaluation.exchange.predictions import read_predictions
 from evaluation.reports.leaderboard import main as leaderboard_main
 from evaluation.reports.leaderboard import write_leaderboard
+from evaluation.reports.names import short_names
 from evaluation.reports.run_page import write_run_report
 from evaluation.run import main as run_main
 from evaluation.runs.files import RunMismatch
@@ -263,7 +264,9 @@ def test_a_report_is_one_file_with_provenance_warnings_and_lazy_images(tmp_path)
     make_run(tmp_path / "off", lambda item, _: episode(item.gold), mode="think")
     write_run_report(tmp_path / "on", tmp_path / "on/report.html", against=tmp_path / "off")
     text = (tmp_path / "on/report.html").read_text()
-    assert not re.search(r'(src|href)="(?!data:)', text)
+    assert not re.search(r'src="(?!data:)|href="(?!#)|@import|url\(', text)
+    assert "<title>V*: m</title>" in text
+    assert 'Wrong here, right there</h4>\n<p class="paired">\n<span><a href="#1">1</a>' in text
     for part in (
         "scoring profile",
         "100000",
@@ -313,10 +316,18 @@ def test_a_leaderboard_marks_what_cannot_be_compared(tmp_path, capsys):
     text = (tmp_path / "out/leaderboard.md").read_text()
     assert 'vstar: profile differs: "deepeyesv2-fork"; "vlmevalkit"' in text
     assert "published: DeepEyesV2-7B" in (tmp_path / "out/leaderboard.html").read_text()
+    assert {entry.label for entry in entries} == {"m · agent", "m · think"}
     leaderboard_main([str(tmp_path / "runs")])
     assert "| V* |" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="no scored run"):
         leaderboard_main([str(tmp_path / "nothing")])
+
+
+def test_models_are_called_by_as_many_parts_of_their_folders_as_tell_them_apart():
+    assert short_names(["/data/runs/one/models/rl", "/data/runs/one/models/sft", "Qwen/Qwen2.5-VL-7B"]) == {
+        "/data/runs/one/models/rl": "rl", "/data/runs/one/models/sft": "sft", "Qwen/Qwen2.5-VL-7B": "Qwen2.5-VL-7B",
+    }  # fmt: skip
+    assert short_names(["/a/step_1/hf", "/a/step_2/hf", "hf"]) == {"/a/step_1/hf": "step_1/hf", "/a/step_2/hf": "step_2/hf", "hf": "hf"}
 
 
 # ---- other harnesses' forms ----
