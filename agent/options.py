@@ -20,6 +20,7 @@ _LISTS = ("tools", "sandbox_urls")
 _BLOCKS = ("search", "image_search")
 _IN_WORDS = {"primer": "that of the prompt"}
 _COUNTS = {"max_calls": "{image_search: 1}", "max_in_flight": "{policy: 32}"}
+_SERVERS = "mcp"
 
 
 def add_agent_options(parser: argparse.ArgumentParser, *, instead: Mapping[str, str] | None = None) -> None:
@@ -93,6 +94,8 @@ def _metavar(name: str) -> str:
         return "PROVIDER|BLOCK"
     if name in _COUNTS:
         return "{NAME: COUNT}"
+    if name == _SERVERS:
+        return "{NAME: SERVER}"
     return "NAME" if name == "prompt" else "A,B" if name in _LISTS else "TEXT" if name in _TEXTS else "VALUE"
 
 
@@ -117,6 +120,8 @@ def _reader(name: str) -> Any:
         if name in _COUNTS and not isinstance(value, dict):
             wanted = " (episodes at once are --max-episodes)" if name == "max_in_flight" else ""
             raise argparse.ArgumentTypeError(f"{text!r} is no count by name, such as '{_COUNTS[name]}'{wanted}")
+        if name == _SERVERS and not isinstance(value, dict):
+            raise argparse.ArgumentTypeError(f"{text!r} names no servers, such as '{{files: {{command: [my-server]}}}}'")
         if name not in _BLOCKS:
             return value
         if Path(text).suffix in (".yaml", ".yml"):

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -142,10 +142,17 @@ def explain(error: ValidationError, model: type[BaseModel], *, at_the_top: Calla
         if problem["type"] == "extra_forbidden":
             owner: Any = model
             for part in problem["loc"][:-1]:
-                field = owner.model_fields.get(part)
-                owner = field.annotation if field else owner
+                owner = _within(owner, part)
             message = f"{message}; there are: {', '.join(sorted(owner.model_fields))}"
             if len(problem["loc"]) == 1:
                 message += at_the_top(place)
         lines.append(f"{place}: {message}" if place else message)
     return "; ".join(lines)
+
+
+def _within(owner: Any, part: str | int) -> Any:
+    """What stands at a place: in a field of a model, or in a mapping or a list of models."""
+    if isinstance(owner, type) and issubclass(owner, BaseModel):
+        field = owner.model_fields.get(str(part))
+        return field.annotation if field else owner
+    return next((inner for inner in get_args(owner) if isinstance(inner, type) and issubclass(inner, BaseModel)), BaseModel)

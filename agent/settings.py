@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agent.recipes import shared_value
+from code_sandbox.redaction import redacted
 from code_sandbox.wire import MAX_CHARS, MAX_IMAGES, MAX_TIMEOUT_S
 
 OLD_NAMES = {
@@ -34,6 +35,59 @@ _OFF = ("off", False)
 _SOURCES = {"search": "search", "fetch_page": "search", "image_search": "image_search"}
 """Tool -> the block that it needs."""
 Count = Annotated[int, Field(ge=1)]
+
+
+class McpHeader(BaseModel):
+    """A header of each request to a server of tools, whose value the environment holds and no recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    name: str
+    """Such as Authorization."""
+    variable: str
+    """Of the environment; it holds the whole value, such as `Bearer …`."""
+
+
+class McpServer(BaseModel):
+    """A server of the Model Context Protocol, whose tools the model may call: a program that is started, or an address."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    command: tuple[str, ...] = ()
+    """Program and arguments of a server that speaks through its standard input and output. Each episode that calls it has a
+    process of its own."""
+    url: str | None = None
+    """Of a server that speaks streamable HTTP, such as http://127.0.0.1:8931/mcp. Each episode that calls it has a session
+    of its own."""
+    env: tuple[str, ...] = ()
+    """Variables of our environment that the program gets, by name, besides PATH, HOME and the like. Keys go here."""
+    headers: tuple[McpHeader, ...] = ()
+    """Of each request: `[{name: Authorization, variable: WEATHER_LOGIN}]`."""
+    offer: tuple[str, ...] | None = None
+    """The server's tools that the model is told of; null is all."""
+    prefix: str = Field("", pattern=r"^[A-Za-z0-9_-]*$")
+    """Put before the names of its tools, where two servers have one of the same name, or one is called as a tool of ours."""
+    call_timeout_s: float = Field(60.0, gt=0)
+    """Of one call, and of opening a session. Longer is an outage."""
+    max_result_bytes: int = Field(16 * 2**20, ge=1024)
+    """Of what the server sends for one call, images included. A larger result is the model's mistake: it is told so."""
+    max_listed_chars: int = Field(20_000, ge=1)
+    """Of the prompt that the server's tools may take, descriptions and schemas together."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> McpServer:
+        if bool(self.command) == bool(self.url):
+            raise ValueError("give either `command`, a list of a program and its arguments, or `url`")
+        if self.url is not None and not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"url {self.url!r} does not begin with http:// or https://")
+        if (self.headers and not self.url) or (self.env and not self.command):
+            raise ValueError("`headers` belong to a server with a `url`, `env` to one with a `command`")
+        if redacted((*self.command, self.url)) != (*self.command, self.url):
+            raise ValueError(
+                "a key stands in `command` or `url`, which are recorded: put it into a variable, and name that in `env` or "
+                "`headers`"
+            )
+        return self
 
 
 class AgentSettings(BaseModel):
@@ -94,6 +148,9 @@ class AgentSettings(BaseModel):
     """For `search` and `fetch_page`: `{provider: <file in agent/search/providers>, …its settings, its mode, its budget}`."""
     image_search: dict[str, Any] | None = None
     """The same for `image_search`."""
+    mcp: dict[str, McpServer] = Field(default_factory=dict)
+    """For the tool `mcp`, which stands for all tools of these servers: `{<name>: {command: […]}}` or
+    `{<name>: {url: …}}`."""
 
     # Where, and how much at once; nothing of this changes what an episode is.
     sandbox_urls: tuple[str, ...] = Field(("http://127.0.0.1:8000",), min_length=1)

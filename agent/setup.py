@@ -20,7 +20,7 @@ from agent.prompts import Prompt, load_prompt
 from agent.scheduling import Slots
 from agent.search.gateway import Search, open_search, pages_of
 from agent.settings import AgentSettings
-from agent.tools import EpisodeState, Sandbox, Tool, ToolContext, build_tools
+from agent.tools import EpisodeState, Sandbox, Tool, ToolContext, build_tools, described_tools
 from code_sandbox.client import SandboxClient
 from serving.urls import split_urls
 
@@ -202,6 +202,7 @@ def open_setup(
         sandbox = SandboxClient(
             settings.sandbox_urls, wait_s=settings.sandbox_wait_s, max_in_flight=settings.max_sandbox_calls
         )
+    described_tools(settings.tools_on, settings)  # what others serve is missed here, and not in the first episode
     return AgentSetup(
         settings=settings,
         prompt=prompt_of(settings),

@@ -142,9 +142,10 @@ class _Redacting(logging.Filter):
 
 def redact_requests_log() -> None:
     """Take secrets out of what httpx logs of each request, where somebody has turned that on: the whole address."""
-    log = logging.getLogger("httpx")
-    if not any(isinstance(one, _Redacting) for one in log.filters):
-        log.addFilter(_Redacting())
+    for name in ("httpx", "httpx2"):  # the latter is what the library of MCP uses
+        log = logging.getLogger(name)
+        if not any(isinstance(one, _Redacting) for one in log.filters):
+            log.addFilter(_Redacting())
 
 
 def _of_the_environment() -> Iterable[str]:

@@ -7,4 +7,5 @@ OTHER_VALUES = {
     "show_last_value": True,
     "page_chars": 200, "any_image": True, "search": {"provider": "serper"}, "image_search": {"provider": "local_images"},
     "sandbox_urls": ("http://a:1", "http://b:2"), "sandbox_wait_s": 13.5, "max_sandbox_calls": 5, "max_in_flight": {"policy": 6},
+    "mcp": {"files": {"command": ["my-server"]}},
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """Tools the model can call. One file a tool: `agent/tools/<name>.py` with `build(context) -> Tool`.
 
-`describe(settings) -> str` beside it, if there is one, is the tool's line in a prompt that lists tools.
+`describe(settings) -> str` beside it, if there is one, is the tool's line in a prompt that lists tools. A file that stands
+for several tools gives mappings by their names instead of one tool and one line.
 """
 
 from __future__ import annotations
@@ -67,6 +68,14 @@ class Sandbox(Protocol):
     async def open(self, images: Sequence[bytes] = ..., *, session_id: str | None = ...) -> CellRunner: ...
 
 
+class ToolSession(Protocol):
+    """A session with a server of tools."""
+
+    async def aclose(self) -> None:
+        """End it; may be said twice."""
+        ...
+
+
 @dataclass(slots=True)
 class EpisodeState:
     """What the tools of one episode tell each other."""
@@ -77,6 +86,10 @@ class EpisodeState:
     """Of all searches."""
     read_image: Callable[[str], Awaitable[ImageFile]] | None = None
     """Reads an image file that the code saved; raises ToolError if there is none."""
+    sessions: dict[str, ToolSession] = field(default_factory=dict)
+    """With servers of tools, by the server's name; what tools share is closed by the first that is closed."""
+    keeps_sessions: bool = False
+    """Whether they stay open for the next question of a conversation; who says so closes them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,13 +111,37 @@ class ToolContext:
 
 
 def build_tools(names: Sequence[str], context: ToolContext) -> dict[str, Tool]:
-    """Build one episode's tools.
+    """Build one episode's tools, by the names that the model calls.
 
     Raises:
         LookupError: No tool of that name.
         ValueError: A tool lacks what it needs, such as a sandbox.
     """
-    return {name: load_plugin("agent.tools", name).build(context) for name in names}
+    tools: dict[str, Tool] = {}
+    for name in names:
+        built = load_plugin("agent.tools", name).build(context)
+        tools |= built if isinstance(built, Mapping) else {name: built}
+    return tools
+
+
+def described_tools(names: Sequence[str], settings: AgentSettings) -> dict[str, str | None]:
+    """What a prompt says of each tool that the model can call; None if the prompt itself explains it.
+
+    Raises:
+        LookupError: No tool of that name.
+        ValueError: A tool that others serve cannot be had.
+    """
+    lines: dict[str, str | None] = {}
+    for name in names:
+        module = load_plugin("agent.tools", name)
+        line = module.describe(settings) if hasattr(module, "describe") else None
+        found = line if isinstance(line, Mapping) else {name: line}
+        if double := sorted(found.keys() & lines.keys()):
+            raise ValueError(
+                f"{name} has a tool {double[0]!r}, and so has another; set the server's `prefix`, or `offer` without it"
+            )
+        lines |= found
+    return lines
 
 
 def describe_tools(names: Sequence[str], settings: AgentSettings) -> str:
@@ -112,6 +149,6 @@ def describe_tools(names: Sequence[str], settings: AgentSettings) -> str:
 
     Raises:
         LookupError: No tool of that name.
+        ValueError: A tool that others serve cannot be had.
     """
-    modules = ((name, load_plugin("agent.tools", name)) for name in names)
-    return "\n".join(f"- {name}: {module.describe(settings)}" for name, module in modules if hasattr(module, "describe"))
+    return "\n".join(f"- {name}: {line}" for name, line in described_tools(names, settings).items() if line is not None)

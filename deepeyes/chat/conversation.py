@@ -16,6 +16,7 @@ from agent.protocol import PYTHON
 from agent.records import RolloutFacts
 from agent.settings import AgentSettings
 from agent.setup import AgentSetup, Kept, question
+from agent.tools import EpisodeState
 from agent.trajectory import TrajectoryWriter
 from code_sandbox.errors import SandboxError
 from deepeyes.chat.events import EpisodeEnded, Event, QuestionAsked, TextWritten, TurnObserved, TurnReplied
@@ -69,7 +70,7 @@ class Conversation:
         self._on_event = on_event
         self._out = out
         self._session = None if setup.sandbox is None else KeptSession(setup.sandbox)
-        self._kept = Kept(sandbox=self._session)
+        self._kept = Kept(sandbox=self._session, state=EpisodeState(keeps_sessions=True))
         self._past: tuple[Message, ...] = ()
         self._images: tuple[ImageFile, ...] = ()
         self._unanswered: tuple[ImageFile, ...] = ()
@@ -114,9 +115,11 @@ class Conversation:
         return episode
 
     async def aclose(self) -> None:
-        """End the sandbox session."""
+        """End the session with the sandbox, and those with other servers of tools."""
         if self._session is not None:
             await self._session.end()
+        for session in self._kept.state.sessions.values():
+            await session.aclose()
 
     def _opening(self, text: str, images: tuple[ImageFile, ...]) -> tuple[Message, ...]:
         if not self._past:

@@ -9,6 +9,7 @@ from agent.loading import plugin_names
 from agent.prompts import load_prompt
 from agent.recipes import RecipeError
 from agent.scheduling import POLICY
+from agent.tools import described_tools
 from judge.client import load_judge_prompt
 from reinforcement_learning.recipe import Recipe
 
@@ -24,15 +25,20 @@ def check_agent(recipe: Recipe) -> str:
     problems = [
         f"unknown tool {name!r} in agent.tools; there are: {', '.join(tools)}" for name in agent.tools if name not in tools
     ]
+    usable = [name for name in agent.tools if name in tools]
+    try:
+        called = sorted({*tools, *described_tools(usable, agent)})
+    except ValueError as error:
+        called = tools
+        problems.append(f"agent.tools: {error}")
     for block, names in (("max_calls", agent.max_calls), ("max_in_flight", agent.max_in_flight)):
-        known = tools if block == "max_calls" else [POLICY, *tools]
+        known = called if block == "max_calls" else [POLICY, *called]
         problems += [
             f"unknown tool {name!r} in agent.{block}; there are: {', '.join(known)}" for name in names if name not in known
         ]
     prompt = "the rows' own system messages"
     if agent.prompt is not None:
         try:
-            usable = [name for name in agent.tools if name in tools]
             loaded = load_prompt(agent.prompt, tools=usable, settings=agent)
             prompt = f"prompt {loaded.name} version {loaded.version} for rows without one"
         except (LookupError, ValueError) as error:

@@ -105,10 +105,10 @@ def test_the_table_of_other_values_knows_every_setting():
 def test_every_setting_is_an_option_of_its_name_and_an_entry_of_a_file(name, tmp_path):
     option, value = "--" + name.replace("_", "-"), OTHER_VALUES[name]
     given = [option] if value is True else [option, as_text(value)]
-    assert getattr(settings_of(AgentSettings, given_settings(options(*given))), name) == value
+    assert settings_of(AgentSettings, given_settings(options(*given))) == AgentSettings(**{name: value})
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({name: list(value) if isinstance(value, tuple) else value}))
     from_file = given_settings(options("--settings", str(tmp_path / "mine.yaml")))
-    assert getattr(settings_of(AgentSettings, from_file), name) == value
+    assert settings_of(AgentSettings, from_file) == AgentSettings(**{name: value})
     assert given_settings(options()) == {}
 
 

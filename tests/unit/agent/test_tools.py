@@ -15,7 +15,8 @@ from code_sandbox.testing import FakeSandbox, LostSandbox
 from code_sandbox.wire import CellError, CellImage, ExecuteResult
 from tests.conftest import png
 
-TOOLS = plugin_names("agent.tools")
+TOOLS = [name for name in plugin_names("agent.tools") if name != "mcp"]
+"""Those of servers are in tests/services/test_mcp.py."""
 RESULTS = [WebResult(title="A", link="http://a/1", snippet="s"), WebResult(title="B", link="http://b/2")]
 PAGE = Page("Red panda", "red panda " * 100)
 GOOD = {
@@ -79,7 +80,7 @@ def test_a_tool_describes_itself_for_prompts(name):
 
 
 def test_an_unknown_tool_lists_those_that_are():
-    with pytest.raises(LookupError, match="fetch_page, image_search, python, search"):
+    with pytest.raises(LookupError, match="fetch_page, image_search, mcp, python, search"):
         load_plugin("agent.tools", "fly")
 
 
