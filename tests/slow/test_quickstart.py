@@ -126,9 +126,9 @@ def test_every_recorded_rollout_holds_the_tokens_behind_its_text(quickstart):
 
 def test_the_report_is_one_file_with_curves_table_and_episodes(quickstart):
     page = (quickstart.directory / "report.html").read_text()
-    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert not re.search(r'src="(?!data:)|href="(?!eval/)', page)
     assert page.count("<svg") == 4
-    assert page.count("<article>") == 6
+    assert page.count("<article>") in (4, 6, 8)  # a question of each outcome that there was, before and after
     assert "display(image_1.crop((" in page
     assert "decided by rules alone" in page
     assert "This run passed" in page
