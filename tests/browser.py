@@ -118,6 +118,11 @@ class Page:
     def ready(self) -> None:
         self.wait_for("document.body && document.body.dataset.ready === (location.hash || '#/')")
 
+    def press_enter(self) -> None:
+        """The key, on what has the focus."""
+        for kind, text in (("rawKeyDown", ""), ("char", "\r"), ("keyUp", "")):
+            self.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13, text=text)
+
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
 

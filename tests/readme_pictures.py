@@ -81,6 +81,7 @@ def main() -> None:
         (Path(name) / "chromium").mkdir()
         with browser(Path(name) / "chromium") as page:
             look(page, width=options.size[0], height=options.size[1], theme=options.theme)
+            page.call("Emulation.setScrollbarsHidden", hidden=True)
             if options.what == "chat":
                 chat(page, Path(name), options.picture)
             else:

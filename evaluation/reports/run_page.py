@@ -256,7 +256,7 @@ def _beside(found: Comparison, against: Path, page: Path) -> dict[str, Any]:
 
 def _tool_use(found: ToolUse, summary: RunSummary) -> dict[str, Any]:
     tokens, wall = found.reply_tokens, found.wall_s
-    charts = {
+    charts: dict[str, Mapping[str, int]] = {
         "Kinds of calls": {name: count for name, count in found.mix.items() if count},
         "Calls an episode": {str(calls): count for calls, count in found.calls_histogram.items()},
         "Errors that the model was told of": {**found.code.errors, **found.refused_calls},
@@ -264,6 +264,7 @@ def _tool_use(found: ToolUse, summary: RunSummary) -> dict[str, Any]:
         "Who decided": summary.decided_by,
         "Format violations": found.violations,
     }
+    alone = {title.lower(): one for title, one in charts.items() if len(one) == 1}
     return {
         "facts": [
             ("episodes with a call", percent(found.tool_rate)),
@@ -278,14 +279,17 @@ def _tool_use(found: ToolUse, summary: RunSummary) -> dict[str, Any]:
             ("calls made twice in an episode", found.repeated_calls),
             ("replies cut by their limit", found.cut_replies),
             ("episodes whose format is right", percent(found.well_formed)),
+            *((title, f"{name}: {count}") for title, one in alone.items() for name, count in one.items()),
         ],
-        "charts": [(title, bar_chart(values)) for title, values in charts.items() if values],
-        "splits": [(name, _split(found.accuracy_by[name])) for name in _SECTIONS],
+        "charts": [(title, bar_chart(values)) for title, values in charts.items() if len(values) > 1],
+        # Where all are of one kind, its accuracy is that of all.
+        "splits": [
+            [f"{section}: {name}", str(part.items), percent(part.accuracy), interval(part)]
+            for section in _SECTIONS
+            if len(found.accuracy_by[section]) > 1
+            for name, part in found.accuracy_by[section].items()
+        ],
     }
-
-
-def _split(parts: Mapping[str, Totals]) -> list[list[str]]:
-    return [[name, str(part.items), percent(part.accuracy), interval(part)] for name, part in parts.items()]
 
 
 def markdown(provenance: Provenance, summary: RunSummary, found: ToolUse | None, comparison: Comparison | None) -> str:
