@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from agent.chat_formats import image_rule_for
@@ -21,7 +22,9 @@ from agent.scheduling import Slots
 from agent.search.gateway import Search, open_search, pages_of
 from agent.settings import AgentSettings
 from agent.tools import EpisodeState, Sandbox, Tool, ToolContext, build_tools, described_tools
+from agent.tracing import traced_episode
 from code_sandbox.client import SandboxClient
+from serving.tracing import tracer
 from serving.urls import split_urls
 
 _PUBLISHED_PROMPT = "deepeyesv2"
@@ -161,7 +164,9 @@ class AgentSetup:
         tools = self.tools(images, item_id, kept=kept)
         if wrap is not None:
             tools = {name: wrap(tool) for name, tool in tools.items()}
-        return await run_episode(
+        tracing = tracer()
+        play = run_episode if tracing is None else partial(traced_episode, tracing)
+        return await play(
             opening,
             policy=policy,
             tools=tools,

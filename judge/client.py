@@ -20,6 +20,7 @@ from judge.quoting import quoted
 from judge.replies import CHOICES, Strictness, outcome_of
 from judge.rules import Rules, may_take_long
 from judge.verdict import Outcome, Verdict
+from serving.tracing import tracer
 
 __all__ = ["Judge", "JudgeMisconfigured", "JudgePrompt", "JudgeSettings", "load_judge_prompt"]
 _PROMPTS = Path(__file__).parent / "prompts"
@@ -114,6 +115,18 @@ class Judge:
             ValueError: There is no gold answer.
             JudgeMisconfigured: The server refuses every request.
         """
+        tracing = tracer()
+        if tracing is None:
+            return await self._judge(answer, gold, question=question, prompt=prompt, by_llm_alone=by_llm_alone)
+        with tracing.start_as_current_span("judge", attributes={"gen_ai.evaluation.name": "correctness"}) as span:
+            verdict = await self._judge(answer, gold, question=question, prompt=prompt, by_llm_alone=by_llm_alone)
+            span.set_attribute("gen_ai.evaluation.score.label", verdict.outcome)
+            span.set_attribute("deepeyes.decided_by", verdict.decided_by)
+            return verdict
+
+    async def _judge(
+        self, answer: str | None, gold: str | Sequence[str], *, question: str, prompt: str | None, by_llm_alone: bool
+    ) -> Verdict:
         started = time.monotonic()
         if by_llm_alone and self.settings.base_urls and answer is not None and not self.settings.log_only:
             verdict = _undecided("the LLM alone was asked", num_tokens=0)
