@@ -13,6 +13,7 @@ from pathlib import Path
 
 from code_sandbox.redaction import redacted
 from viewer.app import serve
+from viewer.entrance import DEFAULT_PORT
 from viewer.static_page import write_episodes_page
 
 
@@ -20,7 +21,7 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m viewer") 
     """Command line."""
     parser = argparse.ArgumentParser(prog=prog, description="Look at recorded episodes in a browser.")
     parser.add_argument("directory", type=Path, nargs="+", help="a folder with episodes; two are shown side by side")
-    parser.add_argument("--port", type=int, default=8765, help="default 8765; 0 is any that is free")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="default %(default)s; 0 is any that is free")
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1; beyond loopback the link has a token")
     parser.add_argument(
         "--allowed-host", action="append", default=[], help="a name under which the page is reached; may be repeated"

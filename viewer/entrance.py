@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+DEFAULT_PORT = 8765
+VIEWER = f"http://127.0.0.1:{DEFAULT_PORT}/"
+"""Where `deepeyes view` is, unless it is told otherwise."""
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - what is asked for is recognised
 
 

@@ -36,9 +36,13 @@ function open() {
     place.innerHTML = cards[id];
     place.querySelectorAll("img[data-image]").forEach((img) => { img.src = images[img.dataset.image]; });
   } else {
-    place.innerHTML = '<p class="soft"></p>';
-    place.firstChild.textContent = `${id} is not part of this page; see it with: deepeyes view ${document.body.dataset.run}`;
+    place.replaceChildren(cell("p", `${id} is not part of this page.`));
   }
+  const { run, viewer } = document.body.dataset;
+  const link = Object.assign(document.createElement("a"), { href: `${viewer}#/?text=${encodeURIComponent(id.replace(/#\d+$/, ""))}`, target: "_blank", rel: "noopener", textContent: "the viewer" });
+  const told = cell("p", "It opens in ");
+  told.append(link, " while this runs: ", cell("code", `deepeyes view ${run}`));
+  place.append(told);
   place.scrollIntoView();
   place.focus({ preventScroll: true });
 }

@@ -32,6 +32,7 @@ from evaluation.runs.summary import RunSummary, read_summary
 from evaluation.runs.summary import as_json as summary_json
 from evaluation.statistics import Totals
 from viewer.charts import bar_chart
+from viewer.entrance import VIEWER
 from viewer.templates import link_to, render
 
 _EPISODES = 150
@@ -165,8 +166,8 @@ def write_run_report(directory: Path, path: Path, *, against: Path | None = None
 
 
 def _script(directory: Path) -> str:
-    run = json.dumps(str(directory)).replace("</", "<\\/")
-    return f"document.body.dataset.run = {run};\n{Path(__file__).with_suffix('.js').read_text(encoding='utf-8')}"
+    told = json.dumps({"run": str(directory), "viewer": VIEWER}).replace("</", "<\\/")
+    return f"Object.assign(document.body.dataset, {told});\n{Path(__file__).with_suffix('.js').read_text(encoding='utf-8')}"
 
 
 def notes_of(provenance: Provenance, summary: RunSummary) -> list[str]:

@@ -104,6 +104,7 @@ def test_a_number_leads_to_the_episodes_behind_it_and_images_are_put_in_when_one
     page.wait_for("document.images.length === 2 && [...document.images].every((image) => image.naturalWidth > 0)")
     assert "display(image_1.crop" in page.run("document.getElementById('episode').innerText")
     assert page.run("document.activeElement.id") == "episode"
+    assert page.run("document.querySelector('#episode > p a').href").startswith("http://127.0.0.1:8765/#/?text=")
     # One that was left out of the page says where it can be seen.
     page.run("location.hash = '#' + rows.find((row) => !cards[row[0]])[0]")
     page.wait_for("document.getElementById('episode').innerText.includes('deepeyes view')")
