@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agent.calls import is_placeholder
 from agent.chat_formats import begins_replies, image_rule_for
 from agent.episode import Episode
 from agent.errors import ReplyWithheld
@@ -26,7 +27,6 @@ from curation.journal import AnswerJournal
 from curation.rows import CuratedRow, digest
 from curation.spending import RunAccount
 from curation.work import Work
-from evaluation.runs.tool_use import is_placeholder
 from judge.client import Judge
 
 

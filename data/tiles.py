@@ -8,6 +8,7 @@ knows the tool and often does without it. What is left for RL to learn is *when 
 Files written by `write_dataset`:
     sft.json, images/             LLaMA-Factory sharegpt conversations with relative image paths
     rl_train.parquet              verl rows with the published columns (data/README.md)
+    rl_val.parquet                the same, of other boards: what training is validated on
     benchmark.jsonl               held-out questions for evaluation; seeded apart from everything above
     pages.jsonl                   a few pages for the local search index
 
@@ -42,7 +43,7 @@ _NUM_TILES = 4
 _BACKGROUND = (235, 235, 235)
 _QUICK_FRAC = 0.6
 _GUESS_FRAC = {"look": 0.1, "quick": 0.6}
-_SEEDS = {"sft": 0, "rl_train": 1_000_003, "benchmark": 3_000_017}
+_SEEDS = {"sft": 0, "rl_train": 1_000_003, "rl_val": 2_000_003, "benchmark": 3_000_017}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,9 @@ def _png(image: Image.Image) -> ImageFile:
     return ImageFile.from_pil(image)
 
 
-def write_dataset(directory: Path, *, num_sft: int = 2400, num_rl: int = 512, num_benchmark: int = 200) -> None:
+def write_dataset(
+    directory: Path, *, num_sft: int = 2400, num_rl: int = 512, num_val: int = 16, num_benchmark: int = 200
+) -> None:
     """Write all files of the task. A file is complete or absent: each is renamed into place when done."""
     images = directory / "images"
     images.mkdir(parents=True, exist_ok=True)
@@ -137,10 +140,9 @@ def write_dataset(directory: Path, *, num_sft: int = 2400, num_rl: int = 512, nu
             crop.save(directory / names[1], compress_level=1)
         conversations.append({"messages": rows, "images": names})
     write_whole(directory / "sft.json", json.dumps(conversations))
-    _write_parquet(
-        directory / "rl_train.parquet",
-        [_rl_row(tiles, number) for number, tiles in enumerate(generate(num_rl, seed=_SEEDS["rl_train"]))],
-    )
+    for split, count, name in (("rl_train", num_rl, "tiles"), ("rl_val", num_val, "tiles_val")):
+        rows = [_rl_row(tiles, f"{name}_{number}") for number, tiles in enumerate(generate(count, seed=_SEEDS[split]))]
+        _write_parquet(directory / f"{split}.parquet", rows)
     lines = []
     (directory / "benchmark_images").mkdir(exist_ok=True)
     for number, tiles in enumerate(generate(num_benchmark, seed=_SEEDS["benchmark"])):
@@ -165,7 +167,7 @@ def write_dataset(directory: Path, *, num_sft: int = 2400, num_rl: int = 512, nu
     write_whole(directory / "pages.jsonl", "".join(json.dumps(page) + "\n" for page in pages))
 
 
-def _rl_row(tiles: TilesQuestion, number: int) -> dict[str, Any]:
+def _rl_row(tiles: TilesQuestion, name: str) -> dict[str, Any]:
     buffer = io.BytesIO()
     tiles.board.save(buffer, "PNG", compress_level=1)
     return {
@@ -175,7 +177,7 @@ def _rl_row(tiles: TilesQuestion, number: int) -> dict[str, Any]:
         "ability": "perception",
         "env_name": "deepeyes_v2",
         "reward_model": {"style": "rule", "ground_truth": tiles.colour},
-        "extra_info": {"index": f"tiles_{number}", "question": tiles.question, "kind": tiles.kind},
+        "extra_info": {"index": name, "question": tiles.question, "kind": tiles.kind},
     }
 
 

@@ -134,14 +134,19 @@ class GroupBook:
             f"the recorded rollouts, mix in other data, or raise algorithm.filter_groups.max_num_gen_batches.{lost}"
         )
 
-    def metrics(self) -> dict[str, float]:
-        """`episode/*` of this step; fractions are of all rollouts asked for, those of refills included."""
+    def metrics(self, *, trained: int) -> dict[str, float]:
+        """`episode/*` of this step; fractions are of all that was asked for, refills included.
+
+        Args:
+            trained: Groups that the step is trained on.
+        """
         asked = max(len(self._asked) * self._rollouts, 1)
         found = {
             "episode/failed_frac": self._lost / asked,
             "episode/lost": float(self._lost),
             "episode/dropped_groups": float(self._dropped),
             "episode/refilled_groups": float(self.refilled),
+            "episode/evicted_frac": max(0.0, 1 - trained / max(len(self._asked), 1)),
         }
         return found | {f"episode/lost_{kind}_frac": number / asked for kind, number in self._kinds.items()}
 

@@ -3,8 +3,8 @@
     python -m reinforcement_learning.logging_board RUN --out logs/rl_logging_board/deepeyes/run
 
 The board (HarderThenHarder/RLLoggingBoard cf56d5d) reads every .jsonl of a folder. One line a rollout: `step`, `prompt`,
-`response`, `response_tokens`, `logprobs`, `token_rewards`, `reward`, `ground_truth`. The reward stands on the last token,
-as verl places it; observations are no part of the response.
+`response`, `response_tokens`, `logprobs`, `token_rewards`, `reward`, `ground_truth`; with a KL term `ref_logprobs` too, for
+the board's log-ratio. The reward stands on the last token, as verl places it; observations are no part of the response.
 """
 
 from __future__ import annotations
@@ -12,22 +12,25 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from agent.records import Rollout
 from agent.trajectory import read_rollouts
+from reinforcement_learning.resume import REF_LOG_PROBS
 
 
-def board_row(rollout: Rollout, decode: Callable[[int], str]) -> dict[str, Any]:
+def board_row(rollout: Rollout, decode: Callable[[int], str], ref_logprobs: Sequence[float] = ()) -> dict[str, Any]:
     """One rollout as the board wants it.
 
     Args:
         rollout: A scored rollout.
         decode: Token id -> text.
+        ref_logprobs: [num_sampled_tokens]; left out if they are of another number of tokens, as where verl masked some.
     """
     ids = [token for turn in rollout.episode.turns for token in turn.reply.token_ids]
     reward = rollout.facts.reward or 0.0
@@ -40,14 +43,35 @@ def board_row(rollout: Rollout, decode: Callable[[int], str]) -> dict[str, Any]:
         "token_rewards": [0.0] * (len(ids) - 1) + [reward] if ids else [],
         "reward": reward,
         "ground_truth": rollout.facts.gold,
-    }
+    } | ({"ref_logprobs": [float(value) for value in ref_logprobs]} if ids and len(ref_logprobs) == len(ids) else {})
+
+
+class _References:
+    """The reference policy's log-probabilities of a run; those of the last step that was asked for are kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._step: int | None = None
+        self._values: dict[str, Sequence[float]] = {}
+
+    def of(self, rollout: Rollout) -> Sequence[float]:
+        """[num_sampled_tokens]; nothing if there are none."""
+        step = rollout.facts.step
+        if step != self._step:
+            path = self._folder / f"{step}.npz"
+            self._step, self._values = step, {}
+            if path.is_file():
+                with np.load(path) as values:
+                    self._values = dict(values)
+        return self._values.get(rollout.episode.episode_id, ())
 
 
 def board_rows(run: Path, decode: Callable[[int], str]) -> Iterator[dict[str, Any]]:
     """Every rollout that was trained on; lost ones have no reward, and those of a validation are no part of a step."""
+    references = _References(run / REF_LOG_PROBS)
     for rollout in read_rollouts(run / "rollouts"):
         if rollout.facts.reward is not None and not rollout.facts.validation:
-            yield board_row(rollout, decode)
+            yield board_row(rollout, decode, references.of(rollout))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -29,9 +27,10 @@ from reinforcement_learning.recipe import Recipe
 METRICS_FILE = "metrics.jsonl"
 ADVANTAGES_FILE = "advantages.jsonl"
 """A line a step: `{"step": 3, "advantages": {"<episode id>": 0.83, …}}`, of the rollouts that it was trained on."""
+REF_LOG_PROBS = "ref_log_probs"
+"""A folder with `<step>.npz`: by episode id, what the reference policy thinks of the sampled tokens; only with a KL term."""
 RECIPE_FILE = "recipe.resolved.yaml"
 _RESUME_FILE = "resume.json"
-_WANDB_FILE = "wandb_run_id"
 _LOG_ONLY = "agent.judge.log_only"
 
 FREE = (
@@ -60,6 +59,7 @@ FREE = (
     "verl.trainer.resume_*",
     "verl.data.val_*",
     "agent.record*",
+    "agent.samples*",
     # Chance: the order of the data that was begun is part of the checkpoint.
     "verl.data.seed",
     "verl.actor_rollout_ref.rollout.seed",
@@ -250,25 +250,6 @@ def restarts_data(directory: Path, step: int) -> bool:
     except (OSError, ValueError):
         return False
     return bool(decided.get("restart_data")) and decided.get("step") == step
-
-
-def wandb_environment(directory: Path, loggers: Sequence[str] | str, *, new: bool) -> dict[str, str]:
-    """What makes every start of a run log to the same run of wandb.
-
-    Args:
-        directory: The run's folder; it keeps the id.
-        loggers: verl's `trainer.logger`.
-        new: Begin another wandb run.
-    """
-    if "wandb" not in ([loggers] if isinstance(loggers, str) else list(loggers)):
-        return {}
-    path = directory / _WANDB_FILE
-    kept = path.read_text(encoding="utf-8").strip() if path.is_file() and not new else ""
-    name = os.environ.get("WANDB_RUN_ID") or kept or secrets.token_hex(8)
-    if name != kept:
-        write_whole(path, name, durable=True)
-    where = {} if os.environ.get("WANDB_DIR") else {"WANDB_DIR": str(directory)}
-    return {"WANDB_RUN_ID": name, "WANDB_RESUME": "allow", **where}
 
 
 def _named(recipe: Recipe) -> Checkpoint | None:

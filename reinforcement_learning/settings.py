@@ -10,6 +10,7 @@ from judge.client import JudgeSettings
 from reinforcement_learning.failed_groups import FailedGroups
 from reinforcement_learning.outages import OutageSettings, SandboxOutageSettings
 from reinforcement_learning.rewards import RewardWeights
+from reinforcement_learning.samples import TrackedEpisodes
 
 
 class RolloutSettings(AgentSettings):
@@ -28,6 +29,8 @@ class RolloutSettings(AgentSettings):
     """How rollouts wait for sandboxes that are away, and are played again."""
     record: RecordSettings = RecordSettings()
     """Which rollouts are recorded, and how exactly."""
+    samples: TrackedEpisodes = TrackedEpisodes()
+    """How many episodes the trackers show with their images, and how often."""
     record_directory: str | None = None
     """Every rollout is written here; None records nothing."""
 

@@ -32,8 +32,10 @@ from reinforcement_learning.dropped import NAME as DROPPED
 from reinforcement_learning.dropped import write_dropped
 from reinforcement_learning.failed_groups import RunEnded
 from reinforcement_learning.recipe import Recipe, load_recipe, record_store_of
-from reinforcement_learning.resume import Start, begin, check_resume, wandb_environment
+from reinforcement_learning.resume import Start, begin, check_resume
 from reinforcement_learning.row_files import find_files
+from reinforcement_learning.samples import SAMPLES_KEY
+from reinforcement_learning.trackers import tracker_environment
 from reinforcement_learning.verl_adapter.cluster import use_token
 
 _PLUGIN = "reinforcement_learning.verl_adapter.plugin"
@@ -68,7 +70,8 @@ def verl_extra_values(recipe: Recipe) -> dict[str, Any]:
         "image_roots": list(row_options(recipe).image_roots),
         "dropped_path": str(Path(recipe.run.directory).resolve() / DROPPED),
     }
-    return {key: recipe.agent.failed_groups.model_dump(), **recipe.verl_extra, "data.deepeyes": ours}
+    samples = {SAMPLES_KEY: recipe.agent.samples.model_dump()}
+    return {key: recipe.agent.failed_groups.model_dump(), **recipe.verl_extra, "data.deepeyes": ours} | samples
 
 
 def agent_values(recipe: Recipe, directory: Path) -> dict[str, Any]:
@@ -179,7 +182,7 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m reinforce
         _make_ready(start, recipe, agent["record_directory"])
         write_dropped(directory / DROPPED, found.dropped)
         new = config.trainer.resume_mode == "disable"
-        env |= wandb_environment(directory, config.trainer.logger, new=new)
+        env |= tracker_environment(directory, config.trainer.logger, new=new)
         launch.train(config, run_directory=directory, agent_settings=agent, env=env)
     except (RunEnded, OSError) as error:
         sys.exit(redacted(f"rl: {error}"))

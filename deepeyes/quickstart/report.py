@@ -48,7 +48,7 @@ def _tool_use_by_kind(directory: Path) -> dict[str, list[tuple[float, float]]]:
     try:
         for rollout in read_rollouts(directory / "rl/rollouts"):
             facts = rollout.facts
-            if not rollout.episode.failed and facts.step is not None:
+            if not rollout.episode.failed and facts.step is not None and not facts.validation:
                 used[facts.category, facts.step].append(rollout.episode.calls() > 0)
     except FileNotFoundError:
         return {}

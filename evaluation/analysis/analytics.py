@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from evaluation.runs.rows import CallFacts, ScoreRow
-from evaluation.runs.tool_use import KINDS
+from agent.calls import KINDS, CallFacts
+from evaluation.runs.rows import ScoreRow
 from evaluation.statistics import Totals, totals
 
 _T = TypeVar("_T")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from agent.calls import CallFacts
 from agent.episode import StopReason
 from agent.episode_rows import UnreadableRecord, ended_as
 from agent.files import write_whole
@@ -20,25 +21,6 @@ from evaluation.scoring.grader import Grade
 
 NOT_RUN: Literal["not_run"] = "not_run"
 """The end of an episode that has not been played yet."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CallFacts:
-    """One call of a tool."""
-
-    __pydantic_config__ = STRICT
-
-    tool: str
-    """Its name; empty for a call that could not be read."""
-    kind: str
-    """One of evaluation/runs/tool_use.py's KINDS; a call that could not be read is `other`."""
-    error: str = ""
-    """Class of the error that the model was told of."""
-    placeholder: bool = False
-    """The code does nothing."""
-    repeated: bool = False
-    """An equal call was made before in this episode."""
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,7 +18,8 @@ from reinforcement_learning.checks.config import check_agent, check_verl
 from reinforcement_learning.checks.data import DataFindings, check_batch, check_data, image_costs
 from reinforcement_learning.checks.machine import check_attention, check_nodes
 from reinforcement_learning.checks.model import check_model
-from reinforcement_learning.checks.services import check_judge, check_sandbox, check_search, check_wandb
+from reinforcement_learning.checks.services import check_judge, check_sandbox, check_search
+from reinforcement_learning.checks.trackers import check_trackers
 from reinforcement_learning.recipe import Recipe
 from reinforcement_learning.row_errors import RowError
 
@@ -80,7 +81,7 @@ def _checks(recipe: Recipe, found: Inspection) -> Iterator[tuple[str, Callable[[
     yield "model", lambda: check_model(recipe)
     yield "plan", lambda: check_plan(recipe)
     yield "disk", lambda: check_disk(recipe)
-    yield "wandb", lambda: check_wandb(recipe)
+    yield "trackers", lambda: check_trackers(recipe)
     yield "attention", lambda: check_attention(recipe)
     yield "GPUs and nodes", lambda: check_nodes(recipe)
     if "python" in recipe.agent.tools:

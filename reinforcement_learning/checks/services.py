@@ -1,22 +1,17 @@
-"""The servers that episodes use: sandbox with its Redis, judge, search; and where metrics go."""
+"""The servers that episodes use: sandbox with its Redis, judge, search."""
 
 from __future__ import annotations
 
 import asyncio
-import netrc
-import os
 import time
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from agent.recipes import RecipeError
 from code_sandbox.client import SandboxClient
 from judge.client import Judge, JudgeMisconfigured
-from reinforcement_learning.recipe import Recipe, verl_value
+from reinforcement_learning.recipe import Recipe
 
 _QUESTION, _GOLD, _ANSWER = "What colour is the car?", "dark red", "It is a maroon car."
-_WANDB = "https://api.wandb.ai"
 
 
 def check_sandbox(recipe: Recipe) -> str:
@@ -124,35 +119,3 @@ def check_search(tool: str, block: dict[str, Any] | None, *, pages: bool) -> str
     if pages and not search.can("open_page"):
         raise RecipeError(f"provider {block['provider']!r} opens no pages; take fetch_page out of agent.tools")
     return f"{block['provider']} ({search.settings.mode}); {said}"
-
-
-def check_wandb(recipe: Recipe) -> str:
-    """Whoever logs to wandb is logged in, or logs offline.
-
-    Raises:
-        RecipeError: No key; wandb would end the run after models were loaded.
-    """
-    loggers = verl_value(recipe, "trainer.logger") or []
-    loggers = loggers if isinstance(loggers, list) else [str(loggers)]
-    if "wandb" not in loggers:
-        return f"metrics go to {', '.join(map(str, loggers)) or 'metrics.jsonl'}; wandb is not asked for"
-    env = {**os.environ, **recipe.run.env}
-    mode = env.get("WANDB_MODE", "").lower()
-    if mode in ("offline", "disabled", "dryrun"):
-        return f"wandb, {mode}"
-    if env.get("WANDB_API_KEY"):
-        return "wandb, with WANDB_API_KEY"
-    host = urlsplit(env.get("WANDB_BASE_URL") or _WANDB).hostname or ""
-    if _in_netrc(Path(env.get("NETRC") or Path.home() / ".netrc"), host):
-        return f"wandb, logged in to {host}"
-    raise RecipeError(
-        f"the recipe logs to wandb and there is no key for {host}: log in (wandb login, or export WANDB_API_KEY), set "
-        "WANDB_MODE=offline, or leave it out (verl.trainer.logger=[console])"
-    )
-
-
-def _in_netrc(path: Path, host: str) -> bool:
-    try:
-        return netrc.netrc(path).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False

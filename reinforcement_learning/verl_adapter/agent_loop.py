@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
+from dataclasses import asdict
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +18,7 @@ from agent.errors import ContextFull, EpisodeFailure, PolicyUnavailable
 from agent.images import ImageFile, ImageRule
 from agent.messages import Message, messages_from_rows
 from agent.protocol import STOP_STRINGS
+from reinforcement_learning.metrics import episode_numbers
 from reinforcement_learning.outages import Played
 from reinforcement_learning.rewards import Reward, RewardItem, load_reward
 from reinforcement_learning.rows import accepted_answers
@@ -40,6 +44,8 @@ class EpisodeAgentLoop(AgentLoopBase):
         rule = self._format.image_rule(read_settings(settings_path).image_max_pixels, own)
         self._services = services(settings_path, rule)
         self._extra_fields: dict[str, Any] = {}
+        self._lookups: Counter[str] = Counter()
+        """Tokens that the engine read, `prefix`, and those that it knew, `prefix_hits`."""
 
     async def run(self, sampling_params: dict[str, Any], priority: int = 0, **row: Any) -> AgentLoopOutput:
         """Roll out one row and score it. What is known of the rollout is left in `rollouts.CURRENT` for its record.
@@ -50,7 +56,8 @@ class EpisodeAgentLoop(AgentLoopBase):
         rollout = CURRENT.get() or RolloutSoFar()
         images = tuple([await asyncio.to_thread(row_image, run_store(), name) for name in row["image_names"]])
         self._assert_mm_supported(bool(images))
-        item = rollout.item = _item(row)
+        item, judge_s = _item(row), 0.0
+        rollout.item = item
         messages = messages_from_rows(row["raw_prompt"], images)
         opening = await asyncio.to_thread(self._services.setup.opening, *messages)
         played = await self._services.sandbox_gate.play(
@@ -58,14 +65,16 @@ class EpisodeAgentLoop(AgentLoopBase):
         )
         episode, rollout.restarts = played.episode, played.restarts
         if not episode.failed:
+            began = time.monotonic()
             rollout.reward = await self._score(episode, item)
+            judge_s = time.monotonic() - began
         else:
             rollout.reward = played.reward_in_spite(self._services.settings.sandbox_outage)
         if rollout.reward is None:
             raise EpisodeFailed(f"RepeatedOutage: {episode.failure}" if played.repeated_outage else episode.failure)
         if not self._played.buffer.response_ids:
             raise EpisodeFailed(f"NothingSampled: {episode.stop_reason.value} before the first token")
-        return self._output(played, self._played, rollout.reward)
+        return self._output(played, self._played, rollout.reward, item.data_source, judge_s)
 
     async def _play(
         self,
@@ -78,7 +87,7 @@ class EpisodeAgentLoop(AgentLoopBase):
         row: dict[str, Any],
     ) -> Episode:
         """One attempt: a new policy, tools without a session."""
-        self._extra_fields = {}
+        self._extra_fields, self._lookups = {}, Counter()
         self._played = self._policy(sampling_params, priority, row)
         rollout.episode = await self._services.setup.play(opening, self._played, images=images, item_id=item.item_id)
         return rollout.episode
@@ -119,6 +128,8 @@ class EpisodeAgentLoop(AgentLoopBase):
                 raise PolicyUnavailable(f"the engine failed: {reason_of(error)}") from error
             if output.stop_reason in _ABORTED:
                 raise PolicyUnavailable(f"the engine broke the reply off after {len(output.token_ids)} tokens")
+            if (known := output.extra_fields.get("num_cached_tokens")) is not None:
+                self._lookups.update(prefix=len(token_ids), prefix_hits=known)
             for name, value in output.extra_fields.items():
                 # An episode's age is that of its first token.
                 if name != "min_global_steps" or name not in self._extra_fields:
@@ -148,7 +159,9 @@ class EpisodeAgentLoop(AgentLoopBase):
             episode.fail(error)
             return None
 
-    def _output(self, played: Played, policy: TokenPolicy, reward: Reward) -> AgentLoopOutput:
+    def _output(
+        self, played: Played, policy: TokenPolicy, reward: Reward, source: str, judge_s: float
+    ) -> AgentLoopOutput:
         episode, buffer = played.episode, policy.buffer
         waits_s = episode.waits_s | {"sandbox": played.waited_s}
         facts = {
@@ -163,6 +176,16 @@ class EpisodeAgentLoop(AgentLoopBase):
             "restarts": float(played.restarts),
             "repeated_outage": float(played.repeated_outage),
         }
+        numbers = episode_numbers(
+            episode,
+            source=source,
+            tools=self._services.setup.settings.tools_on,
+            reward=facts,
+            observation_tokens=len(buffer.response_mask) - sum(buffer.response_mask),
+            judge_s=judge_s,
+            lookups=self._lookups + Counter(self._services.lookups.take()),
+            image_names=[image.name for image in buffer.images],
+        )
         return AgentLoopOutput(
             prompt_ids=buffer.prompt_ids,
             response_ids=buffer.response_ids,
@@ -172,16 +195,15 @@ class EpisodeAgentLoop(AgentLoopBase):
             num_turns=2 * len(episode.turns),
             reward_score=reward.score,
             metrics=AgentLoopMetrics(
-                generate_sequences=sum(turn.reply_s for turn in episode.turns),
-                tool_calls=sum(turn.tool_s for turn in episode.turns),
+                generate_sequences=numbers.generate_s,
+                tool_calls=numbers.tools_s,
             ),
             extra_fields={
                 **self._extra_fields,
                 "turn_scores": [],
                 "tool_rewards": [],
                 "reward_extra_info": facts,
-                "episode_id": episode.episode_id,
-                "stop_reason": episode.stop_reason.value,
+                "episode": asdict(numbers),
                 "waits_s": waits_s,
             },
         )

@@ -56,7 +56,7 @@ class EpisodeBuffer(replay_buffer.ReplayBuffer):  # type: ignore[misc]
         self._step = global_steps
         self._drawn_more = 0
         batch, metrics = super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
-        return batch, metrics | self.book.metrics()
+        return batch, metrics | self.book.metrics(trained=len({key.split("_")[0] for key in batch.keys}))
 
     def _draw_more(self, number: int) -> None:
         self._drawn_more += number

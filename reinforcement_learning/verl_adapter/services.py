@@ -7,18 +7,44 @@ import json
 import os
 import sys
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.images import ImageRule
 from agent.record_images import IN_DATA, IN_RUN
 from agent.recorder import Recorder
+from agent.search.gateway import Search
 from agent.setup import AgentSetup, open_setup
 from judge.client import Judge
 from reinforcement_learning.outages import SandboxGate, ScoringGate
 from reinforcement_learning.settings import RolloutSettings
 
 SETTINGS_VARIABLE = "DEEPEYES_AGENT_SETTINGS"
+
+
+class Lookups:
+    """What the episodes of this process asked of judge and search, and how much of that a cache knew.
+
+    The sources count for the process, not for an episode: whichever rollout ends next carries what came in between to the
+    trainer, where only the sum of a step is looked at.
+    """
+
+    def __init__(self, judge: Judge, searches: Sequence[Search | None]) -> None:
+        self._judge, self._searches = judge, [search for search in searches if search is not None]
+        self._told: Counter[str] = Counter()
+
+    def take(self) -> dict[str, int]:
+        """New ones of `judge`, `judge_hits`, `search`, `search_hits`; hits are also what was being asked already."""
+        found: Counter[str] = Counter(judge_hits=self._judge.counters["from_cache"])
+        found["judge"] = sum(count for name, count in self._judge.counters.items() if name.startswith("judge:"))
+        for search in self._searches:
+            counters = Counter(search.counters)
+            found["search"] += counters["asked"]
+            found["search_hits"] += sum(counters[name] for name in ("from_recording", "from_shared_cache", "coalesced"))
+        new, self._told = found - self._told, found
+        return dict(new)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +56,7 @@ class Services:
     judge: Judge
     gate: ScoringGate
     sandbox_gate: SandboxGate
+    lookups: Lookups
 
 
 def announce(text: str) -> None:
@@ -78,4 +105,5 @@ def services(settings_path: str, image_rule: ImageRule) -> Services:
         judge=judge,
         gate=ScoringGate(judge, settings.judge_outage, announce),
         sandbox_gate=SandboxGate(setup.sandbox, settings.sandbox_outage, announce),
+        lookups=Lookups(judge, (setup.search, setup.image_search)),
     )

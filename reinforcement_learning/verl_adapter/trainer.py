@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
-from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
-import transfer_queue as tq
 from omegaconf import DictConfig, OmegaConf, open_dict
 from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
 from verl.trainer.ppo.v1 import PPOTrainerSync
 from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
+from reinforcement_learning.alarms import Watch
 from reinforcement_learning.checkpoints import Checkpoints
 from reinforcement_learning.failed_groups import FailedGroups
-from reinforcement_learning.resume import ADVANTAGES_FILE, METRICS_FILE, restarts_data
+from reinforcement_learning.metrics import EpisodeNumbers, step_metrics
+from reinforcement_learning.resume import ADVANTAGES_FILE, METRICS_FILE, REF_LOG_PROBS, restarts_data
+from reinforcement_learning.samples import SAMPLES_KEY, TrackedEpisodes, log_samples, shows_samples
 from reinforcement_learning.verl_adapter import advantages
 from reinforcement_learning.verl_adapter.image_store import KEPT_STEPS, run_store
 from reinforcement_learning.verl_adapter.replay import EpisodeBuffer
+from reinforcement_learning.verl_adapter.rollouts import reason_of
+from reinforcement_learning.verl_adapter.services import announce
+from reinforcement_learning.verl_adapter.step_episodes import advantages_of, episodes_of, ref_log_probs_of, samples_of
 
 MODE = "sync"
 FAILED_GROUPS_KEY = "trainer.v1.sampler.sampler_kwargs.failed_groups"
@@ -95,7 +100,7 @@ class EpisodeTrainer(PPOTrainerSync):  # type: ignore[misc]
         return batch
 
     def _save_checkpoint(self) -> None:
-        metrics = _numbers(self._step_metrics | self._episode_metrics(self._step_batch))
+        metrics = _numbers(self._step_metrics | step_metrics(episodes_of(self._step_batch)))
         trainer = self.config.trainer
         callback = self.checkpoint_callback
         directory = trainer.default_local_dir
@@ -129,6 +134,31 @@ class EpisodeTrainer(PPOTrainerSync):  # type: ignore[misc]
         spread = ray.get(balancer.take_spread.remote()) if hasattr(balancer, "take_spread") else {}
         return {f"routing/{name}": value for name, value in spread.items()}
 
+    def _validate(self) -> dict[str, float]:
+        found: dict[str, float] = super()._validate()
+        if self.global_steps == 0:
+            # verl tells it to its trackers alone; no other line is there yet, but that of a start which was killed.
+            (self._run / METRICS_FILE).unlink(missing_ok=True)
+            self._append(METRICS_FILE, _numbers(found) | {"step": 0, "time_s": time.time()})
+        return found
+
+    def _show_samples(self, batch: Any, episodes: Sequence[tuple[str, EpisodeNumbers]], step: int) -> None:
+        settings = TrackedEpisodes.model_validate(OmegaConf.select(self.config, SAMPLES_KEY) or {})
+        if not settings.wanted(step) or not shows_samples(self.logger.logger):
+            return
+        try:
+            decode = functools.partial(self.tokenizer.decode, skip_special_tokens=True)
+            samples = samples_of(batch, episodes, number=settings.number, seed=step, decode=decode)
+            log_samples(self.logger.logger, samples, step)
+        except Exception as error:  # noqa: BLE001 - a step is worth more than what a tracker shows of it
+            announce(f"step {step}: the sample episodes are not shown: {reason_of(error)}")
+
+    @functools.cached_property
+    def _watch(self) -> Watch:
+        path = self._run / METRICS_FILE
+        lines = map(json.loads, path.read_text(encoding="utf-8").splitlines()) if path.exists() else ()
+        return Watch([line for line in lines if line["step"] > 0], announce)
+
     @property
     def _run(self) -> Path:
         return Path(self.config.trainer.default_local_dir).parent
@@ -147,9 +177,16 @@ class EpisodeTrainer(PPOTrainerSync):  # type: ignore[misc]
         self, batch: Any, metrics: dict[str, Any], timing_raw: dict[str, float], global_steps: int, epoch: int
     ) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
-        metrics.update(self._episode_metrics(batch))
+        episodes = episodes_of(batch)
+        metrics.update(step_metrics(episodes))
+        self._show_samples(batch, episodes, global_steps)
         metrics.update(self._routing_metrics())
-        self._append(ADVANTAGES_FILE, {"step": global_steps, "advantages": _advantages(batch)})
+        metrics.update(self._watch.look(_numbers(metrics)))
+        self._append(ADVANTAGES_FILE, {"step": global_steps, "advantages": advantages_of(batch)})
+        if self.use_reference_policy:
+            path = self._run / REF_LOG_PROBS / f"{global_steps}.npz"
+            path.parent.mkdir(exist_ok=True)
+            np.savez_compressed(path, **ref_log_probs_of(batch))  # type: ignore[arg-type]
         self._append(METRICS_FILE, _numbers(metrics) | {"step": global_steps, "time_s": time.time()})
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
@@ -157,24 +194,6 @@ class EpisodeTrainer(PPOTrainerSync):  # type: ignore[misc]
             lines.write(json.dumps(row) + "\n")
             lines.flush()
             os.fsync(lines.fileno())
-
-    def _episode_metrics(self, batch: Any) -> dict[str, float]:
-        """Means over the rollouts that were trained on; what was lost is counted by the buffer."""
-        rows = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields", "metrics"])
-        values: dict[str, list[float]] = defaultdict(list)
-        stops: Counter[str] = Counter()
-        for tag, extra, timing in zip(batch.tags, list(rows["extra_fields"]), list(rows["metrics"]), strict=True):
-            if tag.get("is_padding", False):
-                continue
-            stops[extra["stop_reason"]] += 1
-            for name, value in extra["reward_extra_info"].items():
-                values[f"episode/{name}"].append(float(value))
-            for name in ("generate_sequences", "tool_calls"):
-                values[f"episode/{name}_s"].append(float((timing or {}).get(name, 0.0)))
-        count = sum(stops.values())
-        found = {f"{name}/mean": float(np.mean(numbers)) for name, numbers in values.items()}
-        found |= {f"episode/stop_{name}_frac": number / count for name, number in stops.items()}
-        return found | {"episode/count": float(count)}
 
 
 class _NoPosition:
@@ -187,19 +206,6 @@ class _NoPosition:
 def _failed_groups(config: DictConfig) -> FailedGroups:
     values = OmegaConf.select(config, FAILED_GROUPS_KEY)
     return FailedGroups() if values is None else FailedGroups.model_validate(OmegaConf.to_container(values, resolve=True))
-
-
-def _advantages(batch: Any) -> dict[str, float]:
-    """The advantage of each episode's sampled tokens, their mean where they differ; 0 if verl has masked them all."""
-    fields = ["extra_fields", "advantages", "response_mask"]
-    rows = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
-    found: dict[str, float] = {}
-    columns = (batch.tags, list(rows["extra_fields"]), rows["advantages"].unbind(), rows["response_mask"].unbind())
-    for tag, extra, values, mask in zip(*columns, strict=True):
-        if not tag.get("is_padding", False):
-            sampled = values[mask.bool()]
-            found[extra["episode_id"]] = round(float(sampled.double().mean()), 6) if len(sampled) else 0.0
-    return found
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -18,6 +18,7 @@ from reinforcement_learning.checkpoints import Checkpoints
 from reinforcement_learning.verl_adapter.image_store import KEPT_STEPS
 from serving.processes import MARK
 from tests.conftest import ROOT
+from tests.documented_metrics import problems
 from tests.slow.conftest import quickstart_command
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
@@ -63,6 +64,20 @@ def test_rollout_and_training_agree_on_trained_weights(quickstart):
         assert row["training/rollout_actor_probs_pearson_corr"] >= 0.9999, row["step"]
         assert row["training/rollout_probs_diff_max"] < 1e-2
     assert metrics[-1]["episode/failed_frac"] == 0.0
+
+
+def test_what_is_written_is_what_the_page_of_metrics_explains(quickstart):
+    written = {name for row in rows(quickstart.directory / "rl/metrics.jsonl") for name in row}
+    assert problems(written) == []
+
+
+def test_training_was_validated_on_boards_of_its_own(quickstart):
+    found = {row["step"]: row["val-core/tiles/acc/mean@1"] for row in rows(quickstart.directory / "rl/metrics.jsonl") if "val-core/tiles/acc/mean@1" in row}
+    assert list(found) == [9, 18]
+    assert found[18] > 0.8
+    played = [record.facts for record in read_rollouts(quickstart.directory / "rl/rollouts") if record.facts.validation]
+    assert len(played) == 2 * 16
+    assert all(facts.item_id.startswith("tiles_val_") for facts in played)
 
 
 def test_a_checkpoint_is_model_and_optimiser_and_the_exported_model_is_the_newest(quickstart):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -14,7 +15,7 @@ from agent.messages import Message
 from agent.policy import Reply
 from agent.protocol import parse_action, render_code_observation
 from agent.records import RolloutFacts
-from agent.trajectory import TrajectoryWriter
+from agent.trajectory import TrajectoryWriter, read_rollouts
 from deepeyes.chat.events import EpisodeEnded
 from deepeyes.chat.terminal import TerminalView
 from deepeyes.cli import main
@@ -157,6 +158,12 @@ def test_rl_logging_board_rows_hold_every_sampled_token_with_the_reward_on_the_l
     assert row["logprobs"] == [-0.1, -0.2, -0.3]
     assert row["token_rewards"] == [0.0, 0.0, 0.9]
     assert (row["reward"], row["ground_truth"], row["step"]) == (0.9, "a", 1)
+    assert "ref_logprobs" not in row
+    (scored, _) = read_rollouts(tmp_path / "rollouts")
+    (tmp_path / "ref_log_probs").mkdir()
+    np.savez(tmp_path / "ref_log_probs/1.npz", **{scored.episode.episode_id: np.array([-0.5, -1.0, -2.0], np.float32)})
+    (row,) = board_rows(tmp_path, lambda token: f"t{token}")
+    assert row["ref_logprobs"] == [-0.5, -1.0, -2.0]
 
 
 def test_a_chart_survives_no_points_one_point_and_equal_points():

@@ -20,12 +20,16 @@ def test_the_answer_is_the_colour_in_the_box():
 
 
 def test_splits_share_no_board(tmp_path):
-    write_dataset(tmp_path, num_sft=40, num_rl=40, num_benchmark=40)
-    rl = {row["images"][0]["bytes"] for row in pyarrow.parquet.read_table(tmp_path / "rl_train.parquet").to_pylist()}
+    write_dataset(tmp_path, num_sft=40, num_rl=40, num_val=40, num_benchmark=40)
+    rl, val = (
+        {row["images"][0]["bytes"] for row in pyarrow.parquet.read_table(tmp_path / f"{split}.parquet").to_pylist()}
+        for split in ("rl_train", "rl_val")
+    )
     sft = {(tmp_path / c["images"][0]).read_bytes() for c in json.loads((tmp_path / "sft.json").read_text())}
     rows = [json.loads(line) for line in (tmp_path / "benchmark.jsonl").read_text().splitlines()]
     benchmark = {(tmp_path / row["image"]).read_bytes() for row in rows}
-    assert len(rl) == len(sft) == len(benchmark) == 40
+    assert len(rl) == len(val) == len(sft) == len(benchmark) == 40
+    assert not val & (rl | sft | benchmark)
     assert not rl & sft
     assert not rl & benchmark
     assert not sft & benchmark

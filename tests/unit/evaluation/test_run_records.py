@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.calls import KINDS, CallFacts
 from agent.episode import Episode, Outage, StopReason
 from agent.episode_rows import UnreadableRecord
 from agent.records import EpisodeKey, Rollout, RolloutFacts, head_of
@@ -23,10 +24,9 @@ from evaluation.runs.files import RunMismatch
 from evaluation.runs.folder import Latest, facts_of, finished, open_run, read_items
 from evaluation.runs.outages import recorded_outages
 from evaluation.runs.provenance import read_provenance
-from evaluation.runs.rows import CallFacts, ScoreRow, read_scores, write_scores
+from evaluation.runs.rows import ScoreRow, read_scores, write_scores
 from evaluation.runs.score import score
 from evaluation.runs.summary import read_summary
-from evaluation.runs.tool_use import KINDS
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import load_profile
 from evaluation.statistics import totals

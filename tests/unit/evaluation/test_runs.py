@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from agent.calls import CallFacts
 from agent.records import RolloutFacts
 from agent.trajectory import TrajectoryWriter
 from evaluation.analysis.analytics import CodeUse, analyse
@@ -24,7 +25,7 @@ from evaluation.run import main as run_main
 from evaluation.runs.files import RunMismatch
 from evaluation.runs.folder import locked, open_run, read_items
 from evaluation.runs.rejudge import rejudge
-from evaluation.runs.rows import CallFacts, ScoreRow, read_scores
+from evaluation.runs.rows import ScoreRow, read_scores
 from evaluation.runs.score import score
 from evaluation.runs.settings import EvaluationSettings
 from evaluation.runs.summary import read_summary

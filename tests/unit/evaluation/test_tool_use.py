@@ -4,12 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.calls import KINDS, calls_of, classify_code, error_class, is_placeholder
 from agent.episode import Episode, StopReason, Turn
 from agent.images import ImageFile
 from agent.messages import Message
 from agent.policy import Reply
 from agent.protocol import FinalAnswer, Malformed, ToolCall
-from evaluation.runs.tool_use import KINDS, calls_of, classify_code, episode_facts, error_class, is_placeholder
+from evaluation.runs.tool_use import episode_facts
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def message(found, name):
         (["run.model=saves/not_trained"], "model", "is no folder; train it first"),
         (
             ["verl.trainer.logger=[console, wandb]"],
-            "wandb",
+            "trackers",
             "log in (wandb login, or export WANDB_API_KEY), set WANDB_MODE=offline, or leave it out",
         ),
         (["agent.judge.strict_rules=false"], "judge", "set LLM_AS_A_JUDGE_BASE"),

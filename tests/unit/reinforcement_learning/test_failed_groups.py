@@ -13,20 +13,21 @@ def test_a_group_fails_when_it_has_fewer_survivors_than_set_and_its_losses_are_c
     counted.settle("a", 8, [])
     counted.settle("b", 7, ["ValueError: no digits in 'x'"])
     counted.settle("c", 1, ["ValueError: again"] * 3 + ["EpisodeFailed: q3: judge away"] * 4)
-    metrics = counted.metrics()
+    metrics = counted.metrics(trained=3)
     assert metrics["episode/lost"] == 8
     assert metrics["episode/failed_frac"] == 8 / 32
     assert metrics["episode/dropped_groups"] == 1
+    assert metrics["episode/evicted_frac"] == 1 / 4
     assert metrics["episode/lost_ValueError_frac"] == 4 / 32
     assert metrics["episode/lost_EpisodeFailed_frac"] == 4 / 32
     counted.begin_step()
-    assert counted.metrics()["episode/failed_frac"] == 0
+    assert counted.metrics(trained=3)["episode/failed_frac"] == 0
 
 
 def test_a_loss_whose_worker_told_no_reason_is_counted_all_the_same():
     counted = book()
     counted.settle("a", 5, ["ValueError: one"])
-    assert counted.metrics()["episode/lost_Unknown_frac"] == 2 / 8
+    assert counted.metrics(trained=3)["episode/lost_Unknown_frac"] == 2 / 8
 
 
 def test_failed_groups_in_a_row_end_the_run_with_the_commonest_reasons_in_one_line():

@@ -195,7 +195,7 @@ def test_a_model_that_spells_image_placeholders_loses_nothing(found):
 def test_a_limit_of_the_engine_is_a_full_context_and_scored_as_it_stands(found, name):
     it = found[name]
     assert it["prompt"]["status"] == "finished", it["prompt"]
-    assert {extra["stop_reason"] for extra in it["extra"]} == {"context_full"}
+    assert {extra["episode"]["stop_reason"] for extra in it["extra"]} == {"context_full"}
     assert {record["reward"] for record in it["records"]} == {0.0}
 
 

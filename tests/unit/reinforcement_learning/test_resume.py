@@ -14,8 +14,8 @@ from reinforcement_learning.resume import (
     check_resume,
     forget_steps_after,
     restarts_data,
-    wandb_environment,
 )
+from reinforcement_learning.trackers import tracker_environment
 from tests.unit.reinforcement_learning.test_checkpoints import save
 
 
@@ -195,11 +195,11 @@ def test_without_a_checkpoint_a_run_starts_anew_whatever_lies_there(run):
 def test_every_start_of_a_run_logs_to_the_same_wandb_run(tmp_path, monkeypatch):
     for name in ("WANDB_RUN_ID", "WANDB_DIR"):
         monkeypatch.delenv(name, raising=False)
-    first = wandb_environment(tmp_path, ["console", "wandb"], new=False)
-    assert first == wandb_environment(tmp_path, ["wandb"], new=False)
+    first = tracker_environment(tmp_path, ["console", "wandb"], new=False)
+    assert first == tracker_environment(tmp_path, ["wandb"], new=False)
     assert (first["WANDB_RESUME"], first["WANDB_DIR"]) == ("allow", str(tmp_path))
-    assert wandb_environment(tmp_path, ["wandb"], new=True)["WANDB_RUN_ID"] != first["WANDB_RUN_ID"]
-    assert wandb_environment(tmp_path, ["console"], new=False) == {}
+    assert tracker_environment(tmp_path, ["wandb"], new=True)["WANDB_RUN_ID"] != first["WANDB_RUN_ID"]
+    assert tracker_environment(tmp_path, ["console"], new=False) == {}
 
 
 def test_real_wandb_goes_on_with_the_same_run(tmp_path, monkeypatch):
@@ -210,7 +210,7 @@ def test_real_wandb_goes_on_with_the_same_run(tmp_path, monkeypatch):
     ids = []
     for step in (1, 2):
         with monkeypatch.context() as process:
-            for name, value in wandb_environment(tmp_path, "wandb", new=False).items():
+            for name, value in tracker_environment(tmp_path, "wandb", new=False).items():
                 process.setenv(name, value)
             run = wandb.init(project="p", name="n", config={})
             run.log({"x": step}, step=step)

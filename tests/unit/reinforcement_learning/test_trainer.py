@@ -47,7 +47,8 @@ def make(tmp_path, monkeypatch):
     from reinforcement_learning.verl_adapter import trainer as module
     from reinforcement_learning.verl_adapter.launch import compose_config
 
-    monkeypatch.setattr(module.EpisodeTrainer, "_episode_metrics", lambda *_: {"episode/count": 8.0})
+    monkeypatch.setattr(module, "episodes_of", lambda *_: [])
+    monkeypatch.setattr(module, "step_metrics", lambda *_: {"episode/count": 8.0})
     directory = tmp_path / "run/checkpoints"
     directory.mkdir(parents=True)
 
