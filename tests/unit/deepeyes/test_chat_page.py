@@ -5,10 +5,12 @@ tests/services/test_chat_page.py.
 import asyncio
 import io
 import json
+import re
 import socket
 import threading
 import zipfile
 from contextlib import contextmanager
+from html.parser import HTMLParser
 
 import httpx
 import pytest
@@ -34,7 +36,7 @@ from deepeyes.chat.web.rows import _MOST_CHARS, _spans
 from deepeyes.chat.web.serve import _PageServer
 from deepeyes.chat.web.shelf import ImageShelf, ShelfFull
 from evaluation.smoke.scripted_model import request_server
-from tests.conftest import png
+from tests.conftest import ROOT, png
 
 JSON = {"content-type": "application/json"}
 BYTES = {"content-type": "application/octet-stream"}
@@ -370,3 +372,31 @@ def test_a_text_that_no_browser_shows_is_cut_with_a_mark(talking):
     rows = rows_until(client, name, "idle")
     assert len(rows[0][1]["parts"][-1]["text"]) == 100_000 < _MOST_CHARS
     assert client.post("/api/questions", json={"text": "y" * 100_001}).status_code == 422
+
+
+class Texts(HTMLParser):
+    """What of a page's markup is read: texts, and the attributes that are read aloud or shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.inside = set(), []
+
+    def handle_starttag(self, tag, attributes):
+        self.inside.append(tag)
+        self.found |= {value for name, value in attributes if name in ("aria-label", "placeholder", "title") and value}
+
+    def handle_data(self, data):
+        if self.inside[-1:] != ["title"] and re.search("[A-Za-z]", data):
+            self.found.add(data.strip())
+
+
+def test_every_word_of_the_page_is_there_in_chinese():
+    web = ROOT / "deepeyes/chat/web"
+    known = set(re.findall(r'"((?:[^"\\]|\\.)+)": "', (web / "words.js").read_text()))
+    page = Texts()
+    page.feed((web / "page.html").read_text())
+    said = set().union(*(re.findall(r'\bsay\("([^"]+)"', (web / f"{name}.js").read_text()) for name in ("page", "replay", "transcript")))
+    assert len(said) > 20
+    stops = re.search(r"STOPS = \{(.*?)\};", (web / "transcript.js").read_text(), re.DOTALL).group(1)
+    titles = re.findall(r'block\("([^"]+)"', (web / "transcript.js").read_text())
+    assert (page.found | said | {*re.findall(r': "([^"]+)"', stops)} | {*titles}) - known == {"DeepEyes"}
