@@ -1,6 +1,7 @@
 """What a recipe says of MCP servers: checked when it is read, and the same behind every door that it passes."""
 
 import argparse
+import sys
 
 import pytest
 
@@ -72,3 +73,10 @@ def test_servers_can_be_given_on_a_command_line():
 def test_the_tool_without_servers_says_what_it_needs():
     with pytest.raises(ValueError, match=r"needs servers: set `mcp:`, such as \{files: \{command: \[my-server\]\}\}"):
         build_tools(["mcp"], ToolContext())
+
+
+def test_where_the_library_is_missing_its_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "agent.tools._mcp_session", None)
+    settings = AgentSettings(tools=("mcp",), mcp={"files": {"command": ["a-server-that-nobody-started"]}})
+    with pytest.raises(ValueError, match=r"needs the package mcp: pip install 'deepeyes\[mcp\]'"):
+        build_tools(["mcp"], ToolContext(settings=settings))
