@@ -65,18 +65,27 @@ def parse_action(reply: str) -> Action:
     Args:
         reply: The primer and what the model wrote after it.
     """
+    return parse_action_and_place(reply)[0]
+
+
+def parse_action_and_place(reply: str) -> tuple[Action, slice]:
+    """What `parse_action` reads, and where it stands: `reply[place]` is the code, call or answer, as it was written.
+
+    Of what is no action the place is that of the broken element; empty if there is none.
+    """
     action: Action = Malformed("neither an answer, nor code, nor a tool call")
-    for name, body in _elements(reply):
-        found = _READERS[name](body)
+    place = slice(0, 0)
+    for name, start, end in _elements(reply):
+        found, inside = _READERS[name](reply[start:end])
         # What is broken does not undo what was complete; the model is told only if there is nothing else to do.
         if not isinstance(found, Malformed) or isinstance(action, Malformed):
-            action = found
-    return action
+            action, place = found, slice(start + inside.start, start + inside.stop)
+    return action, place
 
 
-def _elements(reply: str) -> list[tuple[str, str]]:
-    """(name, body) of the complete elements outside thinking, in order."""
-    found: list[tuple[str, str]] = []
+def _elements(reply: str) -> list[tuple[str, int, int]]:
+    """(name, start and end of its body) of the complete elements outside thinking, in order."""
+    found: list[tuple[str, int, int]] = []
     position = 0
     unclosed: set[str] = set()
     while (tag := _TAG.search(reply, position)) is not None:
@@ -91,17 +100,21 @@ def _elements(reply: str) -> list[tuple[str, str]]:
             unclosed.add(name)
             continue
         if name != "think":
-            found.append((name, reply[position:closing]))
+            found.append((name, position, closing))
         position = closing + len(name) + 3
     return found
 
 
-def _read_answer(body: str) -> Action:
-    text = body.rpartition("<answer>")[2].strip()  # an answer that was begun twice is the second one
-    return FinalAnswer(text) if text else Malformed("an empty answer")
+def _read_answer(body: str) -> tuple[Action, slice]:
+    begun = body.rpartition("<answer>")[2]  # an answer that was begun twice is the second one
+    text = begun.strip()
+    if not text:
+        return Malformed("an empty answer"), slice(0, len(body))
+    start = len(body) - len(begun.lstrip())
+    return FinalAnswer(text), slice(start, start + len(text))
 
 
-def _read_code(body: str) -> Action:
+def _read_code(body: str) -> tuple[Action, slice]:
     """The last Python block, up to the last fence after it: a fence inside a string does not end it."""
     closings = [match.start() for match in _FENCE_CLOSED.finditer(body)]
     start = -1
@@ -111,28 +124,28 @@ def _read_code(body: str) -> Action:
         if start < 0 or (after < len(closings) and closings[after] < opening.start()):
             start = opening.end()
     if start < 0:
-        return Malformed("<code> without a ```python block")
+        return Malformed("<code> without a ```python block"), slice(0, len(body))
     end = closings[-1] if closings and closings[-1] >= start else body.rfind("```", start)
     if end < 0:
-        return Malformed("<code> with a ```python block that is not closed")
-    return ToolCall(PYTHON, {"code": body[start:end].removesuffix("\n")})
+        return Malformed("<code> with a ```python block that is not closed"), slice(0, len(body))
+    code = body[start:end].removesuffix("\n")
+    return ToolCall(PYTHON, {"code": code}), slice(start, start + len(code))
 
 
-def _read_tool_call(body: str) -> Action:
+def _read_tool_call(body: str) -> tuple[Action, slice]:
+    place = slice(0, len(body))
     try:
         call = json.loads(body, strict=False)
         # Half a surrogate pair can be written in JSON, but neither sent, hashed nor stored; NaN is no JSON at all.
         call = json.loads(json.dumps(call, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:
-        return Malformed("bad JSON in <tool_call>", f"Error: Invalid tool call format: {error}")
+        return Malformed("bad JSON in <tool_call>", f"Error: Invalid tool call format: {error}"), place
     name = call.get("name") if isinstance(call, dict) else None
     arguments = call.get("arguments") if isinstance(call, dict) else None
     if not isinstance(name, str) or not isinstance(arguments, dict | None):
-        return Malformed(
-            "a <tool_call> of the wrong shape",
-            'Error: Invalid tool call format: expected {"name": string, "arguments": object}',
-        )
-    return ToolCall(name, arguments or {})
+        told = 'Error: Invalid tool call format: expected {"name": string, "arguments": object}'
+        return Malformed("a <tool_call> of the wrong shape", told), place
+    return ToolCall(name, arguments or {}), place
 
 
 _READERS = {"answer": _read_answer, "code": _read_code, "tool_call": _read_tool_call}

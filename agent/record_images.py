@@ -31,6 +31,7 @@ MOST_IMAGE_BYTES = 64 << 20
 STORES = "image_stores.json"
 IN_DATA, IN_RUN = "data", "run"
 """What settings say in place of a store's folder: the store of the run's data, or beside the records."""
+_PREVIEWS = "previews"
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -105,7 +106,7 @@ class RecordImages:
             except UnreadableImage:
                 small = image
             if small is not image:
-                path = self._directory / "previews" / image.sha256
+                path = self._directory / _PREVIEWS / image.sha256
                 if not path.exists():
                     write_whole(path, small.data)
                 return
@@ -181,7 +182,7 @@ def image_path(directory: Path, sha256: str) -> Path:
         _fanned_out(directory / "images", sha256),
         _fanned_out(directory.parent / "images", sha256),
     ]
-    previews = directory / "previews" / sha256
+    previews = directory / _PREVIEWS / sha256
     if (found := _first(places)) is not None:
         return found
     stores, _ = _stores(directory)
@@ -223,6 +224,15 @@ class RecordedImage(ImageFile):
         if (size := path.stat().st_size) > MOST_IMAGE_BYTES:
             raise UnreadableImage(f"{path} has {size:,} bytes; at most {MOST_IMAGE_BYTES:,} are read")
         return path.read_bytes()
+
+    @property
+    def is_preview(self) -> bool:
+        """Whether of a larger image only this was kept.
+
+        Raises:
+            FileNotFoundError: It is not there any more.
+        """
+        return image_path(object.__getattribute__(self, "_directory"), self.sha256).parent.name == _PREVIEWS
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ImageFile) and self.data == other.data

@@ -1,30 +1,26 @@
-"""One episode as the page wants it: texts in pieces, code highlighted, tokens with mask and log-probability."""
+"""One episode as the page wants it: texts in pieces, code coloured, tokens with mask and log-probability."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from pygments import highlight
-from pygments.formatters import HtmlFormatter
-from pygments.lexers import PythonLexer
 
 from agent.episode import Episode, Turn
 from agent.episode_rows import action_to_row
-from agent.images import ImageFile
+from agent.images import ImageFile, UnreadableImage
 from agent.messages import Message
+from agent.record_images import RecordedImage
 from agent.records import Rollout
 from agent.trajectory import tokens
+from viewer.coloured import MOST_COLOURED_CHARS, coloured
 from viewer.pieces import Piece, pieces
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_MOST_COLOURED_CHARS = 200_000
-"""Of code, which takes a second; more is shown without colours."""
 _MOST_RECIPE_BYTES = 1 << 20
 _REWARD_PARTS = ("reward", "score", "correct", "format", "decided_by", "gold")
 
@@ -57,7 +53,7 @@ def find_tokenizer(directory: Path, given: Path | None) -> Tokenizer | None:
 
 
 def describe(rollout: Rollout, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """What the page shows of a rollout; its images are named and not read."""
+    """What the page shows of a rollout; its images by name, with their size."""
     episode, facts = rollout.episode, rollout.facts.named()
     return {
         "episode_id": episode.episode_id,
@@ -77,18 +73,27 @@ def _message(message: Message) -> dict[str, Any]:
     return {"role": message.role, "parts": list(_parts(message))}
 
 
-def _parts(message: Message) -> Iterator[dict[str, str]]:
+def _parts(message: Message) -> Iterator[dict[str, Any]]:
     """Texts and images in reading order."""
     for part in message.parts():
         if isinstance(part, ImageFile):
-            yield {"image": part.sha256}
+            yield _image(part)
         elif part.strip():
             yield {"text": part}
 
 
+def _image(image: ImageFile) -> dict[str, Any]:
+    try:
+        width_px, height_px = image.size
+    except (OSError, UnreadableImage) as error:
+        return {"image": image.sha256, "problem": str(error)}
+    is_preview = isinstance(image, RecordedImage) and image.is_preview
+    return {"image": image.sha256, "width": width_px, "height": height_px, "preview": is_preview}
+
+
 def _turn(turn: Turn) -> dict[str, Any]:
     return {
-        "pieces": [{"kind": piece.kind, "html": _html(piece)} for piece in pieces(turn)],
+        "pieces": [_piece(piece) for piece in pieces(turn)],
         "action": action_to_row(turn.action),
         "finish": turn.reply.finish,
         "tokens": turn.reply.num_tokens,
@@ -98,10 +103,11 @@ def _turn(turn: Turn) -> dict[str, Any]:
     }
 
 
-def _html(piece: Piece) -> str:
-    if piece.kind == "code" and len(piece.text) <= _MOST_COLOURED_CHARS:
-        return str(highlight(piece.text, PythonLexer(), HtmlFormatter(nowrap=True)))  # it escapes
-    return html.escape(piece.text.strip())
+def _piece(piece: Piece) -> dict[str, Any]:
+    row: dict[str, Any] = {"kind": piece.kind, "text": piece.text}
+    if piece.kind == "code" and len(piece.text) <= MOST_COLOURED_CHARS:
+        row["spans"] = list(coloured(piece.text))
+    return row
 
 
 def _tokens(episode: Episode, tokenizer: Tokenizer | None) -> list[list[Any]]:

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from agent.episode_rows import UnreadableRecord
 from agent.records import Rollout, RolloutHead
 from agent.scores import read_episode_scores
 from agent.trajectory import Place, RecordReader, record_files
+from viewer.filters import where
+from viewer.listing import COLUMNS, EpisodePage, EpisodePlace, ListedEpisode, order_by
 
-VERSION = 4
+VERSION = 5
 FACETS = ("step", "category", "stop_reason", "tool")
 _SCHEMA = """
 CREATE TABLE meta (version INTEGER);
@@ -29,55 +31,17 @@ CREATE TABLE files (id INTEGER PRIMARY KEY, name TEXT UNIQUE, size INTEGER, head
 CREATE TABLE episodes (
   id INTEGER PRIMARY KEY, file INTEGER, offset INTEGER, item_id TEXT, sample INTEGER, step INTEGER, category TEXT,
   stop_reason TEXT, reward REAL, score REAL, answer TEXT, gold TEXT, turns INTEGER, tool_calls INTEGER,
-  tool_errors INTEGER, tokens INTEGER, wall_s REAL);
+  tool_errors INTEGER, tokens INTEGER, wall_s REAL, episode_id TEXT);
 CREATE TABLE tools (tool TEXT, id INTEGER, PRIMARY KEY (tool, id)) WITHOUT ROWID;
 CREATE INDEX by_step ON episodes (step);
 CREATE INDEX by_category ON episodes (category);
 CREATE INDEX by_stop ON episodes (stop_reason);
 CREATE INDEX by_reward ON episodes (reward);
 CREATE INDEX by_item ON episodes (item_id, sample);
+CREATE INDEX by_episode ON episodes (episode_id);
 """
 _COMMIT_EVERY = 5_000
 _SHOWN_CHARS = 200
-
-
-@dataclass(frozen=True, slots=True)
-class ListedEpisode:
-    """An episode as the list shows it."""
-
-    id: int
-    item_id: str
-    """The item's; of an episode without one its own."""
-    sample: int
-    step: int | None
-    category: str
-    stop_reason: str
-    reward: float | None
-    score: float | None
-    """In [0, 1]; None where nobody has decided."""
-    answer: str
-    gold: str
-    turns: int
-    tool_calls: int
-    tool_errors: int
-    tokens: int
-    wall_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class EpisodePage:
-    """A page of the list, and what all episodes say that fit."""
-
-    total: int
-    """Episodes that fit."""
-    items: int
-    """Of those episodes that have a score."""
-    accuracy: float | None
-    """Mean over those items of the mean score of each one's episodes, as an evaluation counts it; None without any."""
-    rows: list[ListedEpisode]
-
-
-_COLUMNS = tuple(column.name for column in fields(ListedEpisode))
 
 
 def find_records(directory: Path) -> Path:
@@ -223,12 +187,12 @@ class EpisodeIndex:
     def _add(self, place: Place, head: RolloutHead, file: int) -> None:
         facts = head.facts
         cursor = self._db.execute(
-            f"INSERT INTO episodes VALUES ({', '.join('?' * 17)})",  # noqa: S608
+            f"INSERT INTO episodes VALUES ({', '.join('?' * 18)})",  # noqa: S608
             (
                 None, file, place.offset, facts.item_id or head.episode_id, facts.sample, facts.step,
                 facts.category or facts.source, head.stop_reason.value, facts.reward, facts.score,
                 (head.answer or "")[:_SHOWN_CHARS], facts.gold[:_SHOWN_CHARS], head.num_turns, len(head.tools),
-                head.tool_errors, head.num_tokens, head.wall_s,
+                head.tool_errors, head.num_tokens, head.wall_s, head.episode_id,
             ),
         )  # fmt: skip
         self._db.executemany("INSERT INTO tools VALUES (?, ?)", [(tool, cursor.lastrowid) for tool in set(head.tools)])
@@ -249,40 +213,71 @@ class EpisodeIndex:
         """One page of the list.
 
         Args:
-            filters: `step`, `category`, `stop_reason`, `tool` (`none`: no call at all), `min_reward`, `max_reward`, `text`
-                (in item, answer or gold).
+            filters: See `viewer.filters.where`.
             sort: A column.
             descending: Largest first.
             offset: Rows before the page.
             limit: Rows of the page.
 
         Raises:
-            ValueError: An unknown column.
+            ValueError: An unknown column, or a number that is none.
         """
-        if sort not in _COLUMNS:
-            raise ValueError(f"no column {sort!r}; there are: {', '.join(_COLUMNS)}")
-        where, values = _where(filters)
-        order = f"{sort} IS NULL, {sort} {'DESC' if descending else 'ASC'}, id"
-        means = f"SELECT avg(score) AS mean FROM episodes WHERE {where} AND score IS NOT NULL GROUP BY item_id"  # noqa: S608
-        select = f"SELECT {', '.join(_COLUMNS)} FROM episodes WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?"  # noqa: S608
+        fits, values = where(filters)
+        order = order_by(sort, descending=descending)
+        means = f"SELECT avg(score) AS mean FROM episodes WHERE {fits} AND score IS NOT NULL GROUP BY item_id"  # noqa: S608
+        select = f"SELECT {', '.join(COLUMNS)} FROM episodes WHERE {fits} ORDER BY {order} LIMIT ? OFFSET ?"  # noqa: S608
         with self._lock:
-            (total,) = self._db.execute(f"SELECT count(*) FROM episodes WHERE {where}", values).fetchone()  # noqa: S608
+            (total,) = self._db.execute(f"SELECT count(*) FROM episodes WHERE {fits}", values).fetchone()  # noqa: S608
             items, accuracy = self._db.execute(f"SELECT count(*), avg(mean) FROM ({means})", values).fetchone()  # noqa: S608
             found = self._db.execute(select, [*values, limit, offset]).fetchall()
         return EpisodePage(int(total), int(items), accuracy, [ListedEpisode(*row) for row in found])
 
+    def place(
+        self, episode_id: str, filters: Mapping[str, str], *, sort: str = "id", descending: bool = False
+    ) -> EpisodePlace:
+        """Where an episode stands among those that fit. The arguments are those of `page`.
+
+        Raises:
+            ValueError: An unknown column, or a number that is none.
+        """
+        fits, values = where(filters)
+        order = order_by(sort, descending=descending)
+        listed = (
+            "SELECT id, episode_id, lag(episode_id) OVER listed AS before, lead(episode_id) OVER listed AS behind, "  # noqa: S608
+            f"row_number() OVER listed AS number FROM episodes WHERE {fits} WINDOW listed AS (ORDER BY {order})"
+        )
+        select = f"SELECT before, behind, number FROM ({listed}) WHERE episode_id = ? ORDER BY id DESC LIMIT 1"  # noqa: S608
+        with self._lock:
+            (total,) = self._db.execute(f"SELECT count(*) FROM episodes WHERE {fits}", values).fetchone()  # noqa: S608
+            found = self._db.execute(select, [*values, episode_id]).fetchone()
+        previous, following, number = found or (None, None, 0)
+        return EpisodePlace(previous, following, int(number), int(total))
+
     def items(self) -> dict[str, ListedEpisode]:
         """Each item's last episode, with the mean score and reward of all its episodes (of training: in its last step)."""
         last = "SELECT *, dense_rank() OVER (PARTITION BY item_id ORDER BY step DESC) AS rank FROM episodes"
-        select = f"SELECT {', '.join(_COLUMNS)} FROM ({last}) WHERE rank = 1 ORDER BY id"  # noqa: S608
+        select = f"SELECT {', '.join(COLUMNS)} FROM ({last}) WHERE rank = 1 ORDER BY id"  # noqa: S608
         members: dict[str, list[ListedEpisode]] = defaultdict(list)
         with self._lock:
             for row in self._db.execute(select):
-                members[row[1]].append(ListedEpisode(*row))
+                episode = ListedEpisode(*row)
+                members[episode.item_id].append(episode)
         return {
             item: replace(found[-1], score=_mean([one.score for one in found]), reward=_mean([one.reward for one in found]))
             for item, found in members.items()
         }
+
+    def number_of(self, episode_id: str) -> int:
+        """The number of an episode; of one that was recorded several times, the last one's.
+
+        Raises:
+            LookupError: No such episode.
+        """
+        with self._lock:
+            (number,) = self._db.execute("SELECT max(id) FROM episodes WHERE episode_id = ?", (episode_id,)).fetchone()
+        if number is None:
+            raise LookupError(f"no episode {episode_id[:200]!r} in {self.directory}")
+        return int(number)
 
     def rollout(self, number: int) -> Rollout:
         """A whole episode with its facts.
@@ -307,28 +302,6 @@ def _head(path: Path) -> str:
     with path.open("rb") as file:
         line = file.readline(65_536)
     return hashlib.sha256(line).hexdigest() if line.endswith(b"\n") or len(line) == 65_536 else ""
-
-
-def _where(filters: Mapping[str, str]) -> tuple[str, list[Any]]:
-    clauses, values = ["1"], list[Any]()
-    for name in ("step", "category", "stop_reason"):
-        if name in filters:
-            clauses.append(f"{name} IS ?")
-            values.append(int(filters[name]) if name == "step" and filters[name].lstrip("-").isdigit() else filters[name])
-    if filters.get("tool") == "none":
-        clauses.append("tool_calls = 0")
-    elif "tool" in filters:
-        clauses.append("id IN (SELECT id FROM tools WHERE tool = ?)")
-        values.append(filters["tool"])
-    for name, sign in (("min_reward", ">="), ("max_reward", "<=")):
-        if name in filters:
-            clauses.append(f"reward {sign} ?")
-            values.append(float(filters[name]))
-    if filters.get("text"):
-        clauses.append("(item_id LIKE ? ESCAPE '\\' OR answer LIKE ? ESCAPE '\\' OR gold LIKE ? ESCAPE '\\')")
-        pattern = "".join("\\" + letter if letter in "%_\\" else letter for letter in filters["text"])
-        values += [f"%{pattern}%"] * 3
-    return " AND ".join(clauses), values
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

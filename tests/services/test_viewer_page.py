@@ -104,10 +104,10 @@ def test_a_choice_in_the_list_filters_it_and_is_kept_in_the_address(page, served
     )
     page.wait_for(f"{ROWS} === 4")
     assert "category=large" in page.run("location.hash")
-    page.run("[...document.querySelectorAll('th')].find(th => th.textContent.startsWith('reward')).click()")
+    page.run("[...document.querySelectorAll('th a')].find(a => a.textContent.startsWith('reward')).click()")
     page.wait_for("location.hash.includes('sort=reward')")
     page.ready()
-    assert page.run("document.querySelector('tbody tr td:nth-child(7)').textContent") == "0"
+    assert page.run("document.querySelector('tbody tr td:nth-child(6)').textContent") == "0"
     page.open(served[0] + "#/?tool=none&step=0")
     assert page.run(ROWS) == 2
     page.open(served[0] + "#/?text=item_3")
@@ -116,17 +116,17 @@ def test_a_choice_in_the_list_filters_it_and_is_kept_in_the_address(page, served
 
 def test_a_click_on_a_row_shows_the_episode_with_images_code_and_tokens_and_runs_nothing_of_it(page, served):
     page.open(served[0] + "#/?category=large")
-    page.run("document.querySelector('tbody tr').click()")
-    page.wait_for("location.hash.startsWith('#/episode/0/')")
+    page.run("document.querySelector('tbody tr a').click()")
+    page.wait_for("location.hash.startsWith('#/episode/')")
     page.ready()
-    assert page.run("document.querySelectorAll('pre.code span').length") > 2
+    assert page.run("document.querySelectorAll('.acted.code code span').length") > 2
     assert page.run("document.title") == "deepeyes view"
     assert page.run("document.querySelectorAll('main script, main img[src=x]').length") == 0
-    assert page.run("document.querySelector('pre.code').textContent").strip() == f"print('''{EVIL}''')"
+    assert page.run("document.querySelector('.acted.code code').textContent") == f"print('''{EVIL}''')"
     page.wait_for("[...document.images].length === 2 && [...document.images].every(i => i.complete && i.naturalWidth > 0)")
     assert page.run("[...document.images].every(i => i.loading === 'lazy')")
     assert page.run("document.querySelectorAll('.message.error').length") == 1
-    colours = page.run("[...document.querySelectorAll('.tokens span:not(.context)')].map(s => s.style.background)")
+    colours = page.run("[...document.querySelectorAll('.tokens span.sampled')].map(s => getComputedStyle(s).backgroundColor)")
     assert len(set(colours)) == 3
     assert page.run("document.querySelector('.tokens .context:nth-child(2)').textContent") == "7 ×2 "
     assert page.run("[...document.querySelectorAll('.facts b')].map(b => b.textContent).includes('red')")
@@ -137,8 +137,8 @@ def test_two_runs_stand_side_by_side_and_only_what_differs_on_request(page, serv
     assert page.run(ROWS) == 8
     page.run("document.querySelector('input[type=checkbox]').click()")
     page.wait_for(f"{ROWS} === 2")
-    page.run("document.querySelector('tbody tr').click()")
-    page.wait_for("location.hash.startsWith('#/pair/')")
+    page.run("document.querySelector('tbody tr a').click()")
+    page.wait_for("location.hash.startsWith('#/pair?')")
     page.ready()
     assert page.run("document.querySelectorAll('.columns > div .episode').length") == 2
 
@@ -147,16 +147,16 @@ def test_a_hundred_thousand_episodes_are_listed_filtered_and_opened(page, served
     page.open(served[1])
     assert page.run("document.getElementById('total').textContent") == "1 to 100 of 100,000"
     page.open(served[1] + "#/?step=199&min_reward=0.9&sort=reward&descending=1")
-    assert page.run("document.querySelector('tbody tr td:nth-child(7)').textContent") == "1"
+    assert page.run("document.querySelector('tbody tr td:nth-child(6)').textContent") == "1"
     page.open(served[1] + "#/?offset=99900")
     assert page.run(ROWS) == 100
-    page.run("document.querySelector('tbody tr:last-child').click()")
-    page.wait_for("location.hash === '#/episode/0/100000'")
+    page.run("document.querySelector('tbody tr:last-child a').click()")
+    page.wait_for(f"location.hash.startsWith('#/episode/{99_999:032x}')")
     page.ready()
     assert page.run("document.querySelector('h1').textContent") == "item_99999"
 
 
 def test_what_cannot_be_shown_is_said(page, served):
     page.open(served[0].rstrip("/") + "/#/")
-    page.run("location.hash = '#/episode/0/999'")
-    page.wait_for("document.querySelector('.problem')?.textContent.includes('no episode 999')")
+    page.run("location.hash = '#/episode/999'")
+    page.wait_for("document.querySelector('.problem')?.textContent.includes('no episode \\'999\\'')")

@@ -19,7 +19,8 @@ from agent.trajectory import TrajectoryWriter
 from deepeyes.chat.events import events_of
 from deepeyes.chat.web.rows import Row, row_of
 from viewer.app import make_app
-from viewer.index import EpisodeIndex, ListedEpisode, find_records
+from viewer.index import EpisodeIndex, find_records
+from viewer.listing import ListedEpisode
 
 _TITLE_CHARS = 200
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from pygments.lexers import PythonLexer
-from pygments.token import STANDARD_TYPES
-
 from agent.episode import Turn
 from agent.episode_rows import action_to_row
 from agent.images import ImageFile, UnreadableImage
@@ -16,13 +13,13 @@ from agent.policy import Reply
 from agent.protocol import parse_action
 from code_sandbox.redaction import redacted
 from deepeyes.chat.events import EpisodeEnded, Event, QuestionAsked, TextWritten, TurnObserved, TurnReplied
+from viewer.coloured import MOST_COLOURED_CHARS, coloured
 from viewer.pieces import Piece, pieces
 
 Row = dict[str, Any]
 Keep = Callable[[ImageFile], None]
 _MOST_CHARS = 1_000_000
 """Of a text; a browser shows more only slowly, and nobody reads it."""
-_MOST_COLOURED_CHARS = 100_000
 
 
 def row_of(event: Event, keep: Keep, *, with_past: bool = False) -> Row:
@@ -126,23 +123,9 @@ def _image_parts(images: Sequence[ImageFile], keep: Keep) -> Iterator[Row]:
 
 def _piece(piece: Piece) -> Row:
     row: Row = {"kind": piece.kind, "text": _cut(piece.text)}
-    if piece.kind == "code" and len(piece.text) <= _MOST_COLOURED_CHARS:
-        row["spans"] = list(_spans(piece.text))
+    if piece.kind == "code" and len(piece.text) <= MOST_COLOURED_CHARS:
+        row["spans"] = list(coloured(piece.text))
     return row
-
-
-def _spans(code: str) -> Iterator[tuple[str, str]]:
-    """(class, text) of the code's words, in order: equal neighbours together, the short class names of Pygments."""
-    last, text = "", ""
-    for kind, word in PythonLexer(stripnl=False, ensurenl=False).get_tokens(code):
-        while kind not in STANDARD_TYPES:
-            kind = kind.parent
-        if STANDARD_TYPES[kind] != last and text:
-            yield last, text
-            text = ""
-        last, text = STANDARD_TYPES[kind], text + word
-    if text:
-        yield last, text
 
 
 def _cut(text: str) -> str:

@@ -69,6 +69,7 @@ function block(title, text, spans) {
 function pieceBoxes(piece) {
   if (piece.kind === "thought") return split(piece.text).map(([, text]) => make("div", { className: "thought", textContent: text }));
   if (piece.kind === "code") return [block("Python", piece.text, piece.spans)];
+  if (piece.kind === "call") return [block("Tool call", piece.text)];
   if (piece.kind === "answer") return [make("div", { className: "answer", textContent: piece.text })];
   return split(piece.text).map(([kind, text]) => partBox(kind, text));
 }

@@ -32,11 +32,12 @@ from deepeyes.chat.command import main, parse
 from deepeyes.chat.web import talks
 from deepeyes.chat.web.app import MOST_UPLOAD_BYTES, ChatServer, make_chat_app
 from deepeyes.chat.web.choices import Chosen, settings_for
-from deepeyes.chat.web.rows import _MOST_CHARS, _spans
+from deepeyes.chat.web.rows import _MOST_CHARS
 from deepeyes.chat.web.serve import _PageServer
 from deepeyes.chat.web.shelf import ImageShelf, ShelfFull
 from evaluation.smoke.scripted_model import request_server
 from tests.conftest import ROOT, png
+from viewer.coloured import coloured
 
 JSON = {"content-type": "application/json"}
 BYTES = {"content-type": "application/octet-stream"}
@@ -363,7 +364,7 @@ async def test_a_record_of_others_is_replayed_with_what_it_lacks_said_in_its_pla
 
 @given(st.text(st.characters(blacklist_characters="\r", blacklist_categories=("Cs",)), max_size=300))
 def test_coloured_code_is_the_code(code):
-    assert "".join(text for _, text in _spans(code)) == code
+    assert "".join(text for _, text in coloured(code)) == code
 
 
 def test_a_text_that_no_browser_shows_is_cut_with_a_mark(talking):

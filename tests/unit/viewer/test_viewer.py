@@ -123,9 +123,15 @@ def client(*directories, host="localhost"):
     return TestClient(make_app(directories), base_url=f"http://{host}")
 
 
+def shown_episode(asked, row, run="run"):
+    """What the page gets of a row of the list."""
+    episode = asked.get(f"/api/runs/{run}/episodes?limit=1000").json()["rows"][row]["episode_id"]
+    return asked.get(f"/api/runs/{run}/episode", params={"episode": episode}).json()
+
+
 def test_an_episode_is_shown_with_its_pieces_and_its_tokens(run):
     with client(run) as asked:
-        episode = asked.get("/api/runs/0/episodes/1").json()
+        episode = shown_episode(asked, 0)
     assert episode["opening"][1]["parts"][1] == {"text": "\nq?"}
     assert episode["turns"][0]["action"] == {"tool": "echo", "arguments": {"a": "<b>"}}
     assert episode["tokens"] == [["9 ", 0, None, 1], ["7 ", 0, None, 3], ["5 ", 1, -0.5, 1], ["6 ", 1, -1.0, 1]]
@@ -134,25 +140,24 @@ def test_an_episode_is_shown_with_its_pieces_and_its_tokens(run):
 
 def test_tokens_are_shown_as_text_where_the_tokenizer_is_known(run, toy):
     with TestClient(make_app([run], tokenizer=toy / "models/base"), base_url="http://localhost") as asked:
-        given = asked.get("/api/runs/0/episodes/1").json()["tokens"]
+        given = shown_episode(asked, 0)["tokens"]
     (run / "recipe.resolved.yaml").write_text(f"run: {{model: {toy / 'models/base'}}}")
     with client(run) as asked:
-        assert asked.get("/api/runs/0/episodes/1").json()["tokens"] == given
+        assert shown_episode(asked, 0)["tokens"] == given
     assert [entry[1:] for entry in given] == [[0, None, 1], [0, None, 3], [1, -0.5, 1], [1, -1.0, 1]]
     assert not any(entry[0].strip().isdigit() and len(entry[0].strip()) > 1 for entry in given)
     with pytest.raises(FileNotFoundError, match="no tokenizer at"):
         make_app([run], tokenizer=run)
 
 
-def test_code_is_highlighted_and_escaped():
+def test_code_goes_to_the_page_in_words_with_their_class_and_never_as_markup():
     code = "print('<script>')"
-    shown = describe_turn(f"<think>x</think><code>\n```python\n{code}\n```\n</code>")
-    (piece,) = [piece["html"] for piece in shown if piece["kind"] == "code"]
-    assert "&lt;script&gt;" in piece
-    assert "<span" in piece
+    (piece,) = [piece for piece in shown_pieces(f"<think>x</think><code>\n```python\n{code}\n```\n</code>") if piece["kind"] == "code"]
+    assert "".join(text for _, text in piece["spans"]) == piece["text"] == code
+    assert ("nb", "print") in piece["spans"]
 
 
-def describe_turn(text):
+def shown_pieces(text):
     turn = Turn(reply=Reply(text=text, finish="stop"), action=parse_action(text))
     return describe(Rollout(Episode(opening=(), turns=[turn], end=StopReason.ANSWERED)), None)["turns"][0]["pieces"]
 
@@ -174,7 +179,7 @@ FIRST, LAST = "<code>\n```python\nfirst()\n```\n</code>", "<code>\n```python\nla
 def test_all_that_the_model_wrote_is_shown(text):
     turn = Turn(reply=Reply(text=text, finish="stop"), action=parse_action(text))
     found = list(pieces(turn))
-    assert "".join(piece.text for piece in found).split() == text.split()
+    assert "".join(piece.text for piece in found) == text
     assert [piece.text for piece in found if piece.kind == "code"] == (["last()"] if LAST in text else [])
     episode = Episode(opening=(), turns=[turn], end=StopReason.ANSWERED)
     shown = html.unescape(re.sub(r"</?(?:div|pre|strong|h3|article|span)[^>]*>", "", episode_card("title", episode)))
@@ -184,25 +189,45 @@ def test_all_that_the_model_wrote_is_shown(text):
 @given(st.text(alphabet="ab<>/`\n think code answer"))
 def test_the_pieces_of_any_reply_are_all_of_it(text):
     turn = Turn(reply=Reply(text=text, finish="stop", primer="<think>"), action=parse_action("<think>" + text))
-    assert "".join("".join(piece.text for piece in pieces(turn)).split()) == "".join(("<think>" + text).split())
+    assert "".join(piece.text for piece in pieces(turn)) == "<think>" + text
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "taken"),
+    [
+        ("<answer>a</answer> or a", "answer", "a"),
+        ("<think>x</think><answer> a\n</answer>\n\na ", "answer", "a"),
+        (f"{LAST} last()", "code", "last()"),
+        (CALL + " echo", "call", '{"name": "echo", "arguments": {"a": "<b>"}}'),
+        ('<tool_call>{"name": "python", "arguments": {"code": "1\\n2"}}</tool_call>', "call", None),
+    ],
+)
+def test_the_mark_stands_where_the_parser_has_read_and_not_at_the_same_words_behind(text, kind, taken):
+    turn = Turn(reply=Reply(text=text, finish="stop"), action=parse_action(text))
+    found = list(pieces(turn))
+    (marked,) = [place for place, piece in enumerate(found) if piece.kind in ("code", "call", "answer")]
+    assert found[marked].kind == kind
+    assert taken is None or found[marked].text == taken
+    assert "".join(piece.text for piece in found) == text
+    assert found[marked + 1].text.lstrip().startswith(("</answer>", "```", "</tool_call>"))
 
 
 def test_images_come_lazily_by_hash_and_nothing_else_is_served(run):
     sha256 = ImageFile(png()).sha256
     with client(run) as asked:
-        answer = asked.get(f"/images/0/{sha256}")
+        answer = asked.get(f"/images/run/{sha256}")
         assert (answer.content, answer.headers["Content-Type"]) == (png(), "image/png")
         assert "immutable" in answer.headers["Cache-Control"]
         for path in (
-            f"/images/0/{'0' * 64}",
-            "/images/0/..%2Fepisodes.jsonl",
-            f"/images/1/{sha256}",
+            f"/images/run/{'0' * 64}",
+            "/images/run/..%2Fepisodes.jsonl",
+            f"/images/other/{sha256}",
             "/page.html",
             "/page.py",
-            "/api/runs/0/episodes/99",
+            "/api/runs/run/episode?episode=99",
         ):
             assert asked.get(path).status_code in (404, 422), path
-        assert asked.get("/api/runs/0/episodes?sort=nothing").status_code == 400
+        assert asked.get("/api/runs/run/episodes?sort=nothing").status_code == 400
 
 
 async def test_images_of_a_store_are_shown_and_a_store_that_is_not_there_is_named(tmp_path):
@@ -212,9 +237,9 @@ async def test_images_of_a_store_are_shown_and_a_store_that_is_not_there_is_name
     episode = await run_episode(opening, policy=ScriptedPolicy("<answer>a</answer>"), tools={})
     TrajectoryWriter(tmp_path / "run", images=images).write(episode)
     with TestClient(make_app([tmp_path / "run"]), base_url="http://localhost") as client:
-        assert client.get(f"/images/0/{image.sha256}").content == image.data
+        assert client.get(f"/images/run/{image.sha256}").content == image.data
         store.root.rename(tmp_path / "away")
-        refused = client.get(f"/images/0/{image.sha256}")
+        refused = client.get(f"/images/run/{image.sha256}")
     assert refused.status_code == 404
     assert f"the store {store.root}, which is not there" in refused.json()["detail"]
 
@@ -297,13 +322,13 @@ async def test_the_files_of_several_processes_are_one_list_and_what_a_resume_for
 def test_recordings_of_every_version_open_in_list_and_page(tmp_path, version, folder, episodes):
     shutil.copytree(ROOT / "tests/recorded" / version / folder, tmp_path / folder)
     with client(tmp_path / folder) as asked:
-        listed = asked.get("/api/runs/0/episodes").json()
+        listed = asked.get(f"/api/runs/{folder}/episodes").json()
         assert listed["total"] == episodes
         for row in listed["rows"]:
-            shown = asked.get(f"/api/runs/0/episodes/{row['id']}").json()
+            shown = asked.get(f"/api/runs/{folder}/episode", params={"episode": row["episode_id"]}).json()
             assert shown["stop_reason"] == row["stop_reason"]
             for part in (part for message in shown["opening"] for part in message["parts"] if "image" in part):
-                assert asked.get(f"/images/0/{part['image']}").status_code == 200
+                assert asked.get(f"/images/{folder}/{part['image']}").status_code == 200
     assert write_episodes_page(tmp_path / folder, tmp_path / "page.html", limit=99) == episodes
 
 
