@@ -66,6 +66,16 @@ install_font() {
     fi
 }
 
+# Charts of `deepeyes view`: the page's one package of others, pinned with its hash. Without it the page shows tables.
+install_plotting() {
+    if [ -f viewer/node_modules/uplot/dist/uPlot.esm.js ]; then return; fi
+    if ! command -v npm >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        { apt-get install -y -q --no-install-recommends npm || { apt-get update -q && apt-get install -y -q --no-install-recommends npm; }; } >>"$venv/apt.log" 2>&1 || true
+    fi
+    npm ci --ignore-scripts --no-audit --no-fund --prefix viewer >>"$venv/npm.log" 2>&1 ||
+        echo "setup: uPlot is not to be had (see $venv/npm.log); deepeyes view will show tables where it has charts"
+}
+
 # CUDA 13 needs a driver of the 580 series or newer. The kernel's own file is there when nvidia-smi is not.
 driver_version() {
     { nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1 | grep -E '^[0-9]+'; } ||
@@ -120,6 +130,7 @@ run() {
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     install_redis
     install_font
+    install_plotting
     if [ "$kind" = gpu ]; then
         build_flash_attn
         say_what_is_missing
@@ -145,6 +156,7 @@ if [ "$kind" = gpu ]; then
     build_flash_attn
     install_redis
     install_font
+    install_plotting
     echo "$wanted" >"$stamp"
     say_what_is_missing
     echo "setup: done"
@@ -164,5 +176,6 @@ run "shims for a CPU" "${pip[@]}" install --no-deps ./requirements/cpu_shims
 run "deepeyes itself" "${pip[@]}" install --no-deps --editable .
 install_redis
 install_font
+install_plotting
 echo "$wanted" >"$stamp"
 echo "setup: done"

@@ -14,13 +14,14 @@ from pathlib import Path
 from code_sandbox.redaction import redacted
 from viewer.app import serve
 from viewer.entrance import DEFAULT_PORT
+from viewer.index import find_records
 from viewer.static_page import write_episodes_page
 
 
 def main(arguments: list[str] | None = None, *, prog: str = "python -m viewer") -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog=prog, description="Look at recorded episodes in a browser.")
-    parser.add_argument("directory", type=Path, nargs="+", help="a folder with episodes; two are shown side by side")
+    parser.add_argument("directory", type=Path, nargs="+", help="a run, a folder of runs, or two side by side")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="default %(default)s; 0 is any that is free")
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1; beyond loopback the link has a token")
     parser.add_argument(
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m viewer") 
     options = parser.parse_args(arguments)
     try:
         if options.out:
-            count = write_episodes_page(options.directory[0], options.out, limit=options.limit)
+            count = write_episodes_page(find_records(options.directory[0]), options.out, limit=options.limit)
             print(f"{count} episodes in {options.out}")
         else:
             serve(

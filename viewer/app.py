@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
@@ -15,13 +15,15 @@ from agent.record_images import missing_stores
 from viewer.access import PageAccess
 from viewer.entrance import open_entrance
 from viewer.episode_routes import episode_routes
-from viewer.filters import asked_filters
-from viewer.index import find_records
+from viewer.index import find_runs
 from viewer.listing import EpisodePage, ListedEpisode
-from viewer.runs import OpenRuns
+from viewer.run_routes import run_routes
+from viewer.runs import READ_S, FoundRun, OpenRuns
 
 PAGE = Path(__file__).parent / "page"
 """The files of the page, all of which are served by their names."""
+PLOTTING = Path(__file__).parent / "node_modules/uplot/dist"
+"""As npm brings it; see setup.py and scripts/setup.sh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +43,18 @@ def make_app(
     hosts: Sequence[str] = (),
     cookie: str = "deepeyes_view",
 ) -> FastAPI:
-    """The application over one or two runs.
+    """The application over one run, two, or the runs of a folder.
 
     Args:
-        directories: Runs, or folders with one run in them.
-        tokenizer: Folder of a model, to show tokens as text; by default that of the run's recipe.
+        directories: See `OpenRuns`.
+        tokenizer: See `OpenRuns`.
         token: See `PageAccess`.
         hosts: See `PageAccess`.
         cookie: See `PageAccess`.
 
     Raises:
-        FileNotFoundError, ValueError: A folder holds no run, or several.
+        FileNotFoundError, ValueError: See `OpenRuns`.
     """
-    if not 1 <= len(directories) <= 2:
-        raise ValueError(f"{len(directories)} runs given; expected one, or two to see them side by side")
     runs = OpenRuns(directories, tokenizer)
     app = FastAPI(title="deepeyes view", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(PageAccess, token=token, hosts=hosts, cookie=cookie)
@@ -63,6 +63,7 @@ def make_app(
     app.include_router(_files())
     app.include_router(_lists(runs))
     app.include_router(episode_routes(runs))
+    app.include_router(run_routes(runs))
     return app
 
 
@@ -81,6 +82,12 @@ def _files() -> APIRouter:
     def page() -> FileResponse:
         return FileResponse(PAGE / "page.html")
 
+    @router.get("/plotting/{name}")
+    def plotting(name: Literal["uPlot.esm.js", "uPlot.min.css"]) -> FileResponse:
+        if not (PLOTTING / name).is_file():
+            raise HTTPException(404, "uPlot is not in this installation")
+        return FileResponse(PLOTTING / name)
+
     @router.get("/{name}.{suffix}")
     def asset(name: str, suffix: str) -> FileResponse:
         if suffix not in ("js", "css") or f"{name}.{suffix}" not in assets:
@@ -94,17 +101,8 @@ def _lists(runs: OpenRuns) -> APIRouter:
     router = APIRouter(prefix="/api")
 
     @router.get("/runs")
-    def list_runs() -> list[dict[str, Any]]:
-        return [
-            {
-                "key": run.key,
-                "title": run.title,
-                "episodes": run.index.refresh(),
-                "unreadable": run.index.unreadable,
-                "facets": run.index.facets(),
-            }
-            for run in runs
-        ]
+    def list_runs(run: str = "") -> list[dict[str, Any]]:
+        return [_told(runs, one, asked=run == one.key) for one in runs.found()]
 
     @router.get("/runs/{key}/episodes")
     def list_episodes(
@@ -115,16 +113,21 @@ def _lists(runs: OpenRuns) -> APIRouter:
         offset: int = Query(0, ge=0),
         limit: int = Query(100, ge=1, le=1000),
     ) -> EpisodePage:
-        filters = asked_filters(request.query_params)
-        return runs[key].index.page(filters, sort=sort, descending=descending, offset=offset, limit=limit)
+        run = runs[key]
+        return run.index.page(run.asked(request.query_params), sort=sort, descending=descending, offset=offset, limit=limit)
 
     @router.get("/compare")
     def compare(
-        differ: bool = False, offset: int = Query(0, ge=0), limit: int = Query(100, ge=1, le=1000)
+        left_run: str = "",
+        right_run: str = "",
+        differ: bool = False,
+        offset: int = Query(0, ge=0),
+        limit: int = Query(100, ge=1, le=1000),
     ) -> dict[str, Any]:
-        if len(runs) != 2:
-            raise HTTPException(404, "only one run is open; start with two folders to compare")
-        left, right = (run.index.items() for run in runs)
+        keys = [left_run, right_run] if left_run and right_run else [run.key for run in runs.found()]
+        if len(keys) != 2:
+            raise LookupError(f"{len(keys)} runs are here; choose two, or start with two folders to compare")
+        left, right = (runs[key].index.items() for key in keys)
         items = sorted(left.keys() | right.keys())
         pairs = [Pair(item, left.get(item), right.get(item)) for item in items]
         if differ:
@@ -132,6 +135,17 @@ def _lists(runs: OpenRuns) -> APIRouter:
         return {"total": len(pairs), "rows": pairs[offset : offset + limit]}
 
     return router
+
+
+def _told(runs: OpenRuns, found: FoundRun, *, asked: bool) -> dict[str, Any]:
+    """What the page knows of a run; of one of many only if it was asked for."""
+    told: dict[str, Any] = {"key": found.key, "title": found.title}
+    if not (runs.given or asked):
+        return told
+    index = runs[found.key].index
+    episodes = index.refresh(READ_S)
+    told |= {"episodes": episodes, "unread_bytes": index.unread_bytes, "unreadable": index.unreadable}
+    return told | {"facets": index.facets()}
 
 
 def _verdict(row: ListedEpisode | None) -> str | float:
@@ -158,10 +172,11 @@ def serve(
         tokenizer: See `make_app`.
 
     Raises:
-        FileNotFoundError, ValueError: A folder holds no run, or several.
+        FileNotFoundError, ValueError: See `OpenRuns`.
         OSError: The port is taken, or the address is not this machine's.
     """
-    for missing in filter(None, (missing_stores(find_records(directory)) for directory in directories)):
+    folders = [folder for directory in directories for folder in find_runs(directory)]
+    for missing in filter(None, map(missing_stores, folders)):
         print(f"deepeyes view: {missing}", flush=True)
     entrance = open_entrance(host, port, allowed_hosts)
     with entrance.listener:

@@ -7,9 +7,12 @@ begins, and is brought up to date by reading what was appended since: a run can 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import sqlite3
 import threading
+import time
+import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,14 +27,15 @@ from viewer.filters import where
 from viewer.listing import COLUMNS, EpisodePage, EpisodePlace, ListedEpisode, order_by
 
 VERSION = 5
-FACETS = ("step", "category", "stop_reason", "tool")
+FACETS = ("step", "source", "category", "stop_reason", "validation")
 _SCHEMA = """
-CREATE TABLE meta (version INTEGER);
+CREATE TABLE meta (version INTEGER, made TEXT);
 CREATE TABLE files (id INTEGER PRIMARY KEY, name TEXT UNIQUE, size INTEGER, head TEXT, unreadable INTEGER);
 CREATE TABLE episodes (
   id INTEGER PRIMARY KEY, file INTEGER, offset INTEGER, item_id TEXT, sample INTEGER, step INTEGER, category TEXT,
   stop_reason TEXT, reward REAL, score REAL, answer TEXT, gold TEXT, turns INTEGER, tool_calls INTEGER,
-  tool_errors INTEGER, tokens INTEGER, wall_s REAL, episode_id TEXT);
+  tool_errors INTEGER, tokens INTEGER, wall_s REAL, episode_id TEXT,
+  source TEXT, grp TEXT, validation INTEGER);
 CREATE TABLE tools (tool TEXT, id INTEGER, PRIMARY KEY (tool, id)) WITHOUT ROWID;
 CREATE INDEX by_step ON episodes (step);
 CREATE INDEX by_category ON episodes (category);
@@ -39,9 +43,12 @@ CREATE INDEX by_stop ON episodes (stop_reason);
 CREATE INDEX by_reward ON episodes (reward);
 CREATE INDEX by_item ON episodes (item_id, sample);
 CREATE INDEX by_episode ON episodes (episode_id);
+CREATE INDEX by_group ON episodes (step, grp);
 """
 _COMMIT_EVERY = 5_000
 _SHOWN_CHARS = 200
+_NO_RUNS = ("checkpoints", "images", "node_modules")
+"""Folders with many files and no episodes."""
 
 
 def find_records(directory: Path) -> Path:
@@ -51,14 +58,28 @@ def find_records(directory: Path) -> Path:
         FileNotFoundError: None.
         ValueError: Several; the message lists them.
     """
-    if record_files(directory):
-        return directory
-    found = sorted({path.parent for path in directory.rglob("episodes*.jsonl") if path in record_files(path.parent)})
-    if not found:
-        raise FileNotFoundError(f"no episodes.jsonl in {directory} or below it")
+    found = find_runs(directory)
     if len(found) > 1:
         raise ValueError(f"{directory} holds several runs; give one of {', '.join(map(str, found))}")
     return found[0]
+
+
+def find_runs(directory: Path) -> list[Path]:
+    """The folders with episodes: this one, or all below it, by name. Nothing is looked for below such a folder.
+
+    Raises:
+        FileNotFoundError: None.
+    """
+    found = list[Path]()
+    for folder, names, _ in os.walk(directory):
+        if record_files(Path(folder)):
+            found.append(Path(folder))
+            names.clear()
+        else:
+            names[:] = sorted(name for name in names if name not in _NO_RUNS and not name.startswith("."))
+    if not found:
+        raise FileNotFoundError(f"no episodes.jsonl in {directory} or below it")
+    return found
 
 
 class EpisodeIndex:
@@ -66,14 +87,21 @@ class EpisodeIndex:
 
     Args:
         directory: With its episodes, in one file or in one for each process that wrote them.
+        within_s: See `refresh`.
+
+    Attributes:
+        path: Where it is kept; None if there is no place for it.
+        unread_bytes: Of the records, that the last `refresh` had no time for.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, within_s: float = math.inf) -> None:
         self.directory = directory
+        self.path: Path | None = None
+        self.unread_bytes = 0
         self._lock = threading.Lock()
         self._scored_at = 0
         self._db = self._open()
-        self.refresh()
+        self.refresh(within_s)
 
     def _open(self) -> sqlite3.Connection:
         name = hashlib.sha256(str(self.directory.resolve()).encode()).hexdigest()[:16]
@@ -85,6 +113,7 @@ class EpisodeIndex:
                 db.execute("PRAGMA journal_mode=WAL")
                 if not self._fits(db):
                     self._empty(db)
+                self.path = path
                 return db
             except (sqlite3.DatabaseError, OSError):
                 continue  # read-only, no room, or something else of that name
@@ -110,25 +139,38 @@ class EpisodeIndex:
         for table in ("meta", "files", "episodes", "tools"):
             db.execute(f"DROP TABLE IF EXISTS {table}")
         db.executescript(_SCHEMA)
-        db.execute("INSERT INTO meta VALUES (?)", (VERSION,))
+        db.execute("INSERT INTO meta VALUES (?, ?)", (VERSION, uuid.uuid4().hex))
+
+    def attach(self, path: Path) -> None:
+        """Have the tables of another database beside these, as those of `said`."""
+        with self._lock:
+            self._db.execute("ATTACH ? AS said", (str(path),))
+
+    def select(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        """The rows of a query over `episodes` and `tools`."""
+        with self._lock:
+            return self._db.execute(query, values).fetchall()
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
 
-    def refresh(self) -> int:
-        """Index what was appended. Returns the number of episodes."""
+    def refresh(self, within_s: float = math.inf) -> int:
+        """Index what was appended, as far as the time allows; the next call goes on. Returns the number of episodes."""
         with self._lock:
+            until = time.monotonic() + within_s
+            self.unread_bytes = 0
             if not self._fits(self._db):
                 self._empty(self._db)  # a resumed run has forgotten the steps that it makes again
                 self._scored_at = 0
             for path in record_files(self.directory):
-                self._grow(path)
-            self._take_scores()
+                self._grow(path, until)
+            if not self.unread_bytes:
+                self._take_scores()
             (count,) = self._db.execute("SELECT count(*) FROM episodes").fetchone()
         return int(count)
 
-    def _grow(self, path: Path) -> None:
+    def _grow(self, path: Path, until: float) -> None:
         found = self._db.execute("SELECT id, size FROM files WHERE name = ?", (path.name,)).fetchone()
         if found is None:
             if not _head(path):
@@ -137,7 +179,7 @@ class EpisodeIndex:
             found = self._db.execute(insert, (path.name, _head(path))).lastrowid, 0
         number, position = found
         if path.stat().st_size > position:
-            self._read(path, number, position)
+            self._read(path, number, position, until)
 
     def _take_scores(self) -> None:
         """Give each episode its score; an evaluation's lie beside its episodes, and are made anew at any time.
@@ -160,22 +202,29 @@ class EpisodeIndex:
         self._db.execute("COMMIT")
         self._scored_at = stamp
 
-    def _read(self, path: Path, file: int, position: int) -> None:
+    def _read(self, path: Path, file: int, position: int, until: float) -> None:
         self._db.execute("BEGIN IMMEDIATE")
         reader = RecordReader(path)
-        for number, (place, head) in enumerate(reader.heads(position), start=1):
-            self._add(place, head, file)
-            self._scored_at = 0  # a score may be of this one
-            position = place.end
-            if number % _COMMIT_EVERY == 0:
-                self._db.execute("UPDATE files SET size = ? WHERE id = ?", (position, file))
-                self._db.execute("COMMIT")
-                self._db.execute("BEGIN IMMEDIATE")
-        # What cannot be read is passed for good, and the last line only when it is whole.
-        position = max(position, reader.passed)
-        grown = "UPDATE files SET size = ?, unreadable = unreadable + ? WHERE id = ?"
-        self._db.execute(grown, (position, reader.unreadable, file))
-        self._db.execute("COMMIT")
+        try:
+            for number, (place, head) in enumerate(reader.heads(position), start=1):
+                self._add(place, head, file)
+                self._scored_at = 0  # a score may be of this one
+                position = place.end
+                if number % _COMMIT_EVERY == 0:
+                    self._db.execute("UPDATE files SET size = ? WHERE id = ?", (position, file))
+                    self._db.execute("COMMIT")
+                    self._db.execute("BEGIN IMMEDIATE")
+                if time.monotonic() > until:
+                    self.unread_bytes += path.stat().st_size - position
+                    break
+            else:
+                # What cannot be read is passed for good, and the last line only when it is whole.
+                position = max(position, reader.passed)
+        finally:
+            # Also where a newer version wrote the next line: the connection goes on, and so does the page.
+            grown = "UPDATE files SET size = ?, unreadable = unreadable + ? WHERE id = ?"
+            self._db.execute(grown, (position, reader.unreadable, file))
+            self._db.execute("COMMIT")
 
     @property
     def unreadable(self) -> int:
@@ -187,12 +236,13 @@ class EpisodeIndex:
     def _add(self, place: Place, head: RolloutHead, file: int) -> None:
         facts = head.facts
         cursor = self._db.execute(
-            f"INSERT INTO episodes VALUES ({', '.join('?' * 18)})",  # noqa: S608
+            f"INSERT INTO episodes VALUES ({', '.join('?' * 21)})",  # noqa: S608
             (
                 None, file, place.offset, facts.item_id or head.episode_id, facts.sample, facts.step,
                 facts.category or facts.source, head.stop_reason.value, facts.reward, facts.score,
                 (head.answer or "")[:_SHOWN_CHARS], facts.gold[:_SHOWN_CHARS], head.num_turns, len(head.tools),
-                head.tool_errors, head.num_tokens, head.wall_s, head.episode_id,
+                head.tool_errors, head.num_tokens, head.wall_s, head.episode_id, facts.source,
+                facts.group or facts.item_id, facts.validation,
             ),
         )  # fmt: skip
         self._db.executemany("INSERT INTO tools VALUES (?, ?)", [(tool, cursor.lastrowid) for tool in set(head.tools)])
@@ -202,7 +252,7 @@ class EpisodeIndex:
         with self._lock:
             found = {
                 name: self._db.execute(f"SELECT {name}, count(*) FROM episodes GROUP BY 1 ORDER BY 1").fetchall()  # noqa: S608
-                for name in ("step", "category", "stop_reason")
+                for name in FACETS
             }
             found["tool"] = self._db.execute("SELECT tool, count(*) FROM tools GROUP BY 1 ORDER BY 1").fetchall()
         return found

@@ -2,9 +2,9 @@
 
 import { address, ask, changed, go, make } from "./dom.js";
 import { chosenRun, runUrl } from "./runs.js";
-import { cell, linkedRow, PAGE, pager } from "./table.js";
+import { cell, linkedRow, PAGE, pager, sortedHead } from "./table.js";
 
-const FILTERS = ["step", "category", "stop_reason", "tool"];
+const FILTERS = ["step", "source", "category", "stop_reason", "tool"];
 const COLUMNS = [
   ["item_id", "item", "text"], ["sample", "sample", "num wide"], ["step", "step", "num wide"], ["category", "category", "text wide"],
   ["stop_reason", "stop", "end"], ["reward", "reward", "num"], ["score", "score", "num"], ["answer", "answer", "text"],
@@ -26,7 +26,16 @@ function filterForm(run, query) {
   for (const [name, text] of [["min_reward", "reward from"], ["max_reward", "to"]]) {
     form.append(make("label", {}, text, make("input", { name, type: "number", step: "any", value: query.get(name) || "" })));
   }
-  form.append(make("label", {}, "item, answer or gold holds", make("input", { name: "text", type: "search", value: query.get("text") || "" })));
+  for (const [name, text] of [["text", "item, answer or gold holds"], ["find", "conversation holds"]]) {
+    form.append(make("label", {}, text, make("input", { name, type: "search", value: query.get(name) || "" })));
+  }
+  // What came by a link from elsewhere has no field here; it is shown, and can be taken away.
+  for (const [name, text] of [["reason", "failed by"], ["group", "group"], ["validation", "validation"]]) {
+    if (!query.get(name)) continue;
+    const without = make("a", { className: "button", href: address("/", changed(query, { [name]: "", offset: "" })), textContent: `${text}: ${query.get(name)} ✕` });
+    without.ariaLabel = `no longer only ${text} ${query.get(name)}`;
+    form.append(without);
+  }
   const apply = (event) => {
     event.preventDefault();
     go("/", changed(query, { ...Object.fromEntries(new FormData(form)), offset: "" }));
@@ -42,16 +51,6 @@ function accuracyOf(found) {
   return make("span", { id: "accuracy", className: "soft", textContent: text, title: "mean over the items of the mean score of each one's episodes" });
 }
 
-function head(query, [name, text, kind]) {
-  const sorted = query.get("sort") === name;
-  const down = sorted && query.get("descending");
-  const href = address("/", changed(query, { sort: name, descending: sorted && !down ? "1" : "", offset: "" }));
-  const link = make("a", { href, textContent: text + (sorted ? (down ? " ↓" : " ↑") : "") });
-  const box = make("th", { className: kind, scope: "col" }, link);
-  if (sorted) box.ariaSort = down ? "descending" : "ascending";
-  return box;
-}
-
 export async function showList(main, query) {
   const run = chosenRun(query);
   const offset = Number(query.get("offset") || 0);
@@ -62,7 +61,7 @@ export async function showList(main, query) {
     const href = address(`/episode/${encodeURIComponent(row.episode_id)}`, kept);
     body.append(linkedRow(href, row.item_id, ...COLUMNS.slice(1).map((column) => cell(row, column))));
   }
-  const table = make("table", { className: "episodes" }, make("thead", {}, make("tr", {}, ...COLUMNS.map((column) => head(query, column)))), body);
+  const table = make("table", { className: "episodes" }, make("thead", {}, make("tr", {}, ...COLUMNS.map((column) => sortedHead("/", query, column)))), body);
   main.replaceChildren(
     filterForm(run, query), pager(found.total, offset, (to) => address("/", changed(query, { offset: to })), accuracyOf(found)),
     make("div", { className: "scroll" }, table),

@@ -1,6 +1,6 @@
 // Tables of episodes, and the way through their pages.
 
-import { make, number } from "./dom.js";
+import { address, changed, make, number } from "./dom.js";
 
 export const PAGE = 100;
 
@@ -19,6 +19,17 @@ export function pill(stop) {
 export function linkedRow(href, first, ...cells) {
   const link = make("a", { href, className: "row-link", textContent: first || "–", title: first ?? "" });
   return make("tr", {}, make("td", { className: "text" }, link), ...cells);
+}
+
+// The head of a column by which the rows can be sorted.
+export function sortedHead(path, query, [name, text, kind]) {
+  const sorted = query.get("sort") === name;
+  const down = sorted && query.get("descending");
+  const href = address(path, changed(query, { sort: name, descending: sorted && !down ? "1" : "", offset: "" }));
+  const link = make("a", { href, textContent: text + (sorted ? (down ? " ↓" : " ↑") : "") });
+  const box = make("th", { className: kind, scope: "col" }, link);
+  if (sorted) box.ariaSort = down ? "descending" : "ascending";
+  return box;
 }
 
 export function pager(total, offset, href, ...more) {

@@ -8,6 +8,7 @@ import pytest
 
 from reinforcement_learning.failed_groups import RunEnded
 from reinforcement_learning.recipe import RECIPES, load_recipe
+from viewer import advantages as viewer_advantages
 
 # Importing verl takes ten seconds.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
@@ -242,6 +243,13 @@ def test_unequal_rewards_give_verls_advantage(by_deviation):
     ours, theirs = advantages(rewards, groups, by_deviation), advantages(rewards, groups, by_deviation, name="grpo")
     assert (ours - theirs).abs().max() < 1e-6
     assert (ours[:, 3] == 0).all()
+
+
+@pytest.mark.parametrize("by_deviation", [True, False])
+@pytest.mark.parametrize("rewards", [[0.8, 0.2, 1.0, 0.0, 0.72], [0.8] * 16, [0.2], [1.0, 0.9999999, 0.0]])
+def test_the_viewer_computes_the_trainers_advantages(rewards, by_deviation):
+    shown = viewer_advantages.advantages(rewards, by_deviation=by_deviation)
+    assert shown == pytest.approx(advantages(rewards, ["a"] * len(rewards), by_deviation)[:, 4].tolist(), abs=1e-4)
 
 
 def test_verl_still_gives_equal_rewards_and_lone_rollouts_an_advantage():
