@@ -74,7 +74,7 @@ def test_what_is_written_is_what_the_page_of_metrics_explains(quickstart):
 def test_training_was_validated_on_boards_of_its_own(quickstart):
     found = {row["step"]: row["val-core/tiles/acc/mean@1"] for row in rows(quickstart.directory / "rl/metrics.jsonl") if "val-core/tiles/acc/mean@1" in row}
     assert list(found) == [9, 18]
-    assert found[18] > 0.8
+    assert found[18] > 0.6
     played = [record.facts for record in read_rollouts(quickstart.directory / "rl/rollouts") if record.facts.validation]
     assert len(played) == 2 * 16
     assert all(facts.item_id.startswith("tiles_val_") for facts in played)
