@@ -74,7 +74,7 @@ def message(found, name):
         (
             ["agent.tools=[serch]"],
             "tools and prompts",
-            "unknown tool 'serch' in agent.tools; there are: fetch_page, image_search, python",
+            "unknown tool 'serch' in agent.tools; there are: fetch_page, image_search, mcp, python",
         ),
         (["agent.max_calls={serch: 1}"], "tools and prompts", "unknown tool 'serch' in agent.max_calls; there are: "),
         (["agent.prompt=nope"], "tools and prompts", "no prompt 'nope'; there are: "),
