@@ -26,6 +26,7 @@ _TAG = re.compile(r"<(/think|think|code|tool_call|answer)>")
 _FENCE_OPENED = re.compile(r"```python[^\S\n]*\n")
 _FENCE_CLOSED = re.compile(r"^[^\S\n]*```[^\S\n]*$", re.MULTILINE)
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_NOT_JSON = "Out of range float values are not JSON compliant"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,9 @@ def _read_tool_call(body: str) -> tuple[Action, slice]:
         # Half a surrogate pair can be written in JSON, but neither sent, hashed nor stored; NaN is no JSON at all.
         call = json.loads(json.dumps(call, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:
-        return Malformed("bad JSON in <tool_call>", f"Error: Invalid tool call format: {error}"), place
+        # From Python 3.12 on, the number follows; what a model reads is the same everywhere.
+        told = _NOT_JSON if str(error).startswith(_NOT_JSON) else error
+        return Malformed("bad JSON in <tool_call>", f"Error: Invalid tool call format: {told}"), place
     name = call.get("name") if isinstance(call, dict) else None
     arguments = call.get("arguments") if isinstance(call, dict) else None
     if not isinstance(name, str) or not isinstance(arguments, dict | None):

@@ -12,7 +12,7 @@ import zlib
 from array import array
 from typing import IO, Any
 
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 WHITE = (255, 255, 255)
 """The ground under transparency; vLLM's own loader takes the same (0.28, multimodal/media/image.py)."""
@@ -98,8 +98,12 @@ def flat_rgb(image: Image.Image) -> Image.Image:
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """(width_px, height_px) that `upright_rgb` will have, from the header of an opened file."""
-    width_px, height_px = image.size
-    return (height_px, width_px) if orientation(image) in _SIDEWAYS else (width_px, height_px)
+    if orientation(image) not in _SIDEWAYS:
+        return image.size
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        # From Pillow 11.3 on, `size` is turned before the pixels are; the file's own numbers are the same for all.
+        return image.tag_v2[TiffImagePlugin.IMAGELENGTH], image.tag_v2[TiffImagePlugin.IMAGEWIDTH]
+    return image.height, image.width
 
 
 def orientation(image: Image.Image) -> int:

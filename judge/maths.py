@@ -1,8 +1,8 @@
 """math-verify in a process of its own, which is ended when it takes too long.
 
 SymPy computes what it is given: `99999999!` or `9^{9^9}` in an answer would hold up a whole rollout worker, and its
-time-outs need a main thread. The process holds no more than 2 GiB, is started at first use (half a second) and again as soon
-as it was ended, and ends with its parent.
+time-outs need a main thread. The process holds no more than 2 GiB (on Linux), is started at first use (half a second) and
+again as soon as it was ended, and ends with its parent.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ def _serve() -> None:
     from latex2sympy2_extended import latex2sympy
     from math_verify import parse, verify
 
-    resource.setrlimit(resource.RLIMIT_AS, (_MAX_BYTES, _MAX_BYTES))
+    if sys.platform == "linux":  # macOS takes no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (_MAX_BYTES, _MAX_BYTES))
     out = sys.stdout.buffer
     out.write(b"ready\n")
     out.flush()

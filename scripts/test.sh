@@ -2,9 +2,21 @@
 # Set up and run every check: lint, types, import rules, tests. About an hour on two cores.
 #   bash scripts/test.sh           everything
 #   bash scripts/test.sh fast      without tests marked `slow` (a few minutes)
+#   bash scripts/test.sh light     unit tests of the rooms that need no GPU package, in .venv-light: any Python from 3.11, Linux or macOS
 #   bash scripts/test.sh ARGS…     pytest with these arguments
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [ "${1:-}" = light ]; then
+    shift
+    venv=${VENV:-.venv-light}
+    [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
+    "$venv/bin/python" -m pip install --quiet --editable '.[search,view,judge,data,eval]' pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis onnx omegaconf
+    export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+    # What is held against transformers and LLaMA-Factory stays out.
+    exec "$venv/bin/python" -m pytest --numprocesses 2 --dist loadfile tests/unit/{agent,judge,serving,viewer,evaluation,deepeyes} \
+        tests/unit/code_sandbox/test_client.py tests/unit/data/test_fetch.py --ignore tests/unit/agent/test_adding_a_family.py \
+        --ignore tests/unit/agent/test_chat_formats.py -k "not hides_no_package and not of_hugging_face and not own_processors" "$@"
+fi
 bash scripts/setup.sh
 PATH="$PWD/${VENV:-.venv}/bin:$PATH"
 # The page of `deepeyes view` is tested in a real browser. Without one, and without the means to install it, those tests say so and are skipped.

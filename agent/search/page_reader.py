@@ -136,7 +136,8 @@ def decoded(content: bytes, charset: str | None) -> str:
 def _serve(source: IO[bytes], sink: IO[bytes]) -> None:
     import trafilatura  # noqa: F401  before the first page's time runs
 
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    if sys.platform == "linux":  # macOS takes no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     sink.write(b'{"ready": true}\n')
     sink.flush()
     while line := source.readline():

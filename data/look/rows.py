@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -129,7 +130,7 @@ def in_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 
     Decoding and reading parquet run outside the interpreter's lock.
     """
-    threads = len(os.sched_getaffinity(0))
+    threads = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for item in items:

@@ -165,3 +165,27 @@ def test_the_compose_file_binds_loopback_and_starts_what_is_there():
     assert ":?" in services["sandbox"]["environment"]["CODE_SANDBOX_TOKEN"]
     variables = set(re.findall(r"\$\{(\w+)", (ROOT / "deploy/compose.yaml").read_text()))
     assert variables <= {"SANDBOX_SESSIONS", "CODE_SANDBOX_TOKEN", "JUDGE_MODEL", "JUDGE_GPUS", "JUDGE_API_KEY", "HF_TOKEN", "HF_ENDPOINT", "HF_HOME"}
+
+
+def test_the_manifests_start_what_is_there_with_the_variables_that_the_kustomization_sets():
+    folder = ROOT / "deploy/kubernetes"
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    found = {}
+    for name in kustomization["resources"]:
+        for document in yaml.safe_load_all((folder / name).read_text()):
+            found[document["kind"], document["metadata"]["name"]] = document["spec"]
+    values = dict(literal.split("=", 1) for literal in kustomization["configMapGenerator"][0]["literals"])
+    sandboxes = found["StatefulSet", "sandbox"]
+    urls = [f"http://sandbox-{number}.{sandboxes['serviceName']}:8000" for number in range(sandboxes["replicas"])]
+    assert values["CODE_SANDBOX_URL"].split(",") == urls
+    assert values["LLM_AS_A_JUDGE_BASE"] == "http://judge:18901/v1"
+    training = found["RayJob", "deepeyes"]
+    (launcher,) = re.findall(r"/opt/deepeyes-src/(\S+)", training["entrypoint"])
+    assert (ROOT / launcher).is_file()
+    cluster = training["rayClusterSpec"]
+    assert f"ray=={cluster['rayVersion']}" in (ROOT / "requirements/gpu.lock").read_text().splitlines()
+    assert 1 + cluster["workerGroupSpecs"][0]["replicas"] == sandboxes["replicas"] == 4
+    recipe = ROOT / f"reinforcement_learning/recipes/{values['RECIPE']}.yaml"
+    assert recipe.is_file()
+    judge = found["Deployment", "judge"]["template"]["spec"]["containers"][0]
+    assert (ROOT / judge["command"][1]).is_file()
