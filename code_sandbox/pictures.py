@@ -102,7 +102,8 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
         return image.size
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         # From Pillow 11.3 on, `size` is turned before the pixels are; the file's own numbers are the same for all.
-        return image.tag_v2[TiffImagePlugin.IMAGELENGTH], image.tag_v2[TiffImagePlugin.IMAGEWIDTH]
+        tags: Any = image.tag_v2
+        return tags[TiffImagePlugin.IMAGELENGTH], tags[TiffImagePlugin.IMAGEWIDTH]
     return image.height, image.width
 
 
