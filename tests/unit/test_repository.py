@@ -197,7 +197,7 @@ def test_a_room_is_found_in_this_repository_and_nowhere_else(room):
 def test_every_yaml_file_is_valid():
     for name in FILES:
         if name.endswith(".yaml"):
-            yaml.safe_load((ROOT / name).read_text())
+            list(yaml.safe_load_all((ROOT / name).read_text()))
 
 
 DEFINITIONS = [
