@@ -12,14 +12,20 @@ EpisodeFailure          our outage: ends the episode as FAILED, never scored, co
 ContextFull             the next observation does not fit the model's context: the episode ends, scored as it stands
 """
 
+from code_sandbox.command_line import MISTAKE, OUTAGE
+
 
 class ToolError(Exception):
     """The model called a tool wrongly; the message is what it will read."""
+
+    exit_status = MISTAKE
+    """Of a command whose user did."""
 
 
 class EpisodeFailure(Exception):
     """Our machinery broke; says nothing about the model."""
 
+    exit_status = OUTAGE
     ends_run = False
     """Whether going on with other episodes is pointless."""
 

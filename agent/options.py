@@ -85,6 +85,35 @@ def settings_of(model: type[AgentSettings], given: Mapping[str, Any]) -> Any:
         raise RecipeError(explain(error, model)) from error
 
 
+def add_recipe(parser: argparse.ArgumentParser, folder: str, *, default: str | None = None, settings: str = "") -> None:
+    """Let a command take a recipe and settings that go above it, in any order, and the recipe as `--recipe` too.
+
+    Args:
+        parser: Of the command; it reads with `parse_intermixed_args`, and then `take_recipe`.
+        folder: Where recipes have names.
+        default: The recipe where none is named.
+        settings: Whose settings there are, in words.
+    """
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="RECIPE key=value",
+        help=f"a name in {folder} or a .yaml file, and settings that go above it{f', {settings}' if settings else ''}",
+    )
+    parser.add_argument("--recipe", help="the same as the first word" + (f"; by default {default}" if default else ""))
+
+
+def take_recipe(parser: argparse.ArgumentParser, options: argparse.Namespace, *, default: str | None = None) -> None:
+    """Put what was given of `add_recipe` into `options.recipe` and `options.overrides`."""
+    options.overrides = [word for word in options.words if "=" in word]
+    recipes = [word for word in (options.recipe, *options.words) if word and "=" not in word] or [default]
+    if len(recipes) > 1:
+        parser.error(f"one recipe at a time, not {' and '.join(recipes)}; a setting is key=value")
+    (options.recipe,) = recipes
+    if options.recipe is None:
+        parser.error("name a recipe, such as qwen2_5_vl_7b; a setting is key=value")
+
+
 def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
 

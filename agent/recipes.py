@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from agent.data_folders import data_folder
+from code_sandbox.command_line import problem_line
 
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)(?::-((?:\$\{data\.\w+\}|[^}])*))?\}")
 _DATA_FOLDER = re.compile(r"\$\{data\.(\w+)\}")
@@ -137,16 +138,15 @@ def explain(error: ValidationError, model: type[BaseModel], *, at_the_top: Calla
     """
     lines = []
     for problem in error.errors():
-        place = ".".join(map(str, problem["loc"]))
-        message = problem["msg"].removeprefix("Value error, ")
+        more = ""
         if problem["type"] == "extra_forbidden":
             owner: Any = model
             for part in problem["loc"][:-1]:
                 owner = _within(owner, part)
-            message = f"{message}; there are: {', '.join(sorted(owner.model_fields))}"
+            more = f"; there are: {', '.join(sorted(owner.model_fields))}"
             if len(problem["loc"]) == 1:
-                message += at_the_top(place)
-        lines.append(f"{place}: {message}" if place else message)
+                more += at_the_top(str(problem["loc"][0]))
+        lines.append(problem_line(problem, more))
     return "; ".join(lines)
 
 

@@ -17,7 +17,8 @@ import yaml
 
 from agent.checks import Check
 from agent.files import write_whole
-from agent.recipes import RecipeError
+from agent.options import add_recipe, take_recipe
+from code_sandbox.command_line import FAILED, MISTAKE, CommandParser, end, program, sign_of_life
 from code_sandbox.redaction import redacted
 from cold_start.checkpoints import is_finished, latest_checkpoint, set_aside_incomplete
 from cold_start.checks import Report, check_recipe, finished_as_asked, mended_lines, trained_on
@@ -64,18 +65,22 @@ def resolve(recipe: Recipe, output_dir: Path, *, resume: bool = True) -> dict[st
 def main(arguments: list[str] | None = None, *, prog: str = _PROGRAM) -> None:
     """Command line."""
     options = _parse(arguments, prog)
+    with program(prog, note="nothing was started"):
+        _run(options)
+
+
+def _run(options: argparse.Namespace) -> None:
     try:
         recipe = load_recipe(options.recipe, tuple(options.overrides))
         output_dir = Path(recipe.llamafactory["output_dir"]).resolve()
         if not options.accept_changes and finished_as_asked(recipe, output_dir):
             _say_finished(output_dir)
             return
-        report = check_recipe(recipe, output_dir, os.environ, accept_changes=options.accept_changes)
-    except (RecipeError, OSError) as error:
-        sys.exit(redacted(f"cold start: {error}"))
+        with sign_of_life("looking at what the cold start needs"):
+            report = check_recipe(recipe, output_dir, os.environ, accept_changes=options.accept_changes)
     except ImportError as error:
         how = "pip install 'deepeyes[sft]', or `bash scripts/setup.sh` in a checkout"
-        sys.exit(f"cold start: LLaMA-Factory cannot be imported ({error}): {how}")
+        end(MISTAKE, f"cold start: LLaMA-Factory cannot be imported ({error}): {how}")
     if options.show_recipe:
         print(yaml.safe_dump(redacted(resolve(recipe, output_dir)), sort_keys=False))
     if options.dry_run:
@@ -83,38 +88,35 @@ def main(arguments: list[str] | None = None, *, prog: str = _PROGRAM) -> None:
     if report.failures:
         failures = "" if options.dry_run else redacted("\n".join(_line(check) for check in report.failures)) + "\n"
         counts = f"{len(report.failures)} of {len(report.checks)} checks failed"
-        sys.stdout.flush()
-        sys.exit(f"{failures}cold start: not ready, {counts}; nothing was started")
+        end(FAILED, f"{failures}cold start: not ready, {counts}; nothing was started")
     if is_finished(output_dir) and not report.changes:
         _say_finished(output_dir)
     elif options.dry_run:
         print("cold start: ready; nothing was started")
     else:
-        try:
-            _start(recipe, output_dir, report)
-        except (RecipeError, OSError) as error:
-            sys.exit(redacted(f"cold start: {error}"))
+        with sign_of_life("preparing the training data"):
+            command, env = _prepared(recipe, output_dir, report)
+        # Replaces this process, so that a signal reaches the trainer.
+        os.execve(command[0], command, env)  # noqa: S606
 
 
 def _parse(arguments: list[str] | None, prog: str = _PROGRAM) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=prog, description="Cold-start SFT with LLaMA-Factory.")
-    parser.add_argument(
-        "words",
-        nargs="*",
-        metavar="RECIPE key=value",
-        help=f"a name in cold_start/recipes or a .yaml file ({DEFAULT_RECIPE}), and LLaMA-Factory's settings",
+    parser = CommandParser(
+        prog=prog,
+        description="Cold-start SFT with LLaMA-Factory. The same command goes on from the newest checkpoint.",
+        examples=(
+            "deepeyes sft qwen2_5_vl_7b --dry-run",
+            "deepeyes sft qwen2_5_vl_7b learning_rate=1e-5 output_dir=runs/sft",
+        ),
     )
+    add_recipe(parser, "cold_start/recipes", default=DEFAULT_RECIPE, settings="LLaMA-Factory's")
     parser.add_argument("--dry-run", action="store_true", help="check everything, start and write nothing")
     parser.add_argument("--show-recipe", action="store_true", help="print what LLaMA-Factory is given, as YAML")
     parser.add_argument(
         "--accept-changes", action="store_true", help="go on with a run that had another recipe or other data"
     )
     options = parser.parse_intermixed_args(arguments)
-    options.overrides = [word for word in options.words if "=" in word]
-    recipes = [word for word in options.words if "=" not in word]
-    if len(recipes) > 1:
-        parser.error(f"one recipe at a time, not {' and '.join(recipes)}; a setting is key=value")
-    options.recipe = recipes[0] if recipes else DEFAULT_RECIPE
+    take_recipe(parser, options, default=DEFAULT_RECIPE)
     return options
 
 
@@ -127,7 +129,8 @@ def _say_finished(output_dir: Path) -> None:
     print(f"cold start: {output_dir} is finished and was trained with this recipe; nothing to do")
 
 
-def _start(recipe: Recipe, output_dir: Path, report: Report) -> None:
+def _prepared(recipe: Recipe, output_dir: Path, report: Report) -> tuple[list[str], dict[str, str]]:
+    """Write what the trainer reads; (command, environment) of the trainer."""
     launch, examined, facts = report.launch, report.examined, report.facts
     assert launch is not None
     assert examined is not None
@@ -156,8 +159,7 @@ def _start(recipe: Recipe, output_dir: Path, report: Report) -> None:
         print(f"cold start: resuming from {checkpoint}")
     sys.stdout.flush()
     command = [str(Path(sys.executable).with_name("llamafactory-cli")), "train", str(output_dir / _LAUNCH_FILE)]
-    # Replaces this process, so that a signal reaches the trainer.
-    os.execve(command[0], command, launch_environment(launch, os.environ))  # noqa: S606
+    return command, launch_environment(launch, os.environ)
 
 
 if __name__ == "__main__":

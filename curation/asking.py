@@ -124,7 +124,7 @@ async def ask_all(
                 error = group.exceptions[0]
                 raise (CurationStopped(f"{error}; make room") if _is_full(error) else error) from None
             if not begun or stop.reason:
-                raise CurationStopped(stop.reason)
+                raise CurationStopped(f"stopped: {stop.reason}. What was done is kept; the same command goes on")
             journal.refresh()
             if len(todo) == len(busy):
                 await asyncio.sleep(_LOOK_S)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from code_sandbox.command_line import OUTAGE
+
 
 class CurationError(ValueError):
     """The file, its data or its folder cannot be used as they stand; the message says what to do."""
@@ -9,3 +11,5 @@ class CurationError(ValueError):
 
 class CurationStopped(RuntimeError):
     """Going on is pointless for now: what was done is kept, and the same command goes on later."""
+
+    exit_status = OUTAGE

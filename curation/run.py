@@ -15,7 +15,8 @@ import os
 import sys
 from pathlib import Path
 
-from curation.errors import CurationError, CurationStopped
+from code_sandbox.command_line import CommandParser, program, sign_of_life
+from curation.errors import CurationError
 from curation.images import Workers
 from curation.report import write_report
 from curation.settings import read_curation
@@ -24,10 +25,10 @@ from curation.work import run_steps
 
 def main(arguments: list[str] | None = None, *, prog: str = "python -m curation.run") -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = CommandParser(prog=prog, description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True, metavar="run|report")
     run = actions.add_parser("run", help="run the steps that are not done yet")
-    run.add_argument("file", type=Path)
+    run.add_argument("file", type=Path, help="the steps, as YAML")
     run.add_argument(
         "--workers",
         type=_workers,
@@ -40,17 +41,13 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m curation.
     report.add_argument("--out", type=Path, help="by default report.html in the run's folder")
     report.add_argument("--examples", type=int, default=3, help="shown of each reason (%(default)s)")
     options = parser.parse_args(arguments)
-    try:
+    with program(prog, note="what was done is kept, and the same command goes on"):
         if options.action == "run":
             _run(options)
         else:
             folder = options.run if options.run.is_dir() else read_curation(options.run).directory
             path = write_report(folder, options.out, examples=options.examples)
             sys.stdout.write(f"{path}\n")
-    except CurationStopped as error:
-        sys.exit(f"deepeyes curate: stopped: {error}. What was done is kept; the same command goes on")
-    except (CurationError, OSError) as error:
-        sys.exit(f"deepeyes curate: {error}")
 
 
 def _workers(given: str) -> Workers:
@@ -63,7 +60,14 @@ def _run(options: argparse.Namespace) -> None:
     curation = read_curation(options.file)
     if options.workers != "ray" and options.workers < 1:
         raise CurationError(f"--workers is {options.workers}; expected at least 1, or `ray`")
-    asyncio.run(run_steps(curation, workers=options.workers, say=lambda line: print(line, flush=True)))
+    said = ["nothing is done yet"]
+
+    def say(line: str) -> None:
+        said[0] = line
+        print(line, flush=True)
+
+    with sign_of_life(lambda: f"after «{said[0]}» the next step is under way"):
+        asyncio.run(run_steps(curation, workers=options.workers, say=say))
     write_report(curation.directory, None)
     print(f"{curation.directory / 'report.html'} shows what each step kept and dropped")
 

@@ -11,7 +11,6 @@ want one, HF_HUB_OFFLINE=1 asks nobody and says what is missing. `python -m data
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 import threading
@@ -26,6 +25,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from agent.data_folders import data_folder
+from code_sandbox.command_line import CommandParser, program
 from code_sandbox.redaction import redacted
 from data.downloads.archives import is_archive, unpack
 from data.downloads.errors import FetchFailed
@@ -213,7 +213,7 @@ def _list() -> None:
 
 def main(arguments: list[str] | None = None, prog: str = "data.fetch") -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(prog=prog, description=__doc__)
     parser.add_argument("name", nargs="*", help="of --list, `all` evaluation files, or OWNER/NAME of the hub")
     parser.add_argument("--out", type=Path, help="folder for the files; by default by kind in datasets, or in DEEPEYES_DATA")
     parser.add_argument("--list", action="store_true", help="names and addresses")
@@ -225,14 +225,15 @@ def main(arguments: list[str] | None = None, prog: str = "data.fetch") -> None:
         _list()
         return
     names = list(sources()) if given.name == ["all"] else given.name
-    if unknown := _unknown(names):
-        sys.exit(
-            f"fetch: no address for {', '.join(unknown)}; there are {', '.join([*sources(), *training_sets()])}, and any "
-            "OWNER/NAME of the hub. data/README.md names the others"
-        )
     options = FetchOptions(out=given.out, include=tuple(given.include), revision=given.revision, unpack=given.unpack)
-    failed = [name for name in names if not _fetched(name, options)]
-    sys.exit(int(bool(failed)))
+    with program(prog, note="the same command goes on"):
+        if unknown := _unknown(names):
+            raise LookupError(
+                f"no address for {', '.join(unknown)}; there are {', '.join([*sources(), *training_sets()])}, and any "
+                "OWNER/NAME of the hub. data/README.md names the others"
+            )
+        failed = [name for name in names if not _fetched(name, options)]
+        sys.exit(int(bool(failed)))
 
 
 def _fetched(name: str, options: FetchOptions) -> bool:

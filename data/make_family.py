@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from code_sandbox.command_line import CommandParser, program, sign_of_life
 from data.families import LEVELS, family_names, load_family
 from data.families._demonstrations import DirectShares
 from data.families._files import Amounts, write_family
@@ -14,7 +14,7 @@ from data.families._files import Amounts, write_family
 def main(arguments: Sequence[str] | None = None, prog: str = "deepeyes data make") -> None:
     """Command line."""
     amounts, shares = Amounts(), DirectShares()
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=prog, description="Write one family of synthetic tasks: conversations, RL rows, a benchmark, what tools search."
     )
     parser.add_argument("family", choices=family_names(), help="data/README.md says what each is")
@@ -33,14 +33,15 @@ def main(arguments: Sequence[str] | None = None, prog: str = "deepeyes data make
         help="of demonstrations that use none where one is needed, and guess (%(default)s)",
     )  # fmt: skip
     options = parser.parse_args(arguments)
-    write_family(
-        load_family(options.family),
-        options.directory,
-        seed=options.seed,
-        level=options.level,
-        amounts=Amounts(sft=options.sft, rl_train=options.rows, benchmark=options.items),
-        shares=DirectShares(not_needed=options.direct, needed=options.guess),
-    )
+    with program(prog), sign_of_life("writing"):
+        write_family(
+            load_family(options.family),
+            options.directory,
+            seed=options.seed,
+            level=options.level,
+            amounts=Amounts(sft=options.sft, rl_train=options.rows, benchmark=options.items),
+            shares=DirectShares(not_needed=options.direct, needed=options.guess),
+        )
     print(f"written to {options.directory}")
 
 

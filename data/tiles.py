@@ -17,7 +17,6 @@ Source of the mix and sizes: measured, see docs/results.md.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import random
@@ -34,6 +33,7 @@ from agent.images import ImageFile
 from agent.messages import IMAGE_PLACEHOLDER
 from agent.prompts import load_prompt
 from agent.protocol import render_code_observation
+from code_sandbox.command_line import CommandParser, program
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 170, 50), "blue": (40, 60, 220), "yellow": (235, 210, 30)}
 BOARD_PX = 448
@@ -192,8 +192,9 @@ def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def main(arguments: list[str] | None = None, prog: str = "deepeyes data tiles") -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog=prog, description="the toy task: training data, benchmark, search pages")
-    parser.add_argument("directory", type=Path)
+    parser = CommandParser(prog=prog, description="the toy task: training data, benchmark, search pages")
+    parser.add_argument("directory", type=Path, help="where the files are written")
     options = parser.parse_args(arguments)
-    write_dataset(options.directory)
-    sys.stdout.write(f"written to {options.directory}\n")
+    with program(prog):
+        write_dataset(options.directory)
+        sys.stdout.write(f"written to {options.directory}\n")

@@ -8,45 +8,49 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from agent.errors import EpisodeFailure, ToolError
-from code_sandbox.redaction import redacted
+from code_sandbox.command_line import MISTAKE, CommandParser, add_json_option, end, program
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="deepeyes",
-        description="Agentic vision-language models: train, evaluate, talk.",
-        epilog="Ends with 0 if all is well, 1 if something failed, 2 if it was called wrongly, 130 if it was interrupted.",
-    )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and end")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_doctor, _add_sandbox, _add_search, _add_judge, _add_data, _add_view, _add_passed_on):
-        add(commands)
-    options, rest = parser.parse_known_args(arguments)
+    parser = _parser()
+    words = sys.argv[1:] if arguments is None else arguments
+    options, rest = parser.parse_known_args(words)
     if rest and options.handler is not _pass_on:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest
-    handler: Callable[[argparse.Namespace], int | None] = options.handler
-    try:
-        sys.exit(handler(options) or 0)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except ModuleNotFoundError as error:
-        sys.exit(_missing(options.command, error))
-    except (OSError, ValueError, LookupError, RuntimeError, EpisodeFailure, ToolError) as error:
-        sys.exit(redacted(f"deepeyes {options.command}: {_in_a_line(error)}"))
+    prog = f"deepeyes {options.command}"
+    with program(prog):
+        try:
+            sys.exit(options.handler(options) or 0)
+        except ModuleNotFoundError as error:
+            end(MISTAKE, f"{prog}: {_missing(options.command, error)}")
 
 
-def _in_a_line(error: Exception) -> str:
-    """What pydantic says over many lines, and with an address, in one."""
-    from pydantic import ValidationError
+def _parser() -> argparse.ArgumentParser:
+    parser = CommandParser(
+        prog="deepeyes",
+        description="Agentic vision-language models: train, evaluate, talk.",
+        epilog=_EXIT_CODES,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and end")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in _ADDED:
+        add(commands)
+    return parser
 
-    if not isinstance(error, ValidationError):
-        return str(error)
-    problems = [(".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors()]
-    return "; ".join(f"{name}: {said}" if name else said for name, said in problems)
+
+_EXIT_CODES = """exit codes:
+  0    all is well
+  1    something failed, or was found not to be well
+  2    called wrongly, or something that you name is not there
+  3    no score came of it, or one over too little
+  4    a server that is needed is away, or is not what was asked for
+  130  Ctrl-C; 143 and 129: told to end (SIGTERM, SIGHUP)
+
+`deepeyes completion bash|zsh|fish` completes commands and options in your shell."""
 
 
 class _Version(argparse.Action):
@@ -71,7 +75,7 @@ def _missing(command: str, error: ModuleNotFoundError) -> str:
     if error.name is None or command not in _EXTRAS:
         raise error
     package = error.name.partition(".")[0]
-    return f"deepeyes {command}: the package {package} is not installed: pip install 'deepeyes[{_EXTRAS[command]}]'"
+    return f"the package {package} is not installed: pip install 'deepeyes[{_EXTRAS[command]}]'"
 
 
 Commands = argparse._SubParsersAction
@@ -82,13 +86,14 @@ def _add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--judge-model", default="judge", metavar="NAME", help="of a judge that is served under another name"
     )
+    add_json_option(parser)
     parser.set_defaults(handler=_doctor)
 
 
 def _doctor(options: argparse.Namespace) -> int:
     from deepeyes.doctor import report
 
-    return report(judge_model=options.judge_model)
+    return report(judge_model=options.judge_model, as_json=options.json)
 
 
 def _add_sandbox(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -107,12 +112,14 @@ def _add_sandbox(commands: Commands[argparse.ArgumentParser]) -> None:
         prefix_chars="\0",
         add_help=False,
     )
-    bench.add_argument("options", nargs="*")
+    bench.add_argument("options", nargs="*", help="of the benchmark")
     bench.set_defaults(handler=_sandbox_bench)
     run = actions.add_parser("run", help="run one file of Python in a session")
     run.add_argument("file", type=Path, help="`-` for standard input")
     run.add_argument("--image", type=Path, action="append", default=[], help="preloaded as image_1, image_2, …")
-    run.add_argument("--url", default=os.environ.get("CODE_SANDBOX_URL", "http://127.0.0.1:8000"))
+    run.add_argument(
+        "--url", default=os.environ.get("CODE_SANDBOX_URL", "http://127.0.0.1:8000"), help="of the server; CODE_SANDBOX_URL"
+    )
     run.set_defaults(handler=_sandbox_run)
 
 
@@ -128,9 +135,11 @@ def _sandbox_bench(options: argparse.Namespace) -> int:
 
 def _sandbox_run(options: argparse.Namespace) -> int:
     from code_sandbox.client import SandboxClient
-    from code_sandbox.errors import SandboxError
 
-    code = sys.stdin.read() if str(options.file) == "-" else options.file.read_text(encoding="utf-8")
+    try:
+        code = sys.stdin.read() if str(options.file) == "-" else options.file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{options.file} is no UTF-8 text, and so no Python: {error}") from error
     images = [path.read_bytes() for path in options.image]
 
     async def execute() -> int:
@@ -147,15 +156,23 @@ def _sandbox_run(options: argparse.Namespace) -> int:
         if result.error:
             print(result.error.traceback, file=sys.stderr)
         for number, image in enumerate(result.images, start=1):
-            path = Path(f"output_{number}.{image.mime.removeprefix('image/')}")
+            path = _new_file(f"output_{number}", image.mime.removeprefix("image/"))
             path.write_bytes(image.data)
             print(f"[image of {image.width_px}x{image.height_px} px written to {path}]", file=sys.stderr)
         return int(result.status != "ok")
 
-    try:
-        return asyncio.run(execute())
-    except SandboxError as error:
-        raise RuntimeError(str(error)) from error
+    return asyncio.run(execute())
+
+
+def _new_file(stem: str, ending: str) -> Path:
+    """A name that nothing has here; what was written before stays."""
+    path, again = Path(f"{stem}.{ending}"), 2
+    while path.exists():
+        path, again = Path(f"{stem}_{again}.{ending}"), again + 1
+    return path
+
+
+_RECORDING = "the file that mode=record wrote"
 
 
 def _add_search(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -168,7 +185,8 @@ def _add_search(commands: Commands[argparse.ArgumentParser]) -> None:
     index.add_argument("--out", type=Path, help="folder of the index; by default beside the source, with .index added")
     index.set_defaults(handler=_search_index)
     query = actions.add_parser("query", help="ask a provider, and print what the model would see")
-    query.add_argument("query")
+    query.add_argument("query", help="what to search for")
+    add_json_option(query)
     query.add_argument("--index", type=Path, help="a local index, or a .jsonl file")
     query.add_argument("--provider", default="local", help="of agent/search/providers; a key comes from the environment")
     query.add_argument(
@@ -177,15 +195,16 @@ def _add_search(commands: Commands[argparse.ArgumentParser]) -> None:
     query.add_argument("--max-hits", type=int, help="by default as in training")
     query.set_defaults(handler=_search_query)
     stats = actions.add_parser("stats", help="what a recording holds, and what it cost")
-    stats.add_argument("recording", type=Path)
+    stats.add_argument("recording", type=Path, help=_RECORDING)
+    add_json_option(stats)
     stats.set_defaults(handler=_search_stats)
     export = actions.add_parser("export", help="write a recording as JSON lines")
-    export.add_argument("recording", type=Path)
+    export.add_argument("recording", type=Path, help=_RECORDING)
     export.add_argument("--out", type=Path, help="by default standard output")
     export.set_defaults(handler=_search_export)
     merge = actions.add_parser("merge", help="take over what other recordings hold; what is there already stays")
-    merge.add_argument("target", type=Path)
-    merge.add_argument("source", type=Path, nargs="+")
+    merge.add_argument("target", type=Path, help="the recording that takes over; made if it is not there")
+    merge.add_argument("source", type=Path, nargs="+", help="other recordings")
     merge.set_defaults(handler=_search_merge)
 
 
@@ -198,13 +217,14 @@ def _search_index(options: argparse.Namespace) -> None:
 def _search_query(options: argparse.Namespace) -> None:
     from deepeyes.search import query
 
-    asyncio.run(query(options.query, options.provider, options.index, options.set, options.max_hits))
+    asked = query(options.query, options.provider, options.index, options.set, options.max_hits, as_json=options.json)
+    asyncio.run(asked)
 
 
 def _search_stats(options: argparse.Namespace) -> None:
     from deepeyes.search import stats
 
-    stats(options.recording)
+    stats(options.recording, as_json=options.json)
 
 
 def _search_export(options: argparse.Namespace) -> None:
@@ -259,26 +279,24 @@ _PASSED_ON = {
     "contamination": ("evaluation.analysis.contamination", "does training data hold items of a benchmark?"),
 }
 """Commands that have a parser of their own, which is not loaded for the others."""
-_NAMED = ("curate", "sft", "rl")
-"""Of these, whose `main` takes how it is called."""
 
 
 def _add_passed_on(commands: Commands[argparse.ArgumentParser]) -> None:
     for name, (module, text) in _PASSED_ON.items():
-        _pass_on_to(commands, name, module, text)
+        _pass_on_to(commands, name, module, text, prog=f"deepeyes {name}")
 
 
 def _pass_on_to(
-    commands: Commands[argparse.ArgumentParser], name: str, module: str, text: str, *, prog: str | None = None
+    commands: Commands[argparse.ArgumentParser], name: str, module: str, text: str, *, prog: str
 ) -> None:
     """Let another module's `main` read what follows a command.
 
     Args:
         commands: The command is added here.
         name: Of the command.
-        module: With `main(arguments)`.
+        module: With `main(arguments, prog=…)`.
         text: For the list of commands.
-        prog: Of a program that is also called without `deepeyes`: how it is called here; its `main` takes it.
+        prog: How it is called here.
     """
     commands.add_parser(name, help=text, add_help=False).set_defaults(handler=_pass_on, module=module, prog=prog)
 
@@ -289,10 +307,33 @@ def _pass_on(options: argparse.Namespace) -> None:
     module = options.module
     if options.command == "export" and any(word.partition("=")[0] == "--to" for word in options.rest):
         module = "evaluation.exchange.export"
-    prog = options.prog or (f"deepeyes {options.command}" if options.command in _NAMED else None)
-    named = {"prog": prog} if prog else {}
-    importlib.import_module(module).main(options.rest, **named)
+    importlib.import_module(module).main(options.rest, prog=options.prog)
 
+
+def _add_completion(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("completion", help="what your shell completes commands and options with")
+    parser.description = """What your shell completes commands and options with.
+
+    bash   eval "$(deepeyes completion bash)"                     in ~/.bashrc, or written to a file that it reads
+    zsh    deepeyes completion zsh > "${fpath[1]}/_deepeyes"
+    fish   deepeyes completion fish > ~/.config/fish/completions/deepeyes.fish
+
+Options of rooms whose extra is not installed are left out."""
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell")
+    parser.set_defaults(handler=_completion)
+
+
+def _completion(options: argparse.Namespace) -> None:
+    import shtab
+
+    from deepeyes.command_tree import whole_tree
+
+    print(shtab.complete(whole_tree(_parser), shell=options.shell))
+
+
+_ADDED: tuple[Callable[[Commands[Any]], None], ...] = (
+    _add_doctor, _add_sandbox, _add_search, _add_judge, _add_data, _add_view, _add_passed_on, _add_completion,
+)  # fmt: skip
 
 if __name__ == "__main__":
     main()

@@ -16,6 +16,7 @@ import psutil
 from rich.console import Console
 from rich.markup import escape
 
+from code_sandbox.command_line import FAILED, print_json
 from code_sandbox.redaction import checked_url, redacted, secrets_of
 
 _PACKAGES = {
@@ -27,6 +28,9 @@ _PACKAGES = {
     "cold start": ("llamafactory", "transformers", "torch"),
     "reinforcement learning": ("verl", "ray", "vllm", "TransferQueue"),
 }
+
+
+_COLOURS = {"ok": "green", "FAIL": "red", "miss": "yellow"}
 
 
 class _Missing(Exception):
@@ -125,11 +129,12 @@ def _accelerator() -> str:
     return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()} (torch {torch.__version__})"
 
 
-def report(*, judge_model: str = "judge") -> int:
+def report(*, judge_model: str = "judge", as_json: bool = False) -> int:
     """Print the state of everything.
 
     Args:
         judge_model: The name by which the judge's servers know it.
+        as_json: Print JSON, for programs.
 
     Returns:
         1 if a package is missing, else 0: servers that are not up are no fault of the installation.
@@ -143,11 +148,16 @@ def report(*, judge_model: str = "judge") -> int:
         ("sandbox server", _sandbox, False),
         ("LLM judge", lambda: _judge(judge_model), False),
     ]
+    told: list[dict[str, str]] = []
     for name, check, essential in checks:
         try:
-            console.print(f"[green]ok  [/]  {name:24} {escape(redacted(check()))}")
+            state, text = "ok", redacted(check())
         except _Missing as problem:
             installed = installed and not essential
-            mark = "[red]FAIL[/]" if essential else "[yellow]miss[/]"
-            console.print(f"{mark}  {name:24} {escape(redacted(str(problem)))}")
-    return 0 if installed else 1
+            state, text = "FAIL" if essential else "miss", redacted(str(problem))
+        told.append({"name": name, "state": state, "text": text})
+        if not as_json:
+            console.print(f"[{_COLOURS[state]}]{state:4}[/]  {name:24} {escape(text)}")
+    if as_json:
+        print_json(told)
+    return 0 if installed else FAILED

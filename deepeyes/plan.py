@@ -9,6 +9,8 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 
+from agent.options import add_recipe, take_recipe
+from code_sandbox.command_line import CommandParser, add_json_option, positive, print_json, program
 from reinforcement_learning.plan import Plan, make_plan
 from reinforcement_learning.plan_advice import advice
 from reinforcement_learning.plan_values import GIB, PUBLISHED_STEPS, Assumptions
@@ -17,33 +19,28 @@ from reinforcement_learning.recipe import load_recipe
 Row = tuple[str, str]
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None, *, prog: str = "python -m deepeyes.plan") -> None:
     """Print the plan; what it warns of is for the reader, the dry run refuses."""
-    parser = argparse.ArgumentParser(prog="deepeyes plan", description="What a training recipe will ask of the machines.")
-    parser.add_argument("recipe", help="a name in reinforcement_learning/recipes (or cold_start/recipes), or a path")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for training")
-    parser.add_argument("--gpus", type=int, help="plan for this many GPUs instead of the recipe's, in nodes of 8")
-    parser.add_argument("--gpu-gib", type=float, default=79.0, help="memory of one GPU; an 80 GB card has 79")
+    parser = CommandParser(
+        prog=prog,
+        description="What a training recipe will ask of the machines.",
+        examples=("deepeyes plan qwen2_5_vl_7b", "deepeyes plan qwen2_5_vl_7b --gpus 8 --gpu-gib 139 agent.max_turns=4"),
+    )
+    add_recipe(parser, "reinforcement_learning/recipes (or cold_start/recipes)")
+    parser.add_argument("--gpus", type=positive, help="plan for this many GPUs instead of the recipe's, in nodes of 8")
+    parser.add_argument("--gpu-gib", type=float, default=79.0, help="memory of one GPU in GiB; an 80 GB card has 79")
     parser.add_argument("--rows", type=int, help="of the training data; by default those of the files that are there")
     parser.add_argument("--overlay", action="append", default=[], help="a part put over the recipe; may be repeated")
     parser.add_argument("--cold-start", action="store_true", help="a recipe of cold_start: memory and checkpoints")
+    add_json_option(parser)
     options = parser.parse_intermixed_args(arguments)
-    assume = replace(Assumptions(), gpu_bytes=int(options.gpu_gib * GIB), rows=options.rows)
-    if options.cold_start:
-        from deepeyes.plan_cold_start import sections as cold_start_sections
-
-        sections, warnings = cold_start_sections(options.recipe, tuple(options.overrides), options.gpus or 8, assume)
-    else:
-        recipe = load_recipe(options.recipe, options.overrides, overlays=options.overlay)
-        plan = make_plan(recipe, gpus=options.gpus, assume=assume)
-        sections = {
-            "batch": list(_batch(plan)),
-            "one GPU": list(_gpu(plan, assume)),
-            "one node": list(_host(plan)),
-            "disk": list(_disk(plan)),
-            "services": list(_services(plan)),
-        }
-        warnings = advice(plan, recipe, assume)
+    take_recipe(parser, options)
+    with program(prog):
+        sections, warnings = _planned(options)
+    if options.json:
+        told = {title: {name: value.strip() for name, value in rows} for title, rows in sections.items()}
+        print_json({**told, "notes": warnings})
+        return
     for title, rows in sections.items():
         if rows:
             print(f"\n{title}")
@@ -52,6 +49,25 @@ def main(arguments: list[str] | None = None) -> None:
     print()
     for warning in warnings:
         print(f"note: {warning}")
+
+
+def _planned(options: argparse.Namespace) -> tuple[dict[str, list[Row]], list[str]]:
+    """What to print, by title, and what to warn of."""
+    assume = replace(Assumptions(), gpu_bytes=int(options.gpu_gib * GIB), rows=options.rows)
+    if options.cold_start:
+        from deepeyes.plan_cold_start import sections
+
+        return sections(options.recipe, tuple(options.overrides), options.gpus or 8, assume)
+    recipe = load_recipe(options.recipe, options.overrides, overlays=options.overlay)
+    plan = make_plan(recipe, gpus=options.gpus, assume=assume)
+    told = {
+        "batch": list(_batch(plan)),
+        "one GPU": list(_gpu(plan, assume)),
+        "one node": list(_host(plan)),
+        "disk": list(_disk(plan)),
+        "services": list(_services(plan)),
+    }
+    return told, list(advice(plan, recipe, assume))
 
 
 def _gib(size: float) -> str:

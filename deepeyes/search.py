@@ -6,11 +6,13 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from agent.errors import ToolError
 from agent.protocol import render_search_observation
@@ -20,6 +22,7 @@ from agent.search.limits import limit_of
 from agent.search.providers.local import build_index
 from agent.search.recording import Recording
 from agent.settings import AgentSettings
+from code_sandbox.command_line import print_json, problem_line, sign_of_life
 
 _NAMED = 20
 """Pages that are left out, by name; of the others the number is said."""
@@ -34,7 +37,8 @@ def index(source: Path, out: Path | None) -> None:
         print(f"{count:,} documents, {time.monotonic() - started:.0f} s", file=sys.stderr)
 
     left_out: list[str] = []
-    count = build_index(source, target, on_progress=progress, skip=left_out.append)
+    with sign_of_life(f"reading {source}"):
+        count = build_index(source, target, on_progress=progress, skip=left_out.append)
     for what in left_out[:_NAMED]:
         print(f"left out: {what}", file=sys.stderr)
     if left_out:
@@ -43,8 +47,16 @@ def index(source: Path, out: Path | None) -> None:
     print(f"{count:,} documents in {target} ({size / 1e6:,.1f} MB)")
 
 
-async def query(text: str, provider: str, index: Path | None, settings: Sequence[str], max_hits: int | None) -> None:
-    """Ask, and print the observation.
+async def query(
+    text: str,
+    provider: str,
+    index: Path | None,
+    settings: Sequence[str],
+    max_hits: int | None,
+    *,
+    as_json: bool = False,
+) -> None:
+    """Ask, and print the observation, or as JSON the hits and what they cost.
 
     Raises:
         ToolError: The query is longer than the provider takes; a model would read the message.
@@ -66,28 +78,32 @@ async def query(text: str, provider: str, index: Path | None, settings: Sequence
         calls, usd = await search.spent()
     finally:
         await search.aclose()
+    if as_json:
+        print_json({"results": [asdict(one) for one in results], "counters": search.counters, "calls": calls, "usd": usd})
+        return
     print(render_search_observation(text, results).text)
     counts = ", ".join(f"{name} {count}" for name, count in sorted(search.counters.items()))
     print(f"[{counts}; {calls} calls, ${usd:.3f} spent]", file=sys.stderr)
 
 
 def _wrong(error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors():
-        name = ".".join(map(str, problem["loc"]))
-        said = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "missing":
-            how = "--index FILE, which `deepeyes search index` makes" if name == "path" else f"--set {name}=VALUE"
-            said = f"is not given: {how}"
-        lines.append(f"{name} {said}" if name else said)
-    return "; ".join(lines)
+    def how(problem: ErrorDetails) -> str:
+        if problem["type"] != "missing":
+            return ""
+        name = problem["loc"][-1]
+        return " (--index FILE, which `deepeyes search index` makes)" if name == "path" else f" (--set {name}=VALUE)"
+
+    return "; ".join(problem_line(problem, how(problem)) for problem in error.errors())
 
 
-def stats(path: Path) -> None:
+def stats(path: Path, *, as_json: bool = False) -> None:
     """Print what a recording holds."""
     recording = Recording(path, writable=False)
     found = recording.stats()
     recording.close()
+    if as_json:
+        print_json(found)
+        return
 
     def day(seconds: float) -> str:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")

@@ -1,9 +1,8 @@
 """Evaluate a model on a benchmark.
 
-    python -m evaluation.run --benchmark vstar --data VStarBench.tsv --model CHECKPOINT_FOLDER --out runs/vstar
-    python -m evaluation.run --benchmark vstar --data VStarBench.tsv --model NAME --base-url
-    http://A:8000/v1,http://B:8000/v1 --out … python -m evaluation.run --out runs/vstar --stage score --profile
-    deepeyesv2-fork      # again, without a model
+    deepeyes eval --benchmark vstar --data VStarBench.tsv --model CHECKPOINT_FOLDER --out runs/vstar
+    deepeyes eval --benchmark vstar --data VStarBench.tsv --model NAME --base-url http://A:8000/v1,http://B:8000/v1 --out …
+    deepeyes eval --out runs/vstar --stage score --profile deepeyesv2-fork      again, without a model
 
 The same command again resumes.
 """
@@ -13,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,7 +26,7 @@ from agent.model_keys import model_key
 from agent.options import add_agent_options, add_option, given_settings, settings_of
 from agent.settings import AgentSettings, with_sources
 from agent.setup import primer_of
-from code_sandbox.redaction import redacted
+from code_sandbox.command_line import NOT_SCORED, CommandParser, end, positive, print_json, program, sign_of_life
 from evaluation.benchmarks import benchmarks, load_benchmark
 from evaluation.errors import BenchmarkError
 from evaluation.exchange.imports import import_predictions
@@ -41,7 +39,7 @@ from evaluation.runs.readiness import ModelAsked, NotReady, check_servers
 from evaluation.runs.score import score
 from evaluation.runs.serve import serve
 from evaluation.runs.settings import EvaluationSettings
-from evaluation.runs.shortfall import TOO_FEW, shortfall
+from evaluation.runs.shortfall import shortfall
 from evaluation.runs.summary import RunSummary
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import PROFILES, load_profile
@@ -110,7 +108,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     for name in ("mode", "temperature", "top_p", "samples", "seed", "limit", "outage_attempts", "repeated_outage"):
         add_option(parser, EvaluationSettings, name)
-    parser.add_argument("--max-episodes", type=int, default=32, help="at once, and requests to the model")
+    parser.add_argument("--max-episodes", type=positive, default=32, help="at once, and requests to the model")
     parser.add_argument("--patience-s", type=float, default=30.0, help="to wait while no model server answers")
     parser.add_argument("--cpu", action="store_true", help="start vLLM with settings for a CPU and a tiny model")
     add_scoring_options(parser)
@@ -145,11 +143,12 @@ def model_options(options: argparse.Namespace) -> ModelOptions:
     )
 
 
-def parse(arguments: list[str] | None = None) -> RunOptions:
+_PROGRAM = "python -m evaluation.run"
+
+
+def parse(arguments: list[str] | None = None, prog: str = _PROGRAM) -> RunOptions:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="deepeyes eval", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = CommandParser(prog=prog, description=__doc__)
     parser.add_argument("--benchmark", help=f"one of {', '.join(benchmarks())}")
     parser.add_argument("--data", type=Path, help="the benchmark's own file")
     parser.add_argument("--out", required=True, type=Path, help="the run's folder")
@@ -179,18 +178,15 @@ _BRIEF = (
 """What a terminal shows of a summary."""
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None, *, prog: str = _PROGRAM) -> None:
     """Command line; ends with 3 if too few of the episodes could be evaluated for their score to say anything."""
-    try:
-        summary = run(parse(arguments))
-    except ERRORS as error:
-        sys.exit(redacted(f"evaluation: {error}"))
-    if summary is None:
-        return
-    print(json.dumps({name: getattr(summary, name) for name in _BRIEF}, indent=1))
-    if too_few := shortfall(summary):
-        sys.stderr.write(f"evaluation: {too_few}\n")
-        sys.exit(TOO_FEW)
+    with program(prog, note="what was answered is kept, and the same command resumes"):
+        summary = run(parse(arguments, prog))
+        if summary is None:
+            return
+        print_json({name: getattr(summary, name) for name in _BRIEF})
+        if too_few := shortfall(summary):
+            end(NOT_SCORED, f"{prog}: {too_few}")
 
 
 def run(options: RunOptions) -> RunSummary | None:
@@ -222,6 +218,8 @@ def run(options: RunOptions) -> RunSummary | None:
 def _asked_settings(options: RunOptions) -> EvaluationSettings:
     wanted = {"benchmark": options.benchmark, "data": options.data, "model": options.asked.model}
     if missing := [name for name, value in wanted.items() if value is None]:
+        if options.stage in ("score", "report"):
+            raise FileNotFoundError(f"{options.out} is no run, for want of a run.json; --stage {options.stage} wants one")
         raise ValueError(f"--{', --'.join(missing)} is missing; only --stage score and report of a run do without")
     assert options.benchmark is not None
     assert options.data is not None
@@ -266,7 +264,8 @@ def infer_run(out: Path, settings: EvaluationSettings, asked: ModelOptions, *, s
         if not data.exists():
             raise BenchmarkError(f"no file {data}; data/README.md says where to get it")
         ready(settings, asked, scored=scored)
-    total = open_run(out, settings, benchmark, data) * settings.samples
+    with sign_of_life(f"{settings.benchmark}: reading {data}"):
+        total = open_run(out, settings, benchmark, data) * settings.samples
     if len(finished(out, settings)) >= total:
         return
     if not is_new:  # what is finished needs nobody
@@ -276,7 +275,8 @@ def infer_run(out: Path, settings: EvaluationSettings, asked: ModelOptions, *, s
         if not urls:
             served_name, checkpoint = "policy", Path(settings.model)
             _say(f"starting vLLM for {checkpoint}, which takes minutes; its log is {out / 'vllm.log'}")
-            urls = (stack.enter_context(serve(checkpoint, log=out / "vllm.log", cpu=asked.cpu)),)
+            with sign_of_life("evaluation: vLLM is starting"):
+                urls = (stack.enter_context(serve(checkpoint, log=out / "vllm.log", cpu=asked.cpu)),)
         servers = ModelServers(
             base_urls=urls,
             served_name=served_name,
@@ -327,7 +327,8 @@ def _progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(title, total=total)
-        yield lambda count: progress.update(task, completed=count)
+        with sign_of_life(lambda: f"{title}: {progress.tasks[0].completed:.0f} of {total}"):
+            yield lambda count: progress.update(task, completed=count)
 
 
 async def _ping(settings: JudgeSettings) -> None:
@@ -370,7 +371,8 @@ def score_run(out: Path, settings: EvaluationSettings, scoring: ScoringOptions) 
         finally:
             await judge.aclose()
 
-    return asyncio.run(graded())
+    with sign_of_life(f"{settings.benchmark}: scoring"):
+        return asyncio.run(graded())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ Every benchmark is a run of its own in a folder of `--out`, which the same comma
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.data_folders import data_folder
+from code_sandbox.command_line import NOT_SCORED, CommandParser, sign_of_life
 from evaluation.benchmarks import Benchmark, benchmarks, load_benchmark
 from evaluation.reports.leaderboard import write_leaderboard
 from evaluation.reports.run_page import headline, write_run_report
@@ -33,7 +33,7 @@ from evaluation.run import (
 from evaluation.runs.folder import Latest
 from evaluation.runs.readiness import NotReady
 from evaluation.runs.serve import serve
-from evaluation.runs.shortfall import TOO_FEW, shortfall
+from evaluation.runs.shortfall import shortfall
 
 SUITES = ("perception", "math", "search")
 _TURNS, _REPLY_TOKENS = 2.1, 355.0
@@ -99,9 +99,7 @@ class SuiteOptions:
 
 def parse(arguments: list[str] | None = None) -> SuiteOptions:
     """The command line; evaluation/smoke/suite.py adds what `smoke` needs."""
-    parser = argparse.ArgumentParser(
-        prog="run_benchmarks.sh", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = CommandParser(prog="run_benchmarks.sh", description=__doc__)
     parser.add_argument("--suite", default="all", choices=(*SUITES, "all", "smoke"))
     parser.add_argument("--benchmarks", default="", help="comma-separated names instead of a suite")
     parser.add_argument("--data", type=Path, help="folder of the published files; by default datasets/eval")
@@ -164,7 +162,8 @@ def _run_all(files: Mapping[str, Path], folder: Path, asked: ModelOptions) -> in
             name, path = next(iter(files.items()))
             ready(settings_for(asked, name, path), asked)
             model, log = str(asked.model), folder / "vllm.log"
-            url = stack.enter_context(serve(Path(model), log=log, cpu=asked.cpu, served_name=model))
+            with sign_of_life("vLLM is starting"):
+                url = stack.enter_context(serve(Path(model), log=log, cpu=asked.cpu, served_name=model))
             asked = replace(asked, base_urls=(url,))
         for name, path in files.items():
             try:
@@ -190,7 +189,7 @@ def _run_all(files: Mapping[str, Path], folder: Path, asked: ModelOptions) -> in
             sys.stdout.write(f"{name}: not done: {failed.get(name, 'the suite ended before it').splitlines()[0]}\n")
         elif short[name]:
             sys.stdout.write(f"{name}: {short[name]}\n")
-    return 1 if len(short) < len(files) else TOO_FEW if any(short.values()) else 0
+    return 1 if len(short) < len(files) else NOT_SCORED if any(short.values()) else 0
 
 
 def _lacks_judge(name: str, asked: ModelOptions) -> bool:

@@ -1,8 +1,10 @@
-"""Judge one answer, by rules and, if there is one, by an LLM. Ends with 0 for correct, 1 for incorrect, 2 for undecided.
+"""Judge one answer, by rules and, if there is one, by an LLM.
 
-deepeyes judge --question "What colour?" --gold red --answer "It is crimson."
-deepeyes judge doctor       is this judge fit to judge?
-deepeyes judge agreement    does it agree with people?
+Ends with 0 for correct, 1 for incorrect, 3 for undecided, 4 if no judge answered.
+
+    deepeyes judge --question "What colour?" --gold red --answer "It is crimson."
+    deepeyes judge doctor       is this judge fit to judge?
+    deepeyes judge agreement    does it agree with people?
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from dataclasses import asdict
 
-from code_sandbox.redaction import redacted
+from code_sandbox.command_line import FAILED, NOT_SCORED, OUTAGE, CommandParser, add_json_option, print_json, program
 from judge import agreement, doctor
 from judge.client import Judge, JudgeSettings, load_judge_prompt
 from judge.options import add_judge_options, judge_settings
@@ -26,22 +29,23 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m judge") -
     if arguments and arguments[0] in _ACTIONS:
         _ACTIONS[arguments[0]](arguments[1:], prog=f"{prog} {arguments[0]}")
         return
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--question", default="")
-    parser.add_argument("--gold", required=True)
-    parser.add_argument("--answer", required=True)
+    parser = CommandParser(prog=prog, description=__doc__)
+    parser.add_argument("action", nargs="?", choices=tuple(_ACTIONS), help="look at the judge instead; has its own --help")
+    parser.add_argument("--question", default="", help="that was asked, for an LLM")
+    parser.add_argument("--gold", required=True, help="the right answer")
+    parser.add_argument("--answer", required=True, help="what is judged")
     parser.add_argument("--prompt", default="consistency", help="of judge/prompts (%(default)s)")
     add_judge_options(parser)
+    add_json_option(parser)
     options = parser.parse_args(arguments)
-    try:
+    with program(prog):
         load_judge_prompt(options.prompt)
         verdict = asyncio.run(_ask(judge_settings(options, prompt=options.prompt), options))
-    except (OSError, RuntimeError, ValueError, LookupError) as error:
-        sys.exit(redacted(f"{prog}: {error}"))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    sys.stdout.write(f"{verdict.outcome.value} (by {verdict.decided_by}) {verdict.reason}".rstrip() + "\n")
-    sys.exit({True: 0, False: 1, None: 2}[verdict.correct])
+    if options.json:
+        print_json(asdict(verdict))
+    else:
+        sys.stdout.write(f"{verdict.outcome.value} (by {verdict.decided_by}) {verdict.reason}".rstrip() + "\n")
+    sys.exit(OUTAGE if verdict.outage else {True: 0, False: FAILED, None: NOT_SCORED}[verdict.correct])
 
 
 async def _ask(settings: JudgeSettings, options: argparse.Namespace) -> Verdict:

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from code_sandbox.redaction import redacted
-from judge.client import Judge, JudgeMisconfigured, JudgeSettings
+from code_sandbox.command_line import CommandParser, program, sign_of_life
+from judge.client import Judge, JudgeSettings
 from judge.connection import judge_key
 from judge.options import add_judge_options, judge_settings
 from judge.verdict import Outcome, Verdict
@@ -150,12 +150,8 @@ def _table(title: str, kinds: Sequence[str], first: Sequence[bool | None], secon
 
 
 def main(arguments: list[str] | None = None, *, prog: str = "python -m judge.agreement") -> None:
-    """Command line.
-
-    Raises:
-        ValueError: A line of the file lacks something.
-    """
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    """Command line."""
+    parser = CommandParser(prog=prog, description=__doc__)
     parser.add_argument("pairs", type=Path, nargs="?", help="by default the labelled answers of a checkout")
     add_judge_options(parser)
     parser.add_argument(
@@ -164,18 +160,14 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m judge.agr
     against = parser.add_mutually_exclusive_group()
     against.add_argument("--other", metavar="URL", help="of another judge")
     against.add_argument("--labels", action="store_true", help="the file's `right`, which is the default")
-    parser.add_argument("--other-model", metavar="NAME", default="judge")
+    parser.add_argument("--other-model", metavar="NAME", default="judge", help="by which its servers know it")
     options = parser.parse_args(arguments)
     files = LABELLED if options.pairs is None else (options.pairs,)
     if not files:
         parser.error("the labelled answers belong to a checkout, which this is not; name a file of your own")
-    pairs = [pair for path in files for pair in read_pairs(path, labels=options.other is None)]
-    try:
+    with program(prog), sign_of_life("judging"):
+        pairs = [pair for path in files for pair in read_pairs(path, labels=options.other is None)]
         _compare(options, pairs)
-    except (ConnectionError, JudgeMisconfigured, LookupError) as error:
-        sys.exit(redacted(f"judge agreement: {error}"))
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 def _compare(options: argparse.Namespace, pairs: Sequence[Mapping[str, Any]]) -> None:

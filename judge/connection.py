@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 import httpx
 
+from code_sandbox.command_line import OUTAGE
 from code_sandbox.redaction import clean_key, redact_requests_log, redacted, secrets_of
 
 KEY_VARIABLE = "JUDGE_API_KEY"
@@ -22,6 +23,8 @@ _NO_LIST = (404, 405, 501)
 
 class JudgeMisconfigured(RuntimeError):
     """The judge refuses every request: a wrong model name, key or URL. Retrying cannot help."""
+
+    exit_status = OUTAGE
 
 
 class WrongServer(JudgeMisconfigured, ConnectionError):

@@ -6,7 +6,6 @@ JUDGE_API_KEY=… deepeyes judge doctor --base-url https://api.openai.com/v1 --m
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import logging
@@ -15,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from code_sandbox.redaction import redacted
+from code_sandbox.command_line import FAILED, CommandParser, add_json_option, print_json, program, sign_of_life
 from judge.client import Judge, JudgeMisconfigured, JudgeSettings
 from judge.manners import FIELDS, SPELLINGS, Manners, Spelling
 from judge.options import add_judge_options, judge_settings
@@ -152,17 +151,18 @@ def _quiet() -> Iterator[None]:
 
 def main(arguments: list[str] | None = None, *, prog: str = "python -m judge.doctor") -> None:
     """Command line; ends with 1 if a reply could not be read or fewer than eight are right."""
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = CommandParser(prog=prog, description=__doc__)
     add_judge_options(parser, default_url=_DEFAULT_URL)
+    add_json_option(parser)
     options = parser.parse_args(arguments)
-    try:
+    with program(prog):
         settings = judge_settings(options)
-        with _quiet():
+        with _quiet(), sign_of_life("asking the judge ten questions"):
             found = asyncio.run(examine(settings))
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        sys.exit(redacted(f"judge doctor: {error}"))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    if options.json:
+        told = {"right": found.right, "read": found.read, "asked": found.asked, "median_s": found.median_s, "fit": found.fit}
+        print_json({**told, "holds": found.holds, "findings": findings(found, settings)})
+        sys.exit(0 if found.fit else FAILED)
     for verdict, (question, gold, answer, wanted) in zip(found.verdicts, QUESTIONS, strict=True):
         mark = "ok  " if verdict.correct is wanted else "FAIL"
         expected = "" if verdict.correct is wanted else f" · expected {'correct' if wanted else 'incorrect'}"
@@ -174,7 +174,7 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m judge.doc
         f"{tokens:.0f} tokens each; held to a few words by: {', '.join(found.holds) or 'nothing'}\n"
     )
     sys.stdout.writelines(f"- {line}\n" for line in findings(found, settings))
-    sys.exit(0 if found.fit else 1)
+    sys.exit(0 if found.fit else FAILED)
 
 
 if __name__ == "__main__":

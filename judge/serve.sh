@@ -59,11 +59,13 @@ if [ "$here" != "$host" ]; then address=$(hostname); fi
 healthy() {
     exec 3<>"/dev/tcp/$here/$port" && printf 'GET /health HTTP/1.0\r\n\r\n' >&3 && read -r -t 5 line <&3 && [[ $line == *" 200"* ]]
 }
+halves=0
 (
     {
         until (healthy) 2>/dev/null; do
             kill -0 $$ 2>/dev/null || exit 0
             sleep 0.5
+            ((++halves % 50)) || echo "the judge is starting · $((halves / 2)) s" >&2
         done
         echo "the judge is ready: export LLM_AS_A_JUDGE_BASE=http://$address:$port/v1, then deepeyes judge doctor$more" >&2
     } &

@@ -7,12 +7,12 @@ A model folder in place of a run is copied, with experts as vLLM reads them (`ex
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import sys
 from pathlib import Path
 
+from code_sandbox.command_line import CommandParser, program, sign_of_life
 from reinforcement_learning.checkpoints import Checkpoint, Checkpoints
 from reinforcement_learning.experts import rewrite
 
@@ -86,22 +86,23 @@ def export(run: Path, out: Path, *, step: int | None = None, dtype: str = "bfloa
     return f"{out}: {told}"
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None, *, prog: str = "python -m reinforcement_learning.export") -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="deepeyes export",
+    parser = CommandParser(
+        prog=prog,
         description="A plain Hugging Face model of a checkpoint.",
-        epilog="With --to FORM, `deepeyes export` writes the predictions of an evaluation instead; see docs/evaluation.md.",
+        examples=(
+            "deepeyes export runs/rl --out models/rl",
+            "deepeyes export runs/vstar --to vlmevalkit --out predictions     of an evaluation; `--to vlmevalkit --help`",
+        ),
     )
     parser.add_argument("run", type=Path, help="the folder of an RL run, or of a model whose experts vLLM is to read")
     parser.add_argument("--out", type=Path, required=True, help="a new folder for the model")
     parser.add_argument("--step", type=int, help="the newest by default")
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the weights; bfloat16 by default")
     options = parser.parse_args(arguments)
-    try:
+    with program(prog), sign_of_life("merging the checkpoint"):
         sys.stdout.write(export(options.run, options.out, step=options.step, dtype=options.dtype) + "\n")
-    except (ValueError, OSError) as error:
-        sys.exit(f"deepeyes export: {error}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ the board's log-ratio. The reward stands on the last token, as verl places it; o
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ import yaml
 
 from agent.records import Rollout
 from agent.trajectory import read_rollouts
+from code_sandbox.command_line import CommandParser
 from reinforcement_learning.resume import REF_LOG_PROBS
 
 
@@ -76,13 +76,15 @@ def board_rows(run: Path, decode: Callable[[int], str]) -> Iterator[dict[str, An
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Export rollouts for RL Logging Board.")
+    parser = CommandParser(
+        prog="python -m reinforcement_learning.logging_board", description="Export rollouts for RL Logging Board."
+    )
     parser.add_argument("run", type=Path, help="the folder of an RL run")
     parser.add_argument("--out", type=Path, required=True, help="a folder for the board")
     options = parser.parse_args(arguments)
     recipe = options.run / "recipe.resolved.yaml"
     if not recipe.is_file():
-        sys.exit(f"{options.run} is no RL run: there is no {recipe}")
+        parser.error(f"{options.run} is no RL run: there is no {recipe}")
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(yaml.safe_load(recipe.read_text(encoding="utf-8"))["run"]["model"])

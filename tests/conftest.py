@@ -14,6 +14,8 @@ import hypothesis
 import pytest
 from PIL import Image
 
+from code_sandbox.command_line import CommandEnded
+
 # Before anything imports torch or tokenizers: two cores are shared by everything.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -138,3 +140,8 @@ def sandbox_url(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
         tmp_path_factory.mktemp("sandbox"), redis_url, arguments=("--spare-kernels", "2", "--require-level", "0")
     ) as url:
         yield url
+
+
+def told(ended: SystemExit) -> object:
+    """What a program said when it ended, or else its exit code."""
+    return str(ended) if isinstance(ended, CommandEnded) else ended.code

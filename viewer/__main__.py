@@ -7,11 +7,9 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
-from code_sandbox.redaction import redacted
+from code_sandbox.command_line import CommandParser, program
 from viewer.app import serve
 from viewer.entrance import DEFAULT_PORT
 from viewer.index import find_records
@@ -20,7 +18,15 @@ from viewer.static_page import write_episodes_page
 
 def main(arguments: list[str] | None = None, *, prog: str = "python -m viewer") -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog=prog, description="Look at recorded episodes in a browser.")
+    parser = CommandParser(
+        prog=prog,
+        description="Look at recorded episodes in a browser.",
+        examples=(
+            "deepeyes view runs/quickstart/rl",
+            "deepeyes view runs/with_tools runs/without         side by side",
+            "deepeyes view runs/quickstart/rl --out page.html   one page, to be passed on",
+        ),
+    )
     parser.add_argument("directory", type=Path, nargs="+", help="a run, a folder of runs, or two side by side")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="default %(default)s; 0 is any that is free")
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1; beyond loopback the link has a token")
@@ -31,7 +37,7 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m viewer") 
     parser.add_argument("--out", type=Path, help="write one page to this file instead of serving")
     parser.add_argument("--limit", type=int, default=200, help="episodes in that file")
     options = parser.parse_args(arguments)
-    try:
+    with program(prog):
         if options.out:
             count = write_episodes_page(find_records(options.directory[0]), options.out, limit=options.limit)
             print(f"{count} episodes in {options.out}")
@@ -43,11 +49,6 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m viewer") 
                 allowed_hosts=options.allowed_host,
                 tokenizer=options.tokenizer,
             )
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (OSError, ValueError, LookupError, RuntimeError) as error:
-        sys.exit(redacted(f"{prog}: {error}"))
-    sys.exit(0)
 
 
 if __name__ == "__main__":

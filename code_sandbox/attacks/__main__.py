@@ -7,25 +7,30 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
+import sys
 from collections.abc import Sequence
 
 from code_sandbox.attacks import suite
 from code_sandbox.attacks.suite import AttackOutcome
 from code_sandbox.client import SandboxClient
-from code_sandbox.command_line import end_with
+from code_sandbox.command_line import CommandParser, program
 
 
 def main(arguments: list[str] | None = None, *, prog: str = "python -m code_sandbox.attacks") -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog=prog, description="Attack a server that is yours, and see what holds.")
+    parser = CommandParser(
+        prog=prog,
+        description="Attack a server that is yours, and see what holds.",
+        examples=("deepeyes sandbox attack a01_fork_bomb --url http://127.0.0.1:8000",),
+    )
     parser.add_argument("name", nargs="*", help="of attacks in code_sandbox/attacks; all by default")
-    parser.add_argument("--url", default=os.environ.get("CODE_SANDBOX_URL", "http://127.0.0.1:8000"))
+    parser.add_argument("--url", default=os.environ.get("CODE_SANDBOX_URL", "http://127.0.0.1:8000"), help="of the server")
     parser.add_argument("--level", type=int, choices=(0, 1, 2, 3), help="to hold it to; by default what it says it reached")
     options = parser.parse_args(arguments)
-    end_with(prog, lambda: asyncio.run(report(options.url, options.name, options.level)))
+    with program(prog):
+        sys.exit(asyncio.run(report(options.url, options.name, options.level)))
 
 
 async def report(url: str, names: Sequence[str], level: int | None) -> int:

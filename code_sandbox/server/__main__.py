@@ -10,10 +10,13 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
-from code_sandbox.command_line import end_with
+from code_sandbox.command_line import CommandParser, program
 from code_sandbox.server.serving import serve
-from code_sandbox.server.settings import BACKENDS, LOG_LEVELS, load_settings
+from code_sandbox.server.settings import BACKENDS, LOG_LEVELS, ServerSettings, load_settings
+
+_DEFAULTS = ServerSettings()
 
 
 def main(arguments: list[str] | None = None, *, prog: str = "python -m code_sandbox.server") -> None:
@@ -21,27 +24,38 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m code_sand
     # Every option but --config is called as the setting that it sets.
     given = {name: value for name, value in vars(_parser(prog).parse_args(arguments)).items() if value is not None}
     config = given.pop("config", None)
-    end_with(prog, lambda: serve(load_settings(config, given)))
+    with program(prog):
+        serve(load_settings(config, given))
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=prog, description="Start a sandbox server.")
+    parser = CommandParser(
+        prog=prog,
+        description="Start a sandbox server.",
+        examples=("deepeyes sandbox serve", "deepeyes sandbox serve --port 8100 --max-sessions 64 --require-level 2"),
+    )
+
+    def add(name: str, text: str, **options: Any) -> None:
+        # Not given is not the default: a file of settings stands between the two.
+        setting = options.get("dest", name.replace("-", "_"))
+        parser.add_argument(f"--{name}", help=f"{text} (default: {getattr(_DEFAULTS, setting)})", **options)
+
     parser.add_argument("--config", type=Path, help="YAML with names of settings.py; options go above it")
-    parser.add_argument("--host")
-    parser.add_argument("--port", type=int)
+    add("host", "address to listen on; beyond loopback CODE_SANDBOX_TOKEN must be set")
+    add("port", "to listen on", type=int)
     parser.add_argument("--uds", help="path of a Unix socket to listen on instead")
     parser.add_argument(
         "--allowed-host", action="append", dest="allowed_hosts", help="a name of this server besides localhost"
     )
-    parser.add_argument("--redis-url", default=os.environ.get("REDIS_URL"))
-    parser.add_argument("--backend", choices=BACKENDS)
-    parser.add_argument("--max-sessions", type=int)
-    parser.add_argument("--spare-kernels", type=int, help="kept ready for sessions to come")
-    parser.add_argument("--require-level", type=int, choices=(0, 1, 2, 3), help="refuse to start with less isolation")
+    add("redis-url", "of the registry; REDIS_URL, if it is set", default=os.environ.get("REDIS_URL"))
+    add("backend", "`fork` has IPython in forked processes, `jupyter` Jupyter kernels", choices=BACKENDS)
+    add("max-sessions", "at once; one more is refused", type=int)
+    add("spare-kernels", "sessions kept ready for those to come", type=int)
+    add("require-level", "refuse to start with less isolation", type=int, choices=(0, 1, 2, 3))
     parser.add_argument("--without", action="append", help="leave a layer of isolation out, to compare; may be repeated")
     parser.add_argument("--cgroup", action="append", dest="cgroups", help="a control group set aside for this server")
-    parser.add_argument("--lease-s", type=float)
-    parser.add_argument("--log-level", choices=LOG_LEVELS)
+    add("lease-s", "seconds without a call after which a session is closed", type=float)
+    add("log-level", "least that is logged", choices=LOG_LEVELS)
     parser.add_argument("--log-code", action="store_true", default=None, help="write every cell's code into the log")
     return parser
 

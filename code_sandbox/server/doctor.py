@@ -7,11 +7,10 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import sys
 
-from code_sandbox.command_line import end_with
+from code_sandbox.command_line import CommandParser, add_json_option, print_json, program, sign_of_life
 from code_sandbox.server import fonts
 from code_sandbox.server.serving import measure_here
 from code_sandbox.server.settings import ServerSettings, load_settings
@@ -19,14 +18,20 @@ from code_sandbox.server.settings import ServerSettings, load_settings
 
 def main(arguments: list[str] | None = None, *, prog: str = "python -m code_sandbox.server.doctor") -> None:
     """Command line; it ends with 1 where cells could do everything."""
-    parser = argparse.ArgumentParser(prog=prog, description="Say which isolation this machine allows, and what is missing.")
+    parser = CommandParser(
+        prog=prog,
+        description="Say which isolation this machine allows, and what is missing.",
+        examples=("deepeyes sandbox doctor", "deepeyes sandbox doctor --without landlock --json"),
+    )
     parser.add_argument("--without", action="append", default=[], help="leave a layer out")
     parser.add_argument("--cgroup", action="append", default=[], help="a control group set aside for sandboxes")
+    add_json_option(parser)
     options = parser.parse_args(arguments)
-    end_with(prog, lambda: report(load_settings(None, {"without": options.without, "cgroups": options.cgroup})))
+    with program(prog), sign_of_life("measuring"):
+        sys.exit(report(load_settings(None, {"without": options.without, "cgroups": options.cgroup}), as_json=options.json))
 
 
-def report(settings: ServerSettings) -> int:
+def report(settings: ServerSettings, *, as_json: bool = False) -> int:
     """Measure, and write what came of it.
 
     Returns:
@@ -36,6 +41,9 @@ def report(settings: ServerSettings) -> int:
         KernelStartFailed: Sessions cannot be started.
     """
     isolation = asyncio.run(measure_here(settings))
+    if as_json:
+        print_json(isolation.model_dump())
+        return int(isolation.level == 0)
     lines = [
         f"isolation level {isolation.level} ({isolation.name}), through {', '.join(isolation.layers) or 'limits only'}",
         f"cells cannot: {', '.join(isolation.refused) or 'nothing'}",

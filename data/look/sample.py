@@ -7,7 +7,6 @@ The same seed draws the same rows of the same files; each row is as likely as an
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import sys
@@ -20,8 +19,9 @@ from markupsafe import Markup
 from agent.files import write_whole
 from agent.images import ImageFile, UnreadableImage, preview
 from agent.messages import IMAGE_PLACEHOLDER
+from code_sandbox.command_line import CommandParser, positive, program, sign_of_life
 from data.look.command import add_paths, look_options
-from data.look.files import NothingToLookAt, RowsFile, data_files
+from data.look.files import RowsFile, data_files
 from data.look.rows import LookedRow, LookOptions, count_rows, rows_of
 from data.look.show import described
 from viewer.static_page import embedded
@@ -121,15 +121,13 @@ def _cut(text: str) -> str:
 
 def main(arguments: list[str] | None = None, prog: str = "deepeyes data sample") -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(prog=prog, description=__doc__)
     add_paths(parser)
-    parser.add_argument("-n", "--number", type=int, default=24, help="of rows; by default %(default)s")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-n", "--number", type=positive, default=24, help="of rows; by default %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--out", type=Path, required=True, help="the page")
     given = parser.parse_args(arguments)
-    try:
+    with program(prog), sign_of_life("reading"):
         rows = drawn(data_files(given.paths), look_options(given.image_root), given.number, given.seed)
-    except NothingToLookAt as error:
-        parser.error(str(error))
-    write_whole(given.out, [samples_page(rows, ", ".join(given.paths))])
-    sys.stdout.write(f"{given.out}\n")
+        write_whole(given.out, [samples_page(rows, ", ".join(given.paths))])
+        sys.stdout.write(f"{given.out}\n")

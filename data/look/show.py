@@ -7,13 +7,13 @@ Rows are counted from 0, as in the messages of the dry run and of `deepeyes data
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from agent.images import ImageFile, UnreadableImage
+from code_sandbox.command_line import CommandParser, program
 from data.look.command import add_image_root, look_options, printable
 from data.look.files import NothingToLookAt, data_files
 from data.look.rows import WHOLE_FILE, LookedRow, rows_of
@@ -21,27 +21,25 @@ from data.look.rows import WHOLE_FILE, LookedRow, rows_of
 
 def main(arguments: list[str] | None = None, prog: str = "deepeyes data show") -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file")
+    parser = CommandParser(prog=prog, description=__doc__)
+    parser.add_argument("file", help="parquet, JSON or JSON lines, or a store's STORE/sets/NAME")
     parser.add_argument("row", type=int, help="its number, from 0")
     parser.add_argument("--image-out", type=Path, metavar="FOLDER", help="write its images there, as they are")
     add_image_root(parser)
     given = parser.parse_args(arguments)
-    try:
+    with program(prog):
         (file, *others) = data_files([given.file])
         if others:
             raise NothingToLookAt(f"{given.file} is {len(others) + 1} files; name one")
         found = list(rows_of(file, look_options(given.image_root), wanted=[given.row]))
-    except NothingToLookAt as error:
-        parser.error(str(error))
-    row = next((one for one in found if one.row == given.row), None)
-    if row is None:
-        told = next((problem.detail for one in found for problem in one.problems if one.row == WHOLE_FILE), "")
-        sys.exit(f"show: {given.file} has no row {given.row}; they are counted from 0{f'. {told}' if told else ''}")
-    sys.stdout.writelines(printable(line) + "\n" for line in _lines(row))
-    if given.image_out is not None:
-        for path in write_images(row, given.image_out):
-            sys.stdout.write(f"{path}\n")
+        row = next((one for one in found if one.row == given.row), None)
+        if row is None:
+            told = next((problem.detail for one in found for problem in one.problems if one.row == WHOLE_FILE), "")
+            raise LookupError(f"{given.file} has no row {given.row}; they are counted from 0{f'. {told}' if told else ''}")
+        sys.stdout.writelines(printable(line) + "\n" for line in _lines(row))
+        if given.image_out is not None:
+            for path in write_images(row, given.image_out):
+                sys.stdout.write(f"{path}\n")
 
 
 def write_images(row: LookedRow, folder: Path) -> list[Path]:

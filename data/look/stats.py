@@ -7,32 +7,30 @@ Images are measured by their headers, or by what a store's rows say of them; `de
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from code_sandbox.command_line import CommandParser, add_json_option, print_json, program, sign_of_life
 from data.look.command import add_paths, look_options, printable
-from data.look.files import NothingToLookAt, data_files
+from data.look.files import data_files
 from data.look.numbers import statistics
 
 
 def main(arguments: list[str] | None = None, prog: str = "deepeyes data stats") -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(prog=prog, description=__doc__)
     add_paths(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
+    add_json_option(parser)
     given = parser.parse_args(arguments)
-    try:
-        found = statistics(data_files(given.paths), look_options(given.image_root))
-    except NothingToLookAt as error:
-        parser.error(str(error))
-    if given.json:
-        sys.stdout.write(json.dumps(found, indent=1) + "\n")
-    else:
-        sys.stdout.writelines(printable(line) + "\n" for line in _lines(found))
+    with program(prog):
+        with sign_of_life("reading"):
+            found = statistics(data_files(given.paths), look_options(given.image_root))
+        if given.json:
+            print_json(found)
+        else:
+            sys.stdout.writelines(printable(line) + "\n" for line in _lines(found))
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:

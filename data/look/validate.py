@@ -8,7 +8,6 @@ limits of a recipe (tokens of a prompt, `cutoff_len`) are the business of its ow
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections import Counter
@@ -19,8 +18,9 @@ from typing import IO
 
 from agent.files import whole_file
 from agent.images import ImageFile, UnreadableImage
+from code_sandbox.command_line import CommandParser, add_json_option, print_json, program, sign_of_life
 from data.look.command import add_paths, look_options, printable
-from data.look.files import NothingToLookAt, RowsFile, data_files
+from data.look.files import RowsFile, data_files
 from data.look.rows import WHOLE_FILE, LookedRow, LookOptions, RowProblem, in_threads, rows_of
 from reinforcement_learning.rewards import load_reward
 
@@ -77,17 +77,23 @@ def _image_problem(image: ImageFile, quickly: bool) -> str | None:
 
 def main(arguments: list[str] | None = None, prog: str = "deepeyes data validate") -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(prog=prog, description=__doc__)
     add_paths(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write what is wrong there, a JSON object a line")
+    add_json_option(parser)
     given = parser.parse_args(arguments)
     counts: Counter[str] = Counter()
-    try:
+    with program(prog), sign_of_life(lambda: f"{counts['rows']:,} rows read"):
         files = data_files(given.paths)
         found = problems_of(files, look_options(given.image_root), counts)
-        kinds, first = _written(found, given.out) if given.out is not None else _printed(found)
-    except NothingToLookAt as error:
-        parser.error(str(error))
+        if given.out is not None:
+            kinds, first = _written(found, given.out)
+        else:
+            kinds, first = _tally(found) if given.json else _printed(found)
+    if given.json:
+        problems = {kind: {"number": number, "example": first[kind]} for kind, number in kinds.most_common()}
+        print_json({**counts, "files": len(files), "problems": problems})
+        sys.exit(int(bool(kinds)))
     for kind, number in kinds.most_common():
         sys.stdout.write(f"{number:,}: {kind}{f'; such as {first[kind]}' if given.out is not None else ''}\n")
     where = f"; all of them are in {given.out}" if given.out is not None and kinds else ""

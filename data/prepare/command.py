@@ -10,14 +10,12 @@ writes nothing. The set is STORE/sets/NAME: `rl.parquet`, `sft.json` or `search_
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
+from code_sandbox.command_line import CommandParser, program, sign_of_life
 from data.look.command import add_image_root, printable
-from data.look.files import NothingToLookAt
-from data.prepare.errors import PrepareError
 from data.prepare.rows import RowNames
 from data.prepare.search_cache import prepare_search_cache
 from data.prepare.sets import SetSettings, prepare_set
@@ -25,8 +23,8 @@ from data.prepare.sets import SetSettings, prepare_set
 
 def main(arguments: list[str] | None = None, prog: str = "deepeyes data prepare") -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=("rl", "sft", "search-cache"))
+    parser = CommandParser(prog=prog, description=__doc__)
+    parser.add_argument("kind", choices=("rl", "sft", "search-cache"), help="what the rows are for")
     parser.add_argument("source", nargs="+", help="files, patterns, or folders of them")
     parser.add_argument("--out", type=Path, required=True, metavar="STORE", help="the store; made if it is not there")
     parser.add_argument("--name", help="of the set; by default the kind's")
@@ -39,7 +37,7 @@ def main(arguments: list[str] | None = None, prog: str = "deepeyes data prepare"
     )
     given = parser.parse_args(arguments)
     name = given.name or given.kind.replace("-", "_")
-    try:
+    with program(prog, note="the same command begins again"), sign_of_life("preparing"):
         if given.kind == "search-cache":
             folder, manifest, is_new = prepare_search_cache(given.source, given.out, name, given.image_root)
         else:
@@ -50,10 +48,6 @@ def main(arguments: list[str] | None = None, prog: str = "deepeyes data prepare"
                 quickly=given.quick,
             )
             folder, manifest, is_new = prepare_set(given.source, given.out, name, settings)
-    except (PrepareError, NothingToLookAt) as error:
-        parser.exit(1, f"{prog}: {printable(str(error))}\n")
-    except OSError as error:
-        parser.exit(1, f"{prog}: {printable(str(error))}; make room, or mend it, and run the same command again\n")
     sys.stdout.writelines(f"{printable(line)}\n" for line in _lines(folder, manifest, is_new))
 
 

@@ -21,6 +21,7 @@ from agent.options import add_agent_options, given_settings, settings_of
 from agent.settings import AgentSettings, with_sources
 from agent.setup import AgentSetup, open_setup
 from agent.trajectory import TrajectoryWriter
+from code_sandbox.command_line import CommandParser, program
 from deepeyes.chat.conversation import Conversation, missing_sandbox, setup_for
 from deepeyes.chat.terminal import TerminalView
 from deepeyes.chat.web.options import WebOptions
@@ -133,14 +134,22 @@ def chat_settings(given: Mapping[str, Any]) -> AgentSettings:
     return settings if "tools" in given else settings.model_copy(update={"tools": with_sources(settings.tools, given)})
 
 
-def parse(arguments: list[str] | None = None) -> ChatOptions:
+_PROGRAM = "python -m deepeyes.chat.command"
+
+
+def parse(arguments: list[str] | None = None, prog: str = _PROGRAM) -> ChatOptions:
     """The command line.
 
     Raises:
         ValueError: No question can be had.
     """
-    parser = argparse.ArgumentParser(
-        prog="deepeyes chat", description="Ask a served model; on a terminal, go on with further questions."
+    parser = CommandParser(
+        prog=prog,
+        description="Ask a served model; on a terminal, go on with further questions.",
+        examples=(
+            'deepeyes chat --image street.jpg "What does the sign say?"',
+            "deepeyes chat --web --base-url http://127.0.0.1:8001/v1",
+        ),
     )
     parser.add_argument(
         "question", nargs="*", help="`-` reads it from standard input; of several, each follows up on the one before"
@@ -205,13 +214,14 @@ def _texts(given: Sequence[str]) -> Iterator[str]:
         yield text
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None, *, prog: str = _PROGRAM) -> None:
     """Command line."""
-    options = parse(arguments)
-    if options.web is not None:
-        _serve(options, options.web)
-        sys.exit(0)
-    sys.exit(chat(options, on_terminal=sys.stdin.isatty() and sys.stdout.isatty()))
+    with program(prog):
+        options = parse(arguments, prog)
+        if options.web is not None:
+            _serve(options, options.web)
+        else:
+            sys.exit(chat(options, on_terminal=sys.stdin.isatty() and sys.stdout.isatty()))
 
 
 def _serve(options: ChatOptions, web: WebOptions) -> None:

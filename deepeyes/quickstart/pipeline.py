@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from code_sandbox.command_line import FAILED, CommandParser, program, sign_of_life
 from deepeyes.quickstart.bases import BASES, DEFAULT_BASE, Base, base_of
 from serving import processes
 from serving.processes import ProgramFailed
@@ -48,8 +48,14 @@ class Context:
     seed: int
     progress: Progress
     task: TaskID
+    stage: str
     judge: str = "rules"
     base: Base = BASES[DEFAULT_BASE]
+
+    def told(self) -> str:
+        """How far the stage is."""
+        task = self.progress.tasks[-1]
+        return f"{self.stage}: {task.percentage:.0f} % {task.fields['note']}".rstrip()
 
     @property
     def env(self) -> dict[str, str]:
@@ -268,7 +274,7 @@ class QuickstartOptions:
 
 
 def _parse(arguments: list[str] | None) -> QuickstartOptions:
-    parser = argparse.ArgumentParser(prog="quickstart.sh", description="The whole pipeline on a CPU.")
+    parser = CommandParser(prog="quickstart.sh", description="The whole pipeline on a CPU.")
     parser.add_argument(
         "--stage", choices=[stage.name for stage in STAGES], help="run this stage only, even if it was finished"
     )
@@ -301,26 +307,22 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     options = _parse(arguments)
     console = Console(highlight=False)
-    # A kill from outside must run the same clean-up as Ctrl-C, and a shell that started us in the background has SIGINT
-    # ignored, which Python would leave so.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    # A shell that started us in the background has it ignored, which Python would leave so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     directory = options.directory
     if options.clean:
         shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True, exist_ok=True)
     os.environ["QUICKSTART_RUN"] = str(directory)
-    try:
-        _check_machine(directory)
-        passed = _run_all(options, console)
-    except (ProgramFailed, OSError, ValueError) as error:
-        console.print(f"[red]stopped:[/] {error}", markup=True, soft_wrap=True)
-        console.print("The same command resumes here; logs are in", directory / "logs", soft_wrap=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        console.print("interrupted; nothing is left running, and the same command resumes here")
-        sys.exit(130)
-    sys.exit(0 if passed else 2)
+    with program("quickstart.sh", note="nothing is left running, and the same command resumes here"):
+        try:
+            _check_machine(directory)
+            passed = _run_all(options, console)
+        except (ProgramFailed, OSError, ValueError) as error:
+            console.print(f"[red]stopped:[/] {error}", markup=True, soft_wrap=True)
+            console.print("The same command resumes here; logs are in", directory / "logs", soft_wrap=True)
+            sys.exit(FAILED)
+    sys.exit(0 if passed else FAILED)
 
 
 def _run_all(options: QuickstartOptions, console: Console) -> bool:
@@ -336,7 +338,9 @@ def _run_all(options: QuickstartOptions, console: Console) -> bool:
                 console.print(f"[bold]{stage.name:7}[/] finished before")
                 continue
             task = progress.add_task("", total=None, note="")
-            _run_stage(stage, Context(directory, options.seed, progress, task, options.judge, base), console)
+            context = Context(directory, options.seed, progress, task, stage.name, options.judge, base)
+            with sign_of_life(context.told):
+                _run_stage(stage, context, console)
             progress.remove_task(task)
     return _verdict(directory, console)
 

@@ -12,13 +12,13 @@ load them in another way.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from code_sandbox.command_line import CommandParser
 from deepeyes.quickstart.bases import BASES, DEFAULT_BASE, Base
 from reinforcement_learning.experts import as_published, have_experts
 
@@ -131,7 +131,7 @@ def untie(source: Path, directory: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="A model of one million parameters.")
+    parser = CommandParser(prog="python -m deepeyes.quickstart.tiny_model", description="A model of one million parameters.")
     parser.add_argument("source", type=Path, help="conversations (JSON), or with --untied the folder of a tiny model")
     parser.add_argument("directory", type=Path, help="where the model is written")
     parser.add_argument("--base", choices=sorted(BASES), default=DEFAULT_BASE, help="whose architecture it has")

@@ -7,14 +7,14 @@ that both runs evaluated. With the first run's tools on and the second's off the
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from code_sandbox.command_line import CommandParser, add_json_option, print_json, program
 from evaluation.runs.files import RunMismatch
 from evaluation.runs.provenance import Provenance, read_provenance
 from evaluation.runs.rows import ScoreRow, read_scores
@@ -200,18 +200,19 @@ def as_text(found: Comparison, names: tuple[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None, *, prog: str = "python -m evaluation.analysis.compare") -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="deepeyes compare", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = CommandParser(prog=prog, description=__doc__)
     parser.add_argument("first", type=Path, help="a scored run, such as one with tools")
     parser.add_argument("second", type=Path, help="another over the same items, such as one without")
+    add_json_option(parser)
     options = parser.parse_args(arguments)
-    try:
-        sys.stdout.write(as_text(compare_runs(options.first, options.second), (str(options.first), str(options.second))))
-    except (RunMismatch, OSError) as error:
-        sys.exit(f"compare: {error}")
+    with program(prog):
+        found = compare_runs(options.first, options.second)
+        if options.json:
+            print_json(asdict(found) | {"net": found.net})
+        else:
+            sys.stdout.write(as_text(found, (str(options.first), str(options.second))))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ alike.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from agent.image_hashes import image_hash
+from code_sandbox.command_line import CommandParser, add_json_option, print_json, program, sign_of_life
 from evaluation.benchmarks import load_benchmark
 from evaluation.errors import BenchmarkError
 from evaluation.tables.rows import image_reader, read_rows
@@ -167,27 +167,29 @@ def train_entries(paths: Sequence[Path], *, media: Path | None = None) -> Iterat
             yield ComparedText(place, question.replace("<image>", " "), tuple(image.data for image in images))
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None, *, prog: str = "python -m evaluation.analysis.contamination") -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="deepeyes contamination", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--benchmark", required=True)
+    parser = CommandParser(prog=prog, description=__doc__)
+    parser.add_argument("--benchmark", required=True, help="its name, as for `deepeyes eval`")
     parser.add_argument("--data", type=Path, required=True, help="the benchmark's file")
     parser.add_argument("--train", type=Path, nargs="+", required=True, help="parquet or JSON files of training data")
     parser.add_argument("--media", type=Path, help="folder that image paths of the training data start from")
-    parser.add_argument("--max-distance", type=int, default=4)
-    parser.add_argument("--min-share", type=float, default=0.8)
+    parser.add_argument("--max-distance", type=int, default=4, help="bits of 64 in which the hashes of one image may differ")
+    parser.add_argument(
+        "--min-share", type=float, default=0.8, help="of a question's runs of five words that one training question has"
+    )
     parser.add_argument("--out", type=Path, help="write all findings as JSON lines")
+    add_json_option(parser)
     options = parser.parse_args(arguments)
-    try:
+    with program(prog), sign_of_life("comparing training data with the benchmark"):
         items = list(benchmark_entries(options.benchmark, options.data))
         train = train_entries(options.train, media=options.media)
         found = check(items, train, max_distance=options.max_distance, min_share=options.min_share)
-    except (BenchmarkError, LookupError, OSError) as error:
-        sys.exit(f"contamination: {error}")
-    if options.out is not None:
-        options.out.write_text("".join(json.dumps(asdict(finding)) + "\n" for finding in found), encoding="utf-8")
+        if options.out is not None:
+            options.out.write_text("".join(json.dumps(asdict(finding)) + "\n" for finding in found), encoding="utf-8")
+    if options.json:
+        print_json({"items": len(items), "findings": [asdict(finding) for finding in found]})
+        return
     for kind in ("image", "question"):
         of_kind = [finding for finding in found if finding.kind == kind]
         sys.stdout.write(f"{len(of_kind)} of {len(items)} items by {kind}\n")

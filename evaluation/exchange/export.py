@@ -1,6 +1,6 @@
 """A run in the forms of other harnesses, so that their scorers and viewers can be used on it.
 
-    python -m evaluation.exchange.export RUN --to vlmevalkit|lmms-eval|inspect --out FOLDER
+    deepeyes export RUN --to vlmevalkit|lmms-eval|inspect --out FOLDER
 
 `vlmevalkit`  the benchmark's rows without images, with a column `prediction`: what `run.py --mode eval` scores; beside it
               `thinking`, all that the model wrote, and `stop_reason`
@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import itertools
@@ -24,9 +23,9 @@ from pathlib import Path
 from agent.episode import Episode
 from agent.messages import Message
 from agent.records import EpisodeKey
+from code_sandbox.command_line import CommandParser, program
 from evaluation.benchmarks import load_benchmark
 from evaluation.errors import BenchmarkError
-from evaluation.runs.files import RunMismatch
 from evaluation.runs.folder import Latest, is_empty, prediction_of
 from evaluation.runs.provenance import read_provenance
 from evaluation.runs.rows import ScoreRow, read_scores
@@ -196,19 +195,15 @@ def _inspect_message(message: Message) -> dict[str, object]:
     return {"role": message.role, "content": content if message.images else message.text}
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None, *, prog: str = "python -m evaluation.exchange.export") -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="deepeyes export", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--to", choices=FORMS, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser = CommandParser(prog=prog, description=__doc__)
+    parser.add_argument("run", type=Path, help="a run of `deepeyes eval`")
+    parser.add_argument("--to", choices=FORMS, required=True, help="for whom")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     options = parser.parse_args(arguments)
-    try:
+    with program(prog):
         sys.stdout.write(f"{export(options.run, options.to, options.out)}\n")
-    except (RunMismatch, BenchmarkError, OSError) as error:
-        sys.exit(f"export: {error}")
 
 
 if __name__ == "__main__":

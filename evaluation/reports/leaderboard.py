@@ -1,13 +1,12 @@
 """Many runs in one table: benchmarks down, models across, and beside each number what makes it incomparable.
 
-    python -m evaluation.reports.leaderboard RUN… [--out FOLDER]
+    deepeyes leaderboard RUN… [--out FOLDER]
 
 A folder of runs may stand for its runs.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections import defaultdict
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.files import write_whole
+from code_sandbox.command_line import CommandParser, add_json_option, print_json, program
 from evaluation.benchmarks import load_benchmark
 from evaluation.reports.names import short_names
 from evaluation.reports.published import published, warnings_for
@@ -129,9 +129,12 @@ def write_leaderboard(folders: Sequence[Path], out: Path) -> list[LeaderboardRow
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "leaderboard.html", _page(entries, out / "leaderboard.html"))
     write_whole(out / "leaderboard.md", markdown(entries))
-    described = {"entries": [asdict(entry) for entry in entries], "conflicts": conflicts(entries)}
-    write_whole(out / "leaderboard.json", json.dumps(described, indent=1, ensure_ascii=False))
+    write_whole(out / "leaderboard.json", json.dumps(_described(entries), indent=1, ensure_ascii=False))
     return entries
+
+
+def _described(entries: Sequence[LeaderboardRow]) -> dict[str, object]:
+    return {"entries": [asdict(entry) for entry in entries], "conflicts": conflicts(entries)}
 
 
 def _grid(entries: Sequence[LeaderboardRow]) -> tuple[list[str], list[list[str]]]:
@@ -188,22 +191,19 @@ def _details(members: Sequence[LeaderboardRow]) -> dict[str, Any]:
     }
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None, *, prog: str = "python -m evaluation.reports.leaderboard") -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="deepeyes leaderboard", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("run", type=Path, nargs="+")
+    parser = CommandParser(prog=prog, description=__doc__)
+    parser.add_argument("run", type=Path, nargs="+", help="a scored run, or a folder of them")
     parser.add_argument("--out", type=Path, help="folder for leaderboard.html, .md and .json")
+    add_json_option(parser)
     options = parser.parse_args(arguments)
-    try:
-        if options.out is None:
-            sys.stdout.write(markdown(read_entries(options.run)))
+    with program(prog):
+        entries = write_leaderboard(options.run, options.out) if options.out is not None else read_entries(options.run)
+        if options.json:
+            print_json(_described(entries))
         else:
-            write_leaderboard(options.run, options.out)
-            sys.stdout.write(f"{options.out / 'leaderboard.html'}\n")
-    except (RunMismatch, OSError, LookupError) as error:
-        sys.exit(f"leaderboard: {error}")
+            sys.stdout.write(markdown(entries) if options.out is None else f"{options.out / 'leaderboard.html'}\n")
 
 
 if __name__ == "__main__":

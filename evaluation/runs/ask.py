@@ -24,6 +24,7 @@ from agent.search.gateway import Search
 from agent.setup import open_setup, question
 from agent.tools import Tool, ToolResult
 from agent.trajectory import TrajectoryWriter
+from code_sandbox.command_line import OUTAGE
 from code_sandbox.pools import Pools
 from evaluation.benchmarks import Item
 from evaluation.runs.folder import facts_of, finished, locked, read_items
@@ -38,6 +39,8 @@ _LOOK_S, _SAID_AFTER_S = 0.5, 2.0
 
 class RunStopped(RuntimeError):
     """Going on is pointless for now: what was done is kept, and the same command goes on later."""
+
+    exit_status = OUTAGE
 
 
 class _Withheld:

@@ -18,6 +18,7 @@ from agent.model_keys import KEY, NO_KEY
 from agent.search.gateway import open_search
 from agent.settings import AgentSettings
 from code_sandbox.client import SandboxClient
+from code_sandbox.command_line import OUTAGE
 from code_sandbox.errors import SandboxError, SandboxUnavailable
 from code_sandbox.redaction import checked_url, redact_requests_log, redacted, secrets_of
 from code_sandbox.wire import Health
@@ -31,6 +32,8 @@ _log = logging.getLogger(__name__)
 
 class NotReady(RuntimeError):
     """A server that the run needs is not there, or is not what was asked for: nothing was asked, and nothing is scored."""
+
+    exit_status = OUTAGE
 
 
 class _Away(Exception):

@@ -1,21 +1,21 @@
 """Would another judge have decided the same? Judges a sample of a scored run again, and compares.
 
-    python -m evaluation.runs.rejudge RUN --judge-base-url http://B:18901/v1 --judge-model other --sample 200
+    deepeyes rejudge RUN --judge-base-url http://B:18901/v1 --judge-model other --sample 200
 
 Scores are left as they are. Only answers that a judge decided are drawn: rules do not change their mind.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import random
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from agent.records import EpisodeKey
 from agent.scheduling import for_each
-from code_sandbox.redaction import redacted
+from code_sandbox.command_line import CommandParser, add_json_option, print_json, program, sign_of_life
 from evaluation.benchmarks import load_benchmark
 from evaluation.runs.files import RunMismatch
 from evaluation.runs.folder import Latest, prediction_of, read_items
@@ -24,7 +24,7 @@ from evaluation.runs.summary import read_summary
 from evaluation.scoring.grader import Grader
 from evaluation.scoring.profiles import load_profile
 from judge.agreement import Agreement, by_category
-from judge.client import Judge, JudgeMisconfigured, JudgeSettings
+from judge.client import Judge, JudgeSettings
 from judge.options import add_judge_options, judge_settings
 
 
@@ -75,24 +75,22 @@ async def _asked(run: Path, settings: JudgeSettings, sample: int, seed: int) -> 
     return await rejudge(run, settings, sample=sample, seed=seed)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None, *, prog: str = "python -m evaluation.runs.rejudge") -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="deepeyes rejudge", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("run", type=Path)
+    parser = CommandParser(prog=prog, description=__doc__)
+    parser.add_argument("run", type=Path, help="a run that a judge scored")
     add_judge_options(parser)
-    parser.add_argument("--sample", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sample", type=int, default=200, help="answers at most")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw")
+    add_json_option(parser)
     options = parser.parse_args(arguments)
     if not options.judge_base_url:
-        sys.exit("rejudge: --judge-base-url is missing; there must be another judge, or the same one again")
-    try:
+        parser.error("--judge-base-url is missing; there must be another judge, or the same one again")
+    with program(prog), sign_of_life("judging again"):
         found = asyncio.run(_asked(options.run, judge_settings(options), options.sample, options.seed))
-    except ExceptionGroup as group:
-        sys.exit(redacted(f"rejudge: {group.exceptions[0]}"))
-    except (RunMismatch, JudgeMisconfigured, OSError, ValueError) as error:
-        sys.exit(redacted(f"rejudge: {error}"))
+    if options.json:
+        print_json({name: asdict(agreement) for name, agreement in found.items()})
+        return
     for name, agreement in found.items():
         flips = ", ".join(f"{way} {count}" for way, count in sorted(agreement.flips.items())) or "none"
         share = "-" if agreement.agreement is None else f"{agreement.agreement:.1%}"

@@ -7,8 +7,6 @@ from evaluation.runs.summary import RunSummary
 
 ENOUGH_FRAC = 0.95
 """Share of the episodes that must be evaluated for a run to end well."""
-TOO_FEW = 3
-"""The exit code of a command whose run has fewer."""
 _SCORED = ("rule:", "judge:", "random")
 _AGAIN = "the same command asks again what has no answer"
 _SCORE_AGAIN = "score again with --stage score"

@@ -13,8 +13,8 @@ import logging
 import sys
 from dataclasses import replace
 
+from code_sandbox.command_line import program
 from evaluation import suite
-from evaluation.run import ERRORS
 from evaluation.smoke.lookalikes import lookalike_names, write_lookalike
 from evaluation.smoke.scripted_model import request_server, scripted_reply
 from evaluation.suite import SuiteOptions
@@ -23,11 +23,9 @@ from serving import processes
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    try:
+    with program("run_benchmarks.sh", note="what was answered is kept, and the same command resumes"):
         options = suite.parse(arguments)
         sys.exit(_smoke(options) if options.suite == "smoke" else suite.run_suite(options))
-    except ERRORS as error:
-        sys.exit(f"run_benchmarks: {error}")
 
 
 def _smoke(options: SuiteOptions) -> int:

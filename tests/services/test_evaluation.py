@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from code_sandbox.command_line import NOT_SCORED
 from evaluation.run import main
 from evaluation.runs.rows import read_scores
-from evaluation.runs.shortfall import TOO_FEW
 from evaluation.smoke.scripted_model import request_server
 from serving.processes import free_port, sandbox_server
 from tests.conftest import ROOT
@@ -51,7 +51,7 @@ def evaluate(toy, out, url, *more):
     try:
         main(arguments(toy, out, url, *more))
     except SystemExit as ended:
-        if ended.code != TOO_FEW:
+        if ended.code != NOT_SCORED:
             raise
     return json.loads((out / "summary.json").read_text())
 

@@ -21,14 +21,14 @@ from deepeyes.chat.terminal import TerminalView
 from deepeyes.cli import main
 from reinforcement_learning.logging_board import board_rows
 from serving.processes import ProgramFailed, marked, run, stop_marked
-from tests.conftest import ROOT, png
+from tests.conftest import ROOT, png, told
 from viewer.static_page import line_chart
 
 
 def call(capsys, *arguments) -> tuple[object, str]:
     with pytest.raises(SystemExit) as exit_:
         main(list(arguments))
-    return exit_.value.code, capsys.readouterr().out
+    return told(exit_.value), capsys.readouterr().out
 
 
 def recorded(directory, **facts) -> Episode:
@@ -101,7 +101,7 @@ def test_doctor_says_what_is_there_and_what_to_do(capsys):
     assert "bash judge/serve.sh" in output.replace("\n", " ")
 
 
-@pytest.mark.parametrize(("answer", "code", "word"), [("B", 0, "correct"), ("C", 1, "incorrect"), ("dog", 2, "undecided")])
+@pytest.mark.parametrize(("answer", "code", "word"), [("B", 0, "correct"), ("C", 1, "incorrect"), ("dog", 3, "undecided")])
 def test_judge_answers_by_its_exit_status_too(capsys, answer, code, word):
     assert call(capsys, "judge", "--gold", "B", "--answer", answer)[0] == code
     assert call(capsys, "judge", "--gold", "B", "--answer", answer)[1].startswith(word)
@@ -230,7 +230,7 @@ def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(capsys
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("search", "query", "x"), "deepeyes search: path is not given: --index FILE, which `deepeyes search index` makes"),
+        (("search", "query", "x"), "deepeyes search: path: is not given (--index FILE, which `deepeyes search index` makes)"),
         (("search", "query", "x", "--provider", "searxng"), "base_url"),
         (("search", "query", "x", "--provider", "nobody"), "nobody"),
         (("search", "query", "x", "--index", "nothere", "--set", "mode=reply"), "mode"),

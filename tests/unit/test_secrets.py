@@ -164,7 +164,7 @@ def walk(tmp_path, monkeypatch, capfd):
         try:
             command([str(argument) for argument in arguments])
         except SystemExit as error:
-            ended = str(error.code)
+            ended = str(error)
         said = capfd.readouterr()
         log.flush()
         texts = {"exit": ended, "stdout": said.out, "stderr": said.err}

@@ -140,6 +140,8 @@ def build_index(
     if known is None:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise ValueError(f"{target} exists and is no index; give another folder")
+        # A source that cannot be read leaves no folder.
+        next(read_corpus(source, None), None)
         target.mkdir(parents=True, exist_ok=True)
         _write_about(target, about)
     elif known["version"] != VERSION or known["source"] != source.name:

@@ -59,7 +59,7 @@ def dry_run(capsys, *words):
     try:
         train.main(["--dry-run", *words])
     except SystemExit as stop:
-        return capsys.readouterr().out, str(stop.code)
+        return capsys.readouterr().out, str(stop)
     return capsys.readouterr().out, None
 
 

@@ -21,7 +21,7 @@ from data.look.sample import drawn, samples_page
 from data.look.validate import problems_of
 from data.prepare.command import main as prepare
 from deepeyes.cli import main as deepeyes
-from tests.conftest import ROOT, png
+from tests.conftest import ROOT, png, told
 
 EVIL = "<script>alert(1)</script>\x1b[31m"
 
@@ -86,7 +86,7 @@ def data(tmp_path):
 def run(*words):
     with pytest.raises(SystemExit) as exited:
         deepeyes(["data", *map(str, words)])
-    return exited.value.code
+    return told(exited.value)
 
 
 # ---- stats ----

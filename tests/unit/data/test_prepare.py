@@ -26,7 +26,7 @@ from data.look.validate import problems_of
 from deepeyes.cli import main as deepeyes
 from reinforcement_learning.row_files import RowStore
 from reinforcement_learning.rows import RowOptions
-from tests.conftest import ROOT, png
+from tests.conftest import ROOT, png, told
 from tests.unit.data.test_look import BAD_ROWS, bad_conversations, conversation, jpeg, rl_row, write_rl
 
 
@@ -34,7 +34,7 @@ def run(*arguments):
     try:
         deepeyes(["data", *map(str, arguments)])
     except SystemExit as ended:
-        return ended.code
+        return told(ended)
     return 0
 
 
@@ -161,8 +161,8 @@ def test_published_conversations_become_a_set_that_cold_start_reads_whole(tmp_pa
     store = tmp_path / "store"
     assert run("prepare", "sft", tmp_path / "json", "--out", store, "--from", "mine", "--licence", "cc-by-4.0") == 0
     said = capsys.readouterr().out
-    for told in ("a comma behind the last element", "JSON lines in place of a list", "image is broken", "roles are user"):
-        assert told in said
+    for kind in ("a comma behind the last element", "JSON lines in place of a list", "image is broken", "roles are user"):
+        assert kind in said
     path = store / "sets/sft/sft.json"
     (source,) = read_sources(DataSettings(files=(str(path),)))
     assert [row["key"] for row in source.conversations] == [

@@ -15,7 +15,7 @@ from reinforcement_learning import train
 from reinforcement_learning.checks import inspect_recipe
 from reinforcement_learning.dropped import read_dropped
 from reinforcement_learning.recipe import load_recipe
-from tests.conftest import png
+from tests.conftest import png, told
 
 PNG = png(64, 64)
 
@@ -272,7 +272,7 @@ def run(capsys, *given):
     try:
         train.main(["--recipe", "tiny_cpu", *given])
     except SystemExit as error:
-        code = error.code
+        code = told(error)
     return code, capsys.readouterr().out
 
 
