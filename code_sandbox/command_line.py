@@ -136,8 +136,10 @@ def program(prog: str, *, note: str = "") -> Iterator[None]:
     """
     with _signals() as got:
         try:
-            yield
-            sys.stdout.flush()
+            try:
+                yield
+            finally:
+                sys.stdout.flush()
         except KeyboardInterrupt:
             end(128 + got[0], f"{prog}: interrupted{f'; {note}' if note else ''}")
         except SystemExit as ended:
@@ -212,7 +214,7 @@ def problem_line(problem: Mapping[str, Any], more: str = "") -> str:
 
 
 def _full_folders() -> list[str]:
-    """Of those that the program was told of or writes to unasked."""
+    """Full ones among the folders that the program was told of or writes to unasked."""
     words = [word.rpartition("=")[2] for word in sys.argv[1:]]
     places = {Path(word).absolute() for word in (*words, ".", tempfile.gettempdir()) if word}
     full = set()

@@ -19,7 +19,7 @@ from reinforcement_learning.recipe import load_recipe
 Row = tuple[str, str]
 
 
-def main(arguments: list[str] | None = None, *, prog: str = "python -m deepeyes.plan") -> None:
+def main(arguments: list[str] | None = None, *, prog: str = "deepeyes plan") -> None:
     """Print the plan; what it warns of is for the reader, the dry run refuses."""
     parser = CommandParser(
         prog=prog,

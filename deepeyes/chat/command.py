@@ -134,7 +134,7 @@ def chat_settings(given: Mapping[str, Any]) -> AgentSettings:
     return settings if "tools" in given else settings.model_copy(update={"tools": with_sources(settings.tools, given)})
 
 
-_PROGRAM = "python -m deepeyes.chat.command"
+_PROGRAM = "deepeyes chat"
 
 
 def parse(arguments: list[str] | None = None, prog: str = _PROGRAM) -> ChatOptions:

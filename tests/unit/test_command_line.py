@@ -252,3 +252,77 @@ def test_rl_wants_one_recipe_and_takes_it_as_its_first_word(capsys):
         main(["rl", "tiny_cpu", "oops"])
     assert ended.value.code == 2
     assert "one recipe at a time, not tiny_cpu and oops; a setting is key=value" in capsys.readouterr().err
+
+
+_AWAY = "http://127.0.0.1:9/v1"
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("frobnicate", 2, "invalid choice: 'frobnicate'"),
+        ("eval", 2, "deepeyes eval: error: the following arguments are required: --out; `deepeyes eval --help`"),
+        ("eval --out r --stage score", 2, "r is no run"),
+        ("eval --out r --benchmark nope --data x --model m", 2, "no benchmark 'nope'; there are: chartqa"),
+        ("eval --out r --benchmark vstar --data x --model m", 2, "no file x; data/README.md says where to get it"),
+        ("eval --out r --max-episodes 0", 2, "'0' cannot be; expected a whole number, at least 1"),
+        (f"chat q --base-url {_AWAY}", 4, "is the server up?"),
+        ("chat q --image x.png", 2, "x.png: No such file or directory"),
+        ("chat q --image bad.json", 2, "bad.json cannot be used: 1 bytes are no image"),
+        ("chat q --max-turns 0", 2, "max_turns: Input should be greater than or equal to 1, not 0"),
+        ("chat q --settings bad.json", 2, "bad.json"),
+        ("view .", 2, "no episodes.jsonl in . or below it"),
+        ("view . --port abc", 2, "invalid int value: 'abc'"),
+        ("view . --out F.html", 2, "no episodes.jsonl in . or below it"),
+        ("search index x", 2, "nothing to index at x"),
+        ("search query q --index x --set mode=reply", 2, "mode: Input should be 'live', 'record', 'replay' or 'off', not 'reply'"),
+        ("search query q --set foo", 2, "'foo' is no key=value"),
+        ("search stats x", 2, "no recording at x; make one with mode: record"),
+        ("sandbox run x.py", 2, "x.py: No such file or directory"),
+        ("sandbox run bad.png", 2, "bad.png is no UTF-8 text"),
+        ("sandbox run empty.py --url http://127.0.0.1:9", 4, "cannot connect"),
+        ("sandbox serve --port 99999", 2, "port must be 0-65535"),
+        ("sandbox serve --max-sessions 0", 2, "max_sessions is 0; expected at least 1"),
+        ("sandbox serve --config bad.json", 2, "bad.json"),
+        (f"judge --gold a --answer b --prompt nope --base-url {_AWAY}", 2, "no judge prompt 'nope'; there are: consistency"),
+        (f"judge doctor --base-url {_AWAY}", 4, "start one with `bash judge/serve.sh`"),
+        ("judge doctor --base-url nourl", 2, "'nourl' is no address of a judge; expected such as"),
+        ("judge agreement bad.json", 2, "bad.json:1 is no JSON object"),
+        ("plan", 2, "name a recipe, such as qwen2_5_vl_7b"),
+        ("plan nothere", 2, "no recipe 'nothere'; there are"),
+        ("plan qwen2_5_vl_7b agent.max_turn=3", 2, "agent.max_turn: there is no such setting; there are: "),
+        ("plan tiny_cpu --gpus 0", 2, "'0' cannot be"),
+        ("sft nothere --dry-run", 2, "no recipe 'nothere'; there are"),
+        ("sft tiny_cpu --recipe qwen2_5_vl_7b", 2, "one recipe at a time"),
+        ("rl nothere --dry-run", 2, "no recipe 'nothere'; there are"),
+        ("compare a b", 2, "a/run.json is missing; a run has run.json"),
+        ("leaderboard x", 2, "no scored run in x"),
+        ("rejudge x", 2, "--judge-base-url is missing"),
+        ("contamination --benchmark vstar --data x --train y", 2, "no file x"),
+        ("data stats x", 2, "x leads to no file of data"),
+        ("data show bad.json 7", 2, "bad.json has no row 7"),
+        ("data sample bad.json -n 0 --out s.html", 2, "'0' cannot be"),
+        ("data fetch nope", 2, "no address for nope; there are vstar"),
+        ("data prepare rl x --out s", 2, "x leads to no file of data"),
+        ("data make count d --rows -1", 2, "rl_train is -1"),
+        ("export x --out m", 2, "no complete checkpoint in x/checkpoints"),
+        ("export x --to vlmevalkit --out m", 2, "x/run.json is missing"),
+        ("curate run x.yaml", 2, "there is no file x.yaml; curation/README.md has one"),
+        ("curate run bad.json", 2, "bad.json"),
+        ("completion tcsh", 2, "choose from 'bash', 'zsh', 'fish'"),
+    ],
+)
+def test_a_users_mistake_is_one_line_with_the_right_exit_code(capsys, monkeypatch, tmp_path, line, code, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "bad.png").write_bytes(b"\xff\xfe")
+    (tmp_path / "empty.py").touch()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(SystemExit) as ended:
+        main(line.split())
+    told_at_last = capsys.readouterr().err.rstrip("\n").splitlines()[-1]
+    assert ended.value.code == code
+    assert said in told_at_last
+    assert told_at_last.startswith("deepeyes")
+    assert "pydantic" not in told_at_last
+    assert sorted(tmp_path.iterdir()) == before

@@ -18,7 +18,6 @@ from evaluation.run import main as run_main
 from evaluation.runs.rows import read_scores
 from evaluation.runs.summary import read_summary
 from evaluation.smoke.lookalikes import lookalike_names, write_lookalike
-from tests.conftest import told
 from tests.recorded_runs import episode, make_run
 
 FAILED = "Failed to obtain answer via API."
@@ -32,7 +31,7 @@ def asked(tmp_path, benchmark, path, out="run", **more):
     try:
         run_main([word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))])
     except SystemExit as ended:
-        code = told(ended)
+        code = ended.code
     return code, read_summary(tmp_path / out) if (tmp_path / out / "summary.json").exists() else None
 
 

@@ -184,5 +184,5 @@ def test_another_judge_gets_its_own_key_and_never_the_first_ones(capsys, monkeyp
 
 
 def test_a_judge_that_is_not_there_is_no_disagreement():
-    with pytest.raises(SystemExit, match=r"judge agreement: no judge at http://127\.0\.0\.1:9/v1"):
+    with pytest.raises(SystemExit, match=r"judge.agreement: no judge at http://127\.0\.0\.1:9/v1"):
         main(["--base-url", "http://127.0.0.1:9/v1"])
