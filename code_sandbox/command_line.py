@@ -194,7 +194,10 @@ def line_of(error: BaseException) -> str:
         return "; ".join(problem_line(one) for one in problems())
     text = str(error) or type(error).__name__
     # YAML's messages draw the place.
-    return " ".join(text.split()) if type(error.__cause__).__module__.startswith("yaml") else text
+    cause: BaseException | None = error
+    while cause is not None and not type(cause).__module__.startswith("yaml"):
+        cause = cause.__cause__
+    return text if cause is None else " ".join(text.split())
 
 
 def problem_line(problem: Mapping[str, Any], more: str = "") -> str:

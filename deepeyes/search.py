@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from agent.errors import ToolError
 from agent.protocol import render_search_observation
@@ -87,7 +86,7 @@ async def query(
 
 
 def _wrong(error: ValidationError) -> str:
-    def how(problem: ErrorDetails) -> str:
+    def how(problem: Any) -> str:
         if problem["type"] != "missing":
             return ""
         name = problem["loc"][-1]

@@ -92,6 +92,8 @@ class ServerSettings:
             raise ValueError(f"require_level is {self.require_level}; expected 0 to 3")
         if unknown := [name for name in self.without if name not in LAYERS]:
             raise ValueError(f"without names {', '.join(unknown)}; expected some of {', '.join(LAYERS)}")
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"port is {self.port}; expected 0 to 65535")
         for name in ("max_sessions", "max_running_cells", "max_starting_kernels", "process_limit"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")

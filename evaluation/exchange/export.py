@@ -51,6 +51,7 @@ def export(run: Path, form: str, out: Path) -> Path:
         RunMismatch: The folder is no run, or was not scored.
         BenchmarkError: The benchmark's file is needed and is no TSV.
     """
+    read_provenance(run)  # so that what is no run leaves no folder
     out.mkdir(parents=True, exist_ok=True)
     return {"vlmevalkit": _vlmevalkit, "lmms-eval": _lmms_eval, "inspect": _inspect}[form](run, out)
 

@@ -281,7 +281,7 @@ _AWAY = "http://127.0.0.1:9/v1"
         ("sandbox run x.py", 2, "x.py: No such file or directory"),
         ("sandbox run bad.png", 2, "bad.png is no UTF-8 text"),
         ("sandbox run empty.py --url http://127.0.0.1:9", 4, "cannot connect"),
-        ("sandbox serve --port 99999", 2, "port must be 0-65535"),
+        ("sandbox serve --port 99999", 2, "port is 99999; expected 0 to 65535"),
         ("sandbox serve --max-sessions 0", 2, "max_sessions is 0; expected at least 1"),
         ("sandbox serve --config bad.json", 2, "bad.json"),
         (f"judge --gold a --answer b --prompt nope --base-url {_AWAY}", 2, "no judge prompt 'nope'; there are: consistency"),

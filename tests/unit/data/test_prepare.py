@@ -26,7 +26,7 @@ from data.look.validate import problems_of
 from deepeyes.cli import main as deepeyes
 from reinforcement_learning.row_files import RowStore
 from reinforcement_learning.rows import RowOptions
-from tests.conftest import ROOT, png, told
+from tests.conftest import ROOT, png
 from tests.unit.data.test_look import BAD_ROWS, bad_conversations, conversation, jpeg, rl_row, write_rl
 
 
@@ -34,7 +34,7 @@ def run(*arguments):
     try:
         deepeyes(["data", *map(str, arguments)])
     except SystemExit as ended:
-        return told(ended)
+        return ended.code
     return 0
 
 
@@ -106,9 +106,9 @@ def test_a_set_that_is_done_is_not_written_again_and_another_is_not_written_over
         path: at for path, at in before.items() if path.name != ".lock"
     }
     write_rows(tmp_path / "other.parquet", [rl_row(9)])
-    assert run("prepare", "rl", tmp_path / "other.parquet", "--out", store) == 1
+    assert run("prepare", "rl", tmp_path / "other.parquet", "--out", store) == 2
     assert "made from other files or settings (sources); give another --name" in capsys.readouterr().err
-    assert run("prepare", "rl", tmp_path / "in.parquet", "--image-root", tmp_path, "--out", store) == 1
+    assert run("prepare", "rl", tmp_path / "in.parquet", "--image-root", tmp_path, "--out", store) == 2
     assert "made from other files or settings (settings)" in capsys.readouterr().err
     assert run("prepare", "rl", tmp_path / "other.parquet", "--out", store, "--name", "more") == 0
     assert manifest_of(store, "more")["counts"]["rows"] == 1
@@ -161,8 +161,8 @@ def test_published_conversations_become_a_set_that_cold_start_reads_whole(tmp_pa
     store = tmp_path / "store"
     assert run("prepare", "sft", tmp_path / "json", "--out", store, "--from", "mine", "--licence", "cc-by-4.0") == 0
     said = capsys.readouterr().out
-    for kind in ("a comma behind the last element", "JSON lines in place of a list", "image is broken", "roles are user"):
-        assert kind in said
+    for told in ("a comma behind the last element", "JSON lines in place of a list", "image is broken", "roles are user"):
+        assert told in said
     path = store / "sets/sft/sft.json"
     (source,) = read_sources(DataSettings(files=(str(path),)))
     assert [row["key"] for row in source.conversations] == [
@@ -229,7 +229,7 @@ def test_no_image_of_an_rl_row_is_taken_from_outside_and_those_of_authors_paths_
 
 def test_when_nothing_can_be_used_mended_sources_begin_anew(tmp_path, capsys):
     write_rl(tmp_path / "a.parquet", [rl_row(images=[{"bytes": b"x", "path": None}])])
-    assert run("prepare", "rl", tmp_path / "a.parquet", "--out", tmp_path / "store") == 1
+    assert run("prepare", "rl", tmp_path / "a.parquet", "--out", tmp_path / "store") == 2
     assert "no row is left of a.parquet" in capsys.readouterr().err
     write_rl(tmp_path / "a.parquet", [rl_row()])
     assert run("prepare", "rl", tmp_path / "a.parquet", "--out", tmp_path / "store") == 0
@@ -287,7 +287,7 @@ def test_what_cannot_be_prepared_is_said_and_leaves_no_set(tmp_path, capsys, mak
     (tmp_path / "in").mkdir()
     make(tmp_path / "in")
     arguments = [one.replace("{in}", str(tmp_path / "in")) for one in arguments]
-    assert run("prepare", *arguments, "--out", tmp_path / "store") == 1
+    assert run("prepare", *arguments, "--out", tmp_path / "store") == 2
     assert why in capsys.readouterr().err
     assert not list((tmp_path / "store").rglob("manifest.json"))
 
@@ -297,7 +297,7 @@ def test_a_store_of_another_format_is_left_alone(tmp_path, capsys, note):
     write_rows(tmp_path / "in.parquet", [rl_row()])
     (tmp_path / "store").mkdir()
     (tmp_path / "store/store.json").write_text(note)
-    assert run("prepare", "rl", tmp_path / "in.parquet", "--out", tmp_path / "store") == 1
+    assert run("prepare", "rl", tmp_path / "in.parquet", "--out", tmp_path / "store") == 2
     assert "store.json" in capsys.readouterr().err
     assert (tmp_path / "store/store.json").read_text() == note
 
@@ -332,6 +332,6 @@ def test_two_runs_at_once_do_not_work_on_one_set(tmp_path, capsys):
     folder.mkdir(parents=True)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert run("prepare", "rl", tmp_path / "in.parquet", "--out", tmp_path / "store") == 1
+        assert run("prepare", "rl", tmp_path / "in.parquet", "--out", tmp_path / "store") == 2
     assert "another process prepares" in capsys.readouterr().err
     assert run("prepare", "rl", tmp_path / "in.parquet", "--out", Path(tmp_path / "store")) == 0

@@ -56,7 +56,7 @@ def test_rules_are_compared_with_labels_by_the_command_line(tmp_path, capsys):
     assert "| wrong label | 1 | 0 | 0.000 | 0.000 | correct -> incorrect: 1 |" in out
     assert "decided by rules 4, by the judge 0" in out
     path.write_text('{"question": "q"}')
-    with pytest.raises(ValueError, match=r"pairs\.jsonl:1 lacks gold, answer, right"):
+    with pytest.raises(SystemExit, match=r"pairs\.jsonl:1 lacks gold, answer, right"):
         main([str(path), "--labels"])
 
 
