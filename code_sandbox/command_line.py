@@ -187,7 +187,7 @@ def line_of(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         named = f" for {error.filename}" if error.filename else ""
         full = ", ".join(_full_folders())
-        return f"no space is left{named}{f': {full} is full' if full else ''}; make room, and run the same command again"
+        return f"{error.strerror}{named}{f': {full} is full' if full else ''}; make room, and run the same command again"
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if type(error).__module__.startswith("pydantic") and callable(problems := getattr(error, "errors", None)):
