@@ -22,7 +22,7 @@ from deepeyes.cli import main
 from reinforcement_learning.logging_board import board_rows
 from serving.processes import ProgramFailed, marked, run, stop_marked
 from tests.conftest import ROOT, png, told
-from viewer.static_page import line_chart
+from viewer.charts import line_chart
 
 
 def call(capsys, *arguments) -> tuple[object, str]:
