@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from agent.options import add_recipe, take_recipe
-from code_sandbox.command_line import CommandParser, add_json_option, positive, print_json, program
+from code_sandbox.command_line import CommandParser, add_json_option, print_json, program
 from reinforcement_learning.plan import Plan, make_plan
 from reinforcement_learning.plan_advice import advice
 from reinforcement_learning.plan_values import GIB, PUBLISHED_STEPS, Assumptions
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None, *, prog: str = "deepeyes plan") -> 
         examples=("deepeyes plan qwen2_5_vl_7b", "deepeyes plan qwen2_5_vl_7b --gpus 8 --gpu-gib 139 agent.max_turns=4"),
     )
     add_recipe(parser, "reinforcement_learning/recipes (or cold_start/recipes)")
-    parser.add_argument("--gpus", type=positive, help="plan for this many GPUs instead of the recipe's, in nodes of 8")
+    parser.add_argument("--gpus", type=int, help="plan for this many GPUs instead of the recipe's, in nodes of 8")
     parser.add_argument("--gpu-gib", type=float, default=79.0, help="memory of one GPU in GiB; an 80 GB card has 79")
     parser.add_argument("--rows", type=int, help="of the training data; by default those of the files that are there")
     parser.add_argument("--overlay", action="append", default=[], help="a part put over the recipe; may be repeated")

@@ -291,7 +291,7 @@ _AWAY = "http://127.0.0.1:9/v1"
         ("plan", 2, "name a recipe, such as qwen2_5_vl_7b"),
         ("plan nothere", 2, "no recipe 'nothere'; there are"),
         ("plan qwen2_5_vl_7b agent.max_turn=3", 2, "agent.max_turn: there is no such setting; there are: "),
-        ("plan tiny_cpu --gpus 0", 2, "'0' cannot be"),
+        ("plan qwen2_5_vl_7b --gpus 0", 2, "expected 1 to 8, or a multiple of 8"),
         ("sft nothere --dry-run", 2, "no recipe 'nothere'; there are"),
         ("sft tiny_cpu --recipe qwen2_5_vl_7b", 2, "one recipe at a time"),
         ("rl nothere --dry-run", 2, "no recipe 'nothere'; there are"),
