@@ -44,11 +44,6 @@ _TIMEOUT_S = 3600.0
 _IMAGE_MAX_PIXELS = 12_544
 _COUNTED_STEPS = 3
 _SANDBOX_ARGUMENTS = ("--max-sessions", "128", "--spare-kernels", "48", "--require-level", "0")
-_RL_OPTIONS = (
-    "verl.algorithm.norm_adv_by_std_in_grpo=false",
-    # To zero at the end: where nothing is left to learn, Adam would make whole steps of what noise remains.
-    "verl.actor_rollout_ref.actor.optim.lr_scheduler_type=cosine",
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +63,7 @@ class Task:
     rl_steps: int
     sft_options: tuple[str, ...] = ()
     rl_options: tuple[str, ...] = ()
-    """Beside those of the recipe and `_RL_OPTIONS`, as `name=value`."""
+    """Beside those of the recipe, as `name=value`."""
 
 
 TASKS = {
@@ -222,7 +217,7 @@ class SeedRun:
                 f"verl.data.seed={self._seed}", f"verl.actor_rollout_ref.rollout.seed={self._seed}",
                 f"agent.reward.turn_cost={cost}", f"verl.trainer.total_training_steps={self._plan.rl_steps}",
                 f"agent.max_turns={self._family.num_replies}", *(f"agent.search={block}" for block in self._search()),
-                *_RL_OPTIONS, *self._plan.task.rl_options, *self._plan.rl_options, log=name, CODE_SANDBOX_URL=url,
+                *self._plan.task.rl_options, *self._plan.rl_options, log=name, CODE_SANDBOX_URL=url,
             )  # fmt: skip
         target = self._folder / "models" / name
         shutil.rmtree(target, ignore_errors=True)

@@ -14,15 +14,17 @@ from agent.files import write_whole
 from agent.records import EpisodeKey
 from agent.trajectory import read_rollouts
 from deepeyes.quickstart.bases import base_of
+from deepeyes.quickstart.outcome import NEEDED, NOT_NEEDED, adaptivity, shortcomings
 from evaluation.reports.run_page import interval, percent
 from evaluation.runs.folder import Latest
-from evaluation.runs.rows import read_scores
+from evaluation.runs.rows import ScoreRow, read_scores
 from evaluation.runs.summary import RunSummary, read_summary
 from viewer.charts import line_chart
 from viewer.static_page import episode_card
 from viewer.templates import link_to, render
 
 _NAMES = {"base": "untrained", "sft": "after cold start (SFT)", "rl": "after RL (GRPO)"}
+_KINDS = {NEEDED: "small mark: a crop is needed", NOT_NEEDED: "large mark: none is needed"}
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -54,7 +56,7 @@ def _tool_use_by_kind(directory: Path) -> dict[str, list[tuple[float, float]]]:
         return {}
     series: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for (kind, step), calls in sorted(used.items()):
-        series[f'"{kind}" questions'].append((float(step), sum(calls) / len(calls)))
+        series[_KINDS.get(kind, kind)].append((float(step), sum(calls) / len(calls)))
     return dict(series)
 
 
@@ -70,17 +72,23 @@ def _summaries(directory: Path) -> dict[str, RunSummary]:
 
 def _results(summaries: Mapping[str, RunSummary]) -> list[list[str]]:
     """A row a number, a column a model."""
-    look, quick = ([summary.categories[name] for summary in summaries.values()] for name in ("look", "quick"))
-    whole = summaries.values()
+    whole = list(summaries.values())
+    needed, other = ([one.categories.get(kind) for one in whole] for kind in (NEEDED, NOT_NEEDED))
     return [
         ["accuracy", *(percent(one.accuracy) for one in whole)],
         ["95 % interval", *(interval(one) for one in whole)],
-        ['right on "look"', *(percent(one.accuracy) for one in look)],
-        ['right on "quick"', *(percent(one.accuracy) for one in quick)],
-        ['tool used on "look"', *(percent(one.tool_rate) for one in look)],
-        ['tool used on "quick"', *(percent(one.tool_rate) for one in quick)],
+        ["right where a crop is needed", *(percent(one.accuracy if one else None) for one in needed)],
+        ["right where none is needed", *(percent(one.accuracy if one else None) for one in other)],
+        ["tool used where a crop is needed", *(percent(one.tool_rate if one else None) for one in needed)],
+        ["tool used where none is needed", *(percent(one.tool_rate if one else None) for one in other)],
+        ["adaptivity", *(_adaptivity(one) for one in whole)],
         ["not evaluated", *(str(one.not_evaluated) for one in whole)],
     ]
+
+
+def _adaptivity(summary: RunSummary) -> str:
+    found = adaptivity(summary)
+    return "–" if found is None else f"{found:.2f}"
 
 
 def _agreement(metrics: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -104,13 +112,22 @@ def _second_opinions(directory: Path) -> dict[str, Any]:
     }
 
 
-_OUTCOMES = {
-    (False, True): "Learned: wrong before, right after RL",
-    (True, False): "Lost: right before, wrong after RL",
-    (False, False): "Still wrong after RL",
-    (True, True): "Right before and after",
-}
-"""Whether it was right (after the cold start, after RL) -> in words."""
+_LEARNED, _LOST, _STILL_WRONG, _LEFT_AWAY, _RIGHT = _OUTCOMES = (
+    "Learned: wrong before, right after RL",
+    "Lost: right before, wrong after RL",
+    "Still wrong after RL",
+    "Right before and after, without the tool that was used before",
+    "Right before and after, in the same way",
+)
+
+
+def _outcome(before: ScoreRow, after: ScoreRow) -> str:
+    """What became of a question after the cold start and after RL, in words."""
+    if before.correct != after.correct:
+        return _LEARNED if after.correct else _LOST
+    if not after.correct:
+        return _STILL_WRONG
+    return _LEFT_AWAY if before.tool_calls and not after.tool_calls else _RIGHT
 
 
 def _outcomes(directory: Path) -> list[dict[str, Any]]:
@@ -119,19 +136,17 @@ def _outcomes(directory: Path) -> list[dict[str, Any]]:
     if not all((run / "scores.jsonl").exists() for run in runs):
         return []
     before, after = ({row.item_id: row for row in read_scores(run) if row.correct is not None} for run in runs)
-    items: dict[tuple[bool, bool], list[str]] = {outcome: [] for outcome in _OUTCOMES}
-    for item in (item for item in before if item in after):
-        items[bool(before[item].correct), bool(after[item].correct)].append(item)
     episodes = [Latest(run) for run in runs]
     found = []
-    for outcome, said in _OUTCOMES.items():
-        item = next((item for item in items[outcome] if all(EpisodeKey(item) in one for one in episodes)), "")
+    for said in _OUTCOMES:
+        items = [item for item in before if item in after and _outcome(before[item], after[item]) == said]
+        item = next((item for item in items if all(EpisodeKey(item) in one for one in episodes)), "")
         cards = [
             episode_card(_NAMES[name], run[EpisodeKey(item)], gold=row[item].gold, correct=row[item].correct)
             for name, run, row in zip(("sft", "rl"), episodes, (before, after), strict=True)
             if item
         ]
-        found.append({"said": said, "count": len(items[outcome]), "item": item, "cards": cards})
+        found.append({"said": said, "count": len(items), "item": item, "cards": cards})
     return found
 
 
@@ -184,27 +199,25 @@ def _links(directory: Path, page: Path) -> dict[str, str]:
     return {name: link for name, link in links.items() if link}
 
 
-def write_report(directory: Path, path: Path, *, success_accuracy: float) -> None:
+def write_report(directory: Path, path: Path) -> None:
     """Write the page from whatever the run has produced so far.
 
     Args:
         directory: The run.
         path: Of the page; replaced as a whole.
-        success_accuracy: What the run is held against.
     """
     summaries, metrics = _summaries(directory), _rows(directory / "rl/metrics.jsonl")
     both = {"sft", "rl"} <= summaries.keys()
-    before, after = (summaries[name].accuracy if both else None for name in ("sft", "rl"))
+    compared = [summaries[name] for name in ("sft", "rl")] if both else []
     page = render(
         Path(__file__).with_suffix(".html"),
         title="DeepEyes quickstart",
         stages=_stage_times(directory),
         base=_title(directory),
         held_out=summaries["rl"].items if both else 0,
-        before=percent(before),
-        after=percent(after),
-        passed=after is not None and after >= success_accuracy,
-        wanted=percent(success_accuracy),
+        accuracy=[percent(one.accuracy) for one in compared],
+        adaptivity=[_adaptivity(one) for one in compared],
+        shortcomings=shortcomings(compared[1]) if both else [],
         models=[_NAMES[name] for name in summaries],
         results=_results(summaries) if summaries else [],
         links=_links(directory, path),

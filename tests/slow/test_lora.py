@@ -23,7 +23,7 @@ def prepared(quickstart, tmp_path_factory):
     directory = tmp_path_factory.mktemp("prepared")
     source = directory / "in"
     source.mkdir()
-    shutil.copy(quickstart.directory / "data/rl_train.parquet", source / "tiles.parquet")
+    shutil.copy(quickstart.directory / "data/rl_train.parquet", source / "mark.parquet")
     for number, changes in enumerate(BAD_ROWS.values()):
         write_rl(source / f"bad_{number}.parquet", [rl_row(**changes)])
     prepare(["rl", str(source), "--out", str(directory / "store")])

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from agent.trajectory import read_rollouts
+from deepeyes.quickstart.outcome import SUCCESS_ACCURACY
 from reinforcement_learning.checkpoints import Checkpoints
 from reinforcement_learning.verl_adapter.image_store import KEPT_STEPS
 from serving.processes import MARK
@@ -39,12 +40,12 @@ def test_the_quickstart_succeeds_and_says_what_came_out(quickstart):
     assert re.search(r"rl\s+accuracy \d+\.\d%", quickstart.output)
 
 
-def test_rl_teaches_the_model_when_to_use_its_tool(quickstart):
+def test_rl_teaches_the_model_when_to_use_its_tool_and_when_not(quickstart):
     base, sft, rl = (summary(quickstart, name) for name in ("base", "sft", "rl"))
     assert base["accuracy"] < 0.1
-    assert 0.4 < sft["accuracy"] < 0.8
-    assert rl["accuracy"] >= 0.9
-    assert sft["categories"]["quick"]["tool_rate"] < 0.4 < 0.8 < rl["categories"]["quick"]["tool_rate"]
+    assert rl["accuracy"] >= SUCCESS_ACCURACY
+    assert sft["categories"]["direct"]["tool_rate"] > 0.5 > rl["categories"]["direct"]["tool_rate"]
+    assert rl["categories"]["crop"]["tool_rate"] > 0.9
     assert base["not_evaluated"] == sft["not_evaluated"] == rl["not_evaluated"] == 0
 
 
