@@ -373,8 +373,8 @@ def _verdict(directory: Path, console: Console) -> bool:
         return True
     for name, summary in summaries.items():
         needed, other = (_percent(tool_rate(summary, kind)) for kind in (NEEDED, NOT_NEEDED))
-        said = f"accuracy {_percent(summary.accuracy)}, tool used on {needed} of questions that need it and on {other} of the others"
-        console.print(f"        {name:4} {said}")
+        used = f"tool used on {needed} of questions that need it and on {other} of the others"
+        console.print(f"        {name:4} accuracy {_percent(summary.accuracy)}, {used}")
     report = directory / "report.html"
     if report.exists():
         console.print(f"report: {report}", soft_wrap=True)
