@@ -15,7 +15,7 @@ import csv
 import io
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -109,9 +109,7 @@ def write_family(
         for number, question in drawn("sft")
     ]
     write_whole(directory / "sft.json", json.dumps(conversations))
-    _write_parquet(
-        directory / "rl_train.parquet", [_rl_row(family, question, number) for number, question in drawn("rl_train")]
-    )
+    write_rl_rows(directory / "rl_train.parquet", family, (question for _, question in drawn("rl_train")), name=family.name)
     _write_benchmark(directory / "benchmark.tsv", family, drawn("benchmark"))
     about = {"family": family.name, "version": family.version, "seed": seed, "level": level}
     write_whole(
@@ -131,7 +129,12 @@ def _conversation(
     return {"messages": opening_rows(family, question) + rows, "images": names}
 
 
-def _rl_row(family: Family, question: Question, number: int) -> dict[str, Any]:
+def write_rl_rows(path: Path, family: Family, drawn: Iterable[Question], *, name: str) -> None:
+    """Write questions as rows for RL, `<name>_0` and so on."""
+    _write_parquet(path, [_rl_row(family, question, f"{name}_{number}") for number, question in enumerate(drawn)])
+
+
+def _rl_row(family: Family, question: Question, name: str) -> dict[str, Any]:
     images = [] if question.image is None else [{"bytes": ImageFile.from_pil(question.image).data, "path": None}]
     return {
         "data_source": "families",
@@ -141,7 +144,7 @@ def _rl_row(family: Family, question: Question, number: int) -> dict[str, Any]:
         "env_name": "deepeyes_v2",
         "reward_model": {"style": "rule", "ground_truth": question.answer},
         "extra_info": {
-            "index": f"{family.name}_{number}",
+            "index": name,
             "question": question.text,
             "kind": question.kind,
             "tool_needed": question.tool_needed,
