@@ -107,5 +107,5 @@ def test_a_fault_in_every_episode_ends_the_run_with_one_clear_error_in_bounded_t
     result = train(toy, run, data, sandbox_url, "agent.failed_groups.max_in_a_row=12")
     assert result.returncode == 1, result.stdout[-4000:] + result.stderr[-4000:]
     last = result.stderr.strip().splitlines()[-1]
-    assert last.startswith("rl: 12 groups in a row had fewer than 2 of 8 rollouts left")
+    assert last.startswith("python -m reinforcement_learning.train: 12 groups in a row had fewer than 2 of 8 rollouts left")
     assert "nothing can be scored today" in last or "told no reason" in last

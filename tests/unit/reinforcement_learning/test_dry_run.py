@@ -349,7 +349,7 @@ def test_a_dry_run_that_is_ready_writes_the_dropped_rows_only(toy, tmp_path, cap
 )
 def test_an_override_of_a_wrong_form_says_the_right_one(toy, tmp_path, capsys, override, said):
     code, _ = run(capsys, "--dry-run", *arguments(toy, tmp_path, override))
-    assert str(code).startswith("rl: ")
+    assert str(code).startswith("python -m reinforcement_learning.train: ")
     assert said in str(code)
 
 
