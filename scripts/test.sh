@@ -10,7 +10,7 @@ if [ "${1:-}" = light ]; then
     shift
     venv=${VENV:-.venv-light}
     [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
-    "$venv/bin/python" -m pip install --quiet --editable '.[search,view,judge,data,eval]' pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis onnx omegaconf
+    "$venv/bin/python" -m pip install --quiet --editable '.[search,view,judge,data,eval,mcp,otel]' pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis onnx omegaconf
     export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
     # What is held against transformers and LLaMA-Factory stays out.
     exec "$venv/bin/python" -m pytest --numprocesses 2 --dist loadfile tests/unit/{agent,judge,serving,viewer,evaluation,deepeyes} \
