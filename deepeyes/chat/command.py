@@ -14,6 +14,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from agent.episode import Episode
+from agent.errors import EpisodeFailure, SandboxAway
 from agent.images import ImageFile, UnreadableImage
 from agent.model_keys import model_key
 from agent.openai_chat import ChatClient, ChatSettings
@@ -60,7 +61,7 @@ def chat(options: ChatOptions, *, on_terminal: bool) -> int:
 
     Raises:
         PolicyUnavailable: The model's server does not answer.
-        RuntimeError: There is no sandbox, or the episode failed.
+        EpisodeFailure: There is no sandbox, or the episode failed.
     """
     console = Console()
     images = tuple(_read_image(path) for path in options.images)
@@ -77,7 +78,7 @@ def chat(options: ChatOptions, *, on_terminal: bool) -> int:
             episode: Episode = runner.run(conversation.ask(text, images))
             images, answered = (), episode.answer is not None
             if episode.failed and not on_terminal:
-                raise RuntimeError(episode.failure)
+                raise EpisodeFailure(episode.failure)
             if episode.failed:
                 console.print(episode.failure, style="red", markup=False)
     return int(not answered)
@@ -100,7 +101,7 @@ async def _ready(setup: AgentSetup, client: ChatClient) -> ChatClient:
     if not client.settings.model:
         client = client.asking(model=(await client.models())[0])
     if missing := await missing_sandbox(setup):
-        raise RuntimeError(missing)
+        raise SandboxAway(missing)
     return client
 
 

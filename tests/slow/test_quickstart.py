@@ -259,7 +259,7 @@ def test_rl_that_is_interrupted_leaves_nothing_running_and_resumes_without_repea
     steps = int(before[-1]["step"])
     env = os.environ | {"COLUMNS": "200"}
     process = subprocess.Popen(
-        quickstart_command(run, "--stage", "rl"), cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True
+        quickstart_command(run, "--stage", "rl"), cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     for _ in range(600):
         # Ray's workers are up, so everything that has to go is there: Redis, the sandbox and its kernels, Ray, verl.

@@ -99,7 +99,7 @@ def test_the_bare_package_runs_what_needs_no_extra(bare, arguments):
 def test_a_command_without_its_extra_names_it(bare, arguments, extra):
     done = bare.run(*arguments)
     said = done.stdout + done.stderr
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Traceback" not in said
     assert "pip install 'deepeyes[" in said
     assert extra in said.split("deepeyes[")[1].split("]")[0]
