@@ -175,6 +175,9 @@ def status_of(error: BaseException) -> int | None:
     own = getattr(error, "exit_status", None)
     if isinstance(own, int):
         return own
+    # A key or a place that is not there and that nobody put into words is a fault in the program.
+    if type(error) in (KeyError, IndexError):
+        return None
     if isinstance(error, ConnectionError | TimeoutError | SandboxError):
         return OUTAGE
     if isinstance(error, _OF_USERS) or (isinstance(error, OSError) and error.errno == errno.EADDRINUSE):

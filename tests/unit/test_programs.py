@@ -98,3 +98,10 @@ def test_who_reads_no_further_ends_a_program_in_silence(size):
     command = f"{sys.executable} -c {shlex.quote(script)} | true; exit ${{PIPESTATUS[0]}}"
     ended = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("fault", [KeyError("x"), IndexError("list index out of range"), TypeError("x"), AssertionError("x")])
+def test_a_fault_of_a_program_keeps_its_traceback(fault):
+    with pytest.raises(type(fault)) as raised, program("p"):
+        raise fault
+    assert raised.value is fault
