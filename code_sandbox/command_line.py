@@ -134,14 +134,14 @@ def program(prog: str, *, note: str = "") -> Iterator[None]:
     Raises:
         CommandEnded: It was interrupted, or there was an error that is told.
     """
-    with _signals() as got:
+    with _signals() as interrupt:
         try:
             try:
                 yield
             finally:
                 sys.stdout.flush()
         except KeyboardInterrupt:
-            end(128 + got[0], f"{prog}: interrupted{f'; {note}' if note else ''}")
+            end(128 + interrupt.number, f"{prog}: interrupted{f'; {note}' if note else ''}")
         except SystemExit as ended:
             # Ray's own handler, which it puts above ours.
             if ended.code == signal.SIGTERM:
@@ -231,17 +231,24 @@ def _full_folders() -> list[str]:
     return sorted(full)
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Let signals that end a program do what Ctrl-C does; yields the number of the one that came."""
-    got = [int(signal.SIGINT)]
+class _Interrupt:
+    """A handler that does what Ctrl-C does, and knows which signal came."""
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        got[0] = number
+    def __init__(self) -> None:
+        self.number = int(signal.SIGINT)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
         # asyncio's, if it has one: it ends the loop in order.
         handler = signal.getsignal(signal.SIGINT)
         (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
 
+
+@contextlib.contextmanager
+def _signals() -> Iterator[_Interrupt]:
+    """Let signals that end a program do what Ctrl-C does; a program inside a program has the handler of the outer one."""
+    outer = signal.getsignal(signal.SIGTERM)
+    interrupt = outer if isinstance(outer, _Interrupt) else _Interrupt()
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -249,7 +256,7 @@ def _signals() -> Iterator[list[int]]:
             if signal.getsignal(number) == signal.SIG_DFL:
                 before[number] = signal.signal(number, interrupt)
     try:
-        yield got
+        yield interrupt
     finally:
         for number, handler in before.items():
             if signal.getsignal(number) is interrupt:

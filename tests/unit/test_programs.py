@@ -66,7 +66,7 @@ def test_a_program_that_is_told_to_end_stops_what_it_started_and_says_so(tmp_pat
     script = (
         "import asyncio, sys; from pathlib import Path\n"
         "from code_sandbox.command_line import program, sign_of_life; from serving.processes import start, stop\n"
-        "with program('p', note='the same command resumes'), sign_of_life('at work', every_s=0.1):\n"
+        "with program('outer'), program('p', note='the same command resumes'), sign_of_life('at work', every_s=0.1):\n"
         "    child = start(['sleep', '300'], log=Path(sys.argv[1]))\n"
         "    try:\n"
         "        print(child.pid, flush=True)\n"
