@@ -8,7 +8,6 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 from PIL import Image
@@ -52,7 +51,7 @@ def choose(rows: Sequence[ScoreRow], most: int) -> list[EpisodeKey]:
     return list(chosen)
 
 
-def listed_episodes(directory: Path, rows: Sequence[ScoreRow], *, most: int) -> dict[str, Any]:
+def listed_episodes(directory: Path, rows: Sequence[ScoreRow], *, most: int) -> dict[str, object]:
     """What `listed_episodes.html` shows and run_page.js reads: a list of all, and at most `most` that can be opened."""
     images: dict[str, str] = {}
 

@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from agent.files import write_whole
 from code_sandbox.command_line import CommandParser, add_json_option, print_json, program
@@ -181,7 +180,7 @@ def _page(entries: Sequence[LeaderboardRow], path: Path) -> str:
     )
 
 
-def _details(members: Sequence[LeaderboardRow]) -> dict[str, Any]:
+def _details(members: Sequence[LeaderboardRow]) -> dict[str, object]:
     """The runs of one benchmark, and what each number carries."""
     names = dict.fromkeys(key for entry in members for key in entry.carries)
     return {

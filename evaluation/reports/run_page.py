@@ -222,7 +222,7 @@ def _published(summary: RunSummary) -> list[tuple[str, str]]:
     return [("this run", headline(summary)), *rows] if rows else []
 
 
-def _beside(found: Comparison, against: Path, page: Path) -> dict[str, Any]:
+def _beside(found: Comparison, against: Path, page: Path) -> dict[str, object]:
     """The comparison with another run, and what leads to its items in both reports."""
     low, high = found.difference_interval
     difference = found.first_accuracy - found.second_accuracy
@@ -255,7 +255,7 @@ def _beside(found: Comparison, against: Path, page: Path) -> dict[str, Any]:
     }
 
 
-def _tool_use(found: ToolUse, summary: RunSummary) -> dict[str, Any]:
+def _tool_use(found: ToolUse, summary: RunSummary) -> dict[str, object]:
     tokens, wall = found.reply_tokens, found.wall_s
     charts: dict[str, Mapping[str, int]] = {
         "Kinds of calls": {name: count for name, count in found.mix.items() if count},

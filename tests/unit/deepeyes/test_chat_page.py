@@ -28,6 +28,7 @@ from agent.settings import AgentSettings
 from agent.setup import open_setup
 from agent.testing import ScriptedPolicy
 from agent.trajectory import TrajectoryWriter, read_rollouts
+from code_sandbox.command_line import CommandEnded
 from deepeyes.chat.command import main, parse
 from deepeyes.chat.web import talks
 from deepeyes.chat.web.app import MOST_UPLOAD_BYTES, ChatServer, make_chat_app
@@ -151,10 +152,10 @@ def test_beyond_loopback_the_link_brings_the_token_once_and_a_cookie_stands_for_
 
 def test_the_command_prints_the_token_only_where_others_can_reach_it_and_a_taken_port_is_said_first(capsys):
     assert parse(["--web"]).web.host == "127.0.0.1"
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="give another --port"):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(CommandEnded, match="give another --port"):
         main(["--web", "--port", str(taken.getsockname()[1])])
     assert capsys.readouterr().out == ""
-    with pytest.raises(FileNotFoundError, match="no run at nowhere"):
+    with pytest.raises(CommandEnded, match="no run at nowhere"):
         main(["--web", "--port", "0", "--replay", "nowhere"])
     with pytest.raises(SystemExit):
         main(["--web", "a question"])

@@ -10,6 +10,7 @@ from agent.episode import Episode, StopReason, Turn
 from agent.messages import Message
 from agent.policy import Reply
 from agent.protocol import Malformed
+from code_sandbox.command_line import MISTAKE
 from evaluation.analysis.compare import compare_runs
 from evaluation.benchmarks import load_benchmark
 from evaluation.exchange.export import export
@@ -24,14 +25,14 @@ FAILED = "Failed to obtain answer via API."
 
 
 def asked(tmp_path, benchmark, path, out="run", **more):
-    """A file is imported and scored; the exit code of a command that ends, and its summary."""
+    """A file is imported and scored; the exit code of a command that ends, or what it said of a mistake, and its summary."""
     data = write_lookalike(benchmark, tmp_path / benchmark, count=12)
     given = {"benchmark": benchmark, "data": data, "model": "theirs", "predictions": path, "out": tmp_path / out} | more
     code = 0
     try:
         run_main([word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))])
     except SystemExit as ended:
-        code = ended.code
+        code = str(ended) if ended.code == MISTAKE else ended.code
     return code, read_summary(tmp_path / out) if (tmp_path / out / "summary.json").exists() else None
 
 

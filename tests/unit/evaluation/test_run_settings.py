@@ -71,7 +71,8 @@ def test_the_report_says_what_was_in_force_in_a_mode_without_tools(tmp_path):
 
 def reopen(directory, **changed):
     data = directory.parent / "data/VStarBench.tsv"
-    settings = read_provenance(directory).settings.model_copy(update=changed)
+    before = read_provenance(directory).settings
+    settings = type(before).model_validate(before.model_dump() | changed)
     return open_run(directory, settings, load_benchmark("vstar"), data)
 
 

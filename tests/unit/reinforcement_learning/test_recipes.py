@@ -174,7 +174,7 @@ def test_overrides_are_taken_as_they_are_pasted_from_verls_commands():
         ("extends: [r.yaml]", "extends itself"),
         ("run: [", "broken YAML"),
         ("- a", "holds a list"),
-        ("run: {}", "run.model: Field required"),
+        ("run: {}", "run.model: is not given"),
         ("run: {model: '${NOT_SET_ANYWHERE}'}", "environment variable NOT_SET_ANYWHERE"),
     ],
 )
