@@ -8,10 +8,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from agent.recipes import RecipeError, find_recipe, parse_override, read_yaml
+from agent.recipes import RecipeError, explain, find_recipe, parse_override, read_yaml
 from code_sandbox.redaction import names_secret
 
 RECIPES = Path(__file__).parent / "recipes"
+_OURS = "cold_start."
 _REQUIRED = ("model_name_or_path", "template", "output_dir", "cutoff_len", "image_max_pixels")
 _NUMBERS = ("cutoff_len", "image_max_pixels", "per_device_train_batch_size", "gradient_accumulation_steps", "max_samples")
 _FILLED_IN = ("dataset", "dataset_dir", "media_dir", "eval_dataset", "tokenized_path", "resume_from_checkpoint", "streaming")
@@ -47,17 +48,22 @@ def load_recipe(name_or_path: str, overrides: tuple[str, ...] = ()) -> Recipe:
 
     Args:
         name_or_path: A name in cold_start/recipes, or a path.
-        overrides: `key=value` for LLaMA-Factory keys, YAML values.
+        overrides: `key=value` for LLaMA-Factory's keys and `cold_start.key=value` for ours, YAML values.
 
     Raises:
         RecipeError: No such recipe, broken YAML, an unknown key, or a required one missing.
     """
     path = find_recipe(RECIPES, name_or_path)
+    given = dict(parse_override(override) for override in overrides)
+    ours = {key.removeprefix(_OURS): given.pop(key) for key in list(given) if key.startswith(_OURS)}
     try:
-        recipe = Recipe.model_validate(read_yaml(path))
+        content = read_yaml(path)
+        if ours and isinstance(content.get("cold_start"), dict):
+            content = {**content, "cold_start": content["cold_start"] | ours}
+        recipe = Recipe.model_validate(content)
     except ValidationError as error:
-        raise RecipeError(f"{path} is no cold-start recipe: {error}") from error
-    settings = dict(recipe.llamafactory) | dict(parse_override(override) for override in overrides)
+        raise RecipeError(f"{path} is no cold-start recipe: {explain(error, Recipe)}") from error
+    settings = dict(recipe.llamafactory) | given
     problems = list(_problems(settings))
     if problems:
         raise RecipeError("; ".join(f"{path.name} {problem}" for problem in problems))

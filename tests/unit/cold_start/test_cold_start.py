@@ -272,3 +272,12 @@ def test_a_path_with_a_space_is_refused(tmp_path, key):
     path.write_text(yaml.safe_dump(recipe))
     with pytest.raises(RecipeError, match="splits its command at spaces"):
         load_recipe(str(path))
+
+
+def test_settings_of_ours_are_overridden_by_their_full_names():
+    recipe = load_recipe("tiny_cpu", ("cold_start.files=[a.json]", "cold_start.on_bad=drop", "max_steps=3"))
+    assert recipe.cold_start.files == ("a.json",)
+    assert recipe.cold_start.on_bad == "drop"
+    assert recipe.llamafactory["max_steps"] == 3
+    with pytest.raises(RecipeError, match=r"tiny_cpu\.yaml is no cold-start recipe: cold_start\.file: .*files"):
+        load_recipe("tiny_cpu", ("cold_start.file=[a.json]",))
