@@ -145,21 +145,22 @@ def test_a_station_is_asked_about_in_one_split_only_and_its_words_in_all():
     assert not codes["sft"] & codes["benchmark"]
     assert not codes["rl_train"] & codes["benchmark"]
     for split in SPLITS:
-        assert {code.rstrip("0123456789") for code in codes[split]} == {"red", "green", "blue"}
-        assert {digit for code in codes[split] for digit in code[-2:]} == set("0123456789")
+        words = [set(column) for column in zip(*(code.split("_") for code in codes[split]), strict=True)]
+        assert words[0] == {"red", "green", "blue"}
+        assert [len(column) for column in words[1:]] == [24, 24]
 
 
 async def test_a_stations_code_finds_its_page_and_no_other(written):
     provider = local.Provider(local.Settings(path=written["chain"] / "pages.jsonl"))
-    for (colour, number), keeper in stations(1).items():
-        (hit,) = await provider.search(f"{colour}{number}", max_hits=5)
-        assert hit.snippet == f"The keeper of {colour}{number} is {keeper}."
+    for (colour, ending), keeper in list(stations(1).items())[::7]:
+        (hit,) = await provider.search(f"{colour}{ending}", max_hits=5)
+        assert hit.snippet == f"The keeper of {colour}{ending} is {keeper}."
 
 
 def test_a_code_that_is_read_wrongly_leads_to_another_keeper_mostly():
     """A search with a guessed colour must not be worth as much as one with the colour that a crop shows."""
     known = stations(1)
-    same = [known["red", number] == known["blue", number] for number in range(10, 100)]
+    same = [keeper == known["blue", ending] for (colour, ending), keeper in known.items() if colour == "red"]
     assert sum(same) / len(same) < 0.2
 
 
