@@ -241,7 +241,11 @@ export class Transcript {
     box.append(make("span", { textContent: facts.join(" · ") }), make("span", { className: "gap" }));
     if (row.answer !== null) box.append(copyButton(row.answer, "Copy answer"));
     if (row.episode) box.append(make("a", { className: "button", href: row.download ?? `api/episodes/${encodeURIComponent(row.episode)}/download`, textContent: say("Download") }));
-    if (row.recorded) box.append(make("a", { className: "button", href: "view/", target: "_blank", rel: "noopener", textContent: say("Viewer ↗"), title: say("recorded in {0}", row.recorded) }));
+    if (row.recorded) {
+      const title = say("recorded in {0}", row.recorded);
+      const href = `view/#/episode/${encodeURIComponent(row.episode)}`;
+      box.append(make("a", { className: "button", href, target: "_blank", rel: "noopener", textContent: say("Viewer ↗"), title }));
+    }
     this.put(box);
   }
 
