@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -104,6 +103,9 @@ def _wandb(wandb: Any, samples: Sequence[SampleEpisode], step: int) -> None:
 
 
 def _tensorboard(tracker: Any, samples: Sequence[SampleEpisode], step: int) -> None:
+    # Recipes are read, and plans made, where this is not installed.
+    import numpy as np
+
     for number, one in enumerate(samples):
         facts = " · ".join(f"{name} {value}" for name, value in one.columns.items() if name not in ("prompt", "response"))
         # Four spaces before a line are code in Markdown: tags and programs stay as they are.

@@ -89,7 +89,7 @@ def test_the_bare_package_runs_what_needs_no_extra(bare, arguments):
     [
         (("view", "runs"), "view"),
         (("sandbox", "serve"), "sandbox"),
-        (("search", "index", "nothere.jsonl"), "search"),
+        (("search", "index", str(REPOSITORY / "README.md")), "search"),
         (("data", "make", "chain", "chain"), "search"),
         (("contamination", "a", "b"), "eval"),
         (("sft", "tiny_cpu", "--dry-run"), "sft"),
