@@ -16,6 +16,7 @@ import importlib.metadata
 import json
 import os
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,8 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m reinforce
     options = _parse(arguments, prog)
     goes_on = "the same command goes on from the newest checkpoint"
     with program(prog, note="nothing was started" if options.dry_run else goes_on):
+        if find_spec("verl") is None:
+            raise ModuleNotFoundError("the package verl is not installed: pip install 'deepeyes[rl]'", name="verl")
         use_token()
         _run(options)
 
