@@ -89,7 +89,7 @@ def test_the_bare_package_runs_what_needs_no_extra(bare, arguments):
     [
         (("view", "runs"), "view"),
         (("sandbox", "serve"), "sandbox"),
-        (("search", "index", str(REPOSITORY / "README.md")), "search"),
+        (("search", "index", "pages.md"), "search"),
         (("data", "make", "chain", "chain"), "search"),
         (("contamination", "a", "b"), "eval"),
         (("sft", "tiny_cpu", "--dry-run"), "sft"),
@@ -97,12 +97,14 @@ def test_the_bare_package_runs_what_needs_no_extra(bare, arguments):
     ],
 )
 def test_a_command_without_its_extra_names_it(bare, arguments, extra):
+    (bare.folder / "pages.md").write_text("# Ertholm\nIt has a lighthouse.\n")
     done = bare.run(*arguments)
     said = done.stdout + done.stderr
     assert done.returncode == 2
     assert "Traceback" not in said
     assert "pip install 'deepeyes[" in said
     assert extra in said.split("deepeyes[")[1].split("]")[0]
+    assert not (bare.folder / "pages.md.index").exists()
 
 
 @pytest.mark.parametrize(

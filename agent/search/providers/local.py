@@ -135,6 +135,8 @@ def build_index(
         ValueError: The folder is something else, or the index of another source.
         CorpusError: The source cannot be read; what came before is kept, and the next call goes on behind it.
     """
+    import tantivy  # noqa: F401  before anything is written
+
     about = {"version": VERSION, "source": source.name, "finished": False}
     known = _about(target)
     if known is None:
